@@ -1,0 +1,1 @@
+"""Datasets: open, check, map, import, simulate and subset."""

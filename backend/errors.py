@@ -1,0 +1,60 @@
+"""Errors that a user can act on.
+
+Every message says what is wrong and what was found; the hint says what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "FaultlineError",
+    "InputError",
+    "JobFailed",
+    "LabelError",
+    "ModelUnavailable",
+    "SplitError",
+    "StoreError",
+]
+
+
+class FaultlineError(Exception):
+    """Base of all errors that are shown to a user.
+
+    Parameters
+    ----------
+    message
+        What is wrong and what was found.
+    hint
+        What to do about it; empty when the message already says so.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class InputError(FaultlineError):
+    """A file or an argument from outside cannot be used."""
+
+
+class LabelError(FaultlineError):
+    """Labels do not fit the label set or level they are used at."""
+
+
+class SplitError(FaultlineError):
+    """A split cannot be made or would leak."""
+
+
+class ModelUnavailable(FaultlineError):  # noqa: N818 - reads as a state, not as a fault
+    """A model, preset or checkpoint is unknown or not installed."""
+
+
+class StoreError(FaultlineError):
+    """A bundle or the store is missing, damaged or of another version."""
+
+
+class JobFailed(FaultlineError):  # noqa: N818
+    """A job ended without a result."""

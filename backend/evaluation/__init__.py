@@ -1,0 +1,1 @@
+"""Evaluation: confusions, panels, F1 and donor intervals."""

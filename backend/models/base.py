@@ -1,0 +1,230 @@
+"""The contract that every model keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from anndata import AnnData
+    from torch import Tensor, nn
+
+__all__ = [
+    "CellTyper",
+    "FoundationModel",
+    "GeneReport",
+    "LoadReport",
+    "ModelCard",
+    "ModelConfig",
+    "Predictions",
+    "RecipeDefaults",
+    "TokenBatch",
+    "TokenStore",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Per-cell predictions, in the order of the input.
+
+    cell_ids : (n_cells,) str, equal to adata.obs_names
+    proba    : (n_cells, n_classes) float32, rows sum to 1
+    classes  : (n_classes,) str
+    embedding: (n_cells, d) float32 or None
+    """
+
+    cell_ids: np.ndarray
+    proba: np.ndarray
+    classes: tuple[str, ...]
+    embedding: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a user must know before trusting a model."""
+
+    summary: str
+    citation: str
+    doi: str
+    weights_licence: str
+    expects: str
+    n_parameters: int | None = None
+    gpu_gib: float | None = None
+
+
+class CellTyper(Protocol):
+    """A classifier of cells. The constructor stores arguments; `fit` does the work.
+
+    `adata.X` holds raw counts (CSR, float32), `adata.var_names` unique gene symbols,
+    `adata.obs` the columns of `cells.parquet`. `valid` may hold no cell. Learned attributes
+    end in `_`; `predict` before `fit` raises `InputError`. Inputs are never mutated.
+    """
+
+    key: ClassVar[str]
+    display_name: ClassVar[str]
+    card: ClassVar[ModelCard]
+
+    def check_input(self, adata: AnnData) -> None:
+        """Raise `InputError` when `adata` cannot be used, before any compute."""
+
+    def fit(self, train: AnnData, *, label_key: str, valid: AnnData, seed: int) -> Self:
+        """Fit on `train`; `valid` may only choose between fitted states."""
+
+    def predict(self, adata: AnnData, *, batch_size: int = 64) -> Predictions:
+        """Predict every cell of `adata`, in its order."""
+
+    def save(self, folder: Path) -> None:
+        """Write the fitted model to `folder` without pickles."""
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+        """Read a model that `save` wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A preset: sizes of one architecture. `values` are the model's own names and numbers."""
+
+    name: str
+    values: Mapping[str, Any]
+    is_published_size: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GeneReport:
+    """How the genes of a dataset meet the vocabulary of a model."""
+
+    n_genes: int
+    n_matched: int
+    n_vocabulary: int
+    unmatched_examples: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def share_matched(self) -> float:
+        """Share of the dataset's genes that the model knows (0-1)."""
+        return self.n_matched / self.n_genes if self.n_genes else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What became of each tensor of a checkpoint and of the network.
+
+    Names are the network's, or the file's for `dropped`. `share_loaded` is the share of the
+    network's backbone parameters that came from the file.
+    """
+
+    n_loaded: int
+    share_loaded: float
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    genes: GeneReport | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeDefaults:
+    """The authors' fine-tuning defaults, each with its source in the model's card."""
+
+    optimizer: str
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    schedule: str
+    schedule_values: Mapping[str, Any] = field(default_factory=dict)
+    weight_decay: float = 0.0
+    optimizer_values: Mapping[str, Any] = field(default_factory=dict)
+    warmup_steps: int = 0
+    clip_norm: float | None = None
+    accumulate: int = 1
+    class_weights: str = "none"
+    select_by: str = "valid_loss"
+    trainable: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStore:
+    """Ragged tokens of many cells, in the order of the input.
+
+    indptr : (n_cells + 1,) int64, cell i owns ids[indptr[i]:indptr[i + 1]]
+    ids    : (n_tokens,) int32
+    values : (n_tokens,) float32
+    extra  : per-cell arrays that a model needs beside its tokens (for example total counts)
+    """
+
+    indptr: np.ndarray
+    ids: np.ndarray
+    values: np.ndarray
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def take(self, rows: np.ndarray) -> TokenBatch:
+        """Return the tokens of some cells, in the order of `rows`."""
+        cells = [slice(self.indptr[row], self.indptr[row + 1]) for row in rows]
+        return TokenBatch(
+            ids=[self.ids[cell] for cell in cells],
+            values=[self.values[cell] for cell in cells],
+            extra={name: array[rows] for name, array in self.extra.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Tokens of the cells of one batch, not yet padded."""
+
+    ids: Sequence[np.ndarray]
+    values: Sequence[np.ndarray]
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class FoundationModel(Protocol):
+    """A pre-trainable architecture: vocabulary, tokens, network, checkpoint, authors' defaults.
+
+    `training.finetune.Classifier` turns one into a `CellTyper`.
+    """
+
+    key: ClassVar[str]
+    display_name: ClassVar[str]
+    card: ClassVar[ModelCard]
+    presets: ClassVar[Mapping[str, ModelConfig]]
+
+    @classmethod
+    def from_checkpoint(
+        cls, folder: Path, *, accept_partial: bool = False
+    ) -> tuple[Self, LoadReport]:
+        """Read the authors' files; loading less than the known share is an error."""
+
+    @classmethod
+    def scratch(cls, config: ModelConfig, genes: Sequence[str], *, seed: int) -> Self:
+        """Build the architecture with random weights over a vocabulary of `genes`."""
+
+    def check_input(self, adata: AnnData) -> GeneReport:
+        """Raise `InputError` when `adata` cannot be used; otherwise count the known genes."""
+
+    def tokenise(self, chunks: Iterable[AnnData], *, seed: int) -> TokenStore:
+        """Turn raw counts into tokens; memory is that of one chunk and the result."""
+
+    def collate(self, cells: TokenBatch) -> dict[str, Tensor]:
+        """Pad a batch into the keyword arguments of the network's `forward`."""
+
+    def network(self, n_classes: int) -> nn.Module:
+        """Return the backbone (with this model's weights) under a classifier head.
+
+        `forward(**batch)` returns logits of shape (B, n_classes).
+        """
+
+    def recipe(self) -> RecipeDefaults:
+        """Return the authors' fine-tuning defaults."""
+
+    def embed(self, chunks: Iterable[AnnData], *, pooling: str, device: str) -> np.ndarray:
+        """Return (n_cells, d) float32 embeddings of the frozen backbone."""

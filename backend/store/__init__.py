@@ -1,0 +1,1 @@
+"""Store: immutable bundles and the DuckDB cache that queries them."""

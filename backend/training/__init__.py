@@ -1,0 +1,1 @@
+"""Training: runs over the folds of a split, and the one fine-tuning recipe."""
