@@ -1,0 +1,63 @@
+# `make run` starts the dashboard, `make test` runs every test that needs neither GPU nor network.
+# Only Python 3.11+ and make are needed; everything else goes into .venv.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PORT ?= 8501
+# A package index for torch, such as https://download.pytorch.org/whl/cpu (empty: pip's default).
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+export PYTHONPATH := $(CURDIR)
+
+.PHONY: help install dev run test lint benchmarks chromium clean
+
+help:
+	@echo "make run         start the dashboard on precomputed/ (PORT=$(PORT))"
+	@echo "make test        all tests that need neither GPU nor network"
+	@echo "make lint        ruff and mypy"
+	@echo "make benchmarks  print what is fast, as ratios against the plain way"
+	@echo "make clean       remove the virtual environment and caches"
+
+$(RUNTIME): requirements.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it and run make again."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) $(shell grep '^torch==' requirements.txt))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(DEV): requirements-dev.txt $(RUNTIME)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+install: $(RUNTIME)
+
+dev: $(DEV)
+
+run: $(RUNTIME)
+	$(BIN)/python -m streamlit run app/main.py --server.port $(PORT)
+
+test: $(DEV) chromium
+	$(BIN)/python -m pytest -m 'not gpu and not network' --durations=15
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmarks: $(DEV)
+	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && apt-get install -y -qq chromium; \
+	  else \
+	    echo "The browser tests need Chromium. On Debian or Ubuntu: sudo apt-get install chromium"; exit 1; \
+	  fi; }
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
