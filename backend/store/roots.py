@@ -1,0 +1,242 @@
+"""Where bundles lie: a local folder or an fsspec URL, behind one small interface.
+
+A local bundle becomes visible by one `rename`. Object stores have no rename of folders, so there
+the file that makes a folder a bundle (its *head*: `run.json`, `dataset.json`) is uploaded last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from backend.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["ID", "Location", "Root", "check_id", "is_url", "open_root", "split_location"]
+
+Location = Path | str
+"""A local path, or a URL such as `s3://bucket/folder`."""
+
+ID: Final = re.compile(r"[0-9a-f]{16}")
+_TEMPORARY_SECONDS: Final = 24 * 3600
+"""Temporary folders of killed writers are removed once they are this old."""
+
+
+def check_id(value: object, what: str) -> str:
+    """Return `value` when it is 16 lower-case hex digits; ids become folder names."""
+    if isinstance(value, str) and ID.fullmatch(value):
+        return value
+    msg = f"{what} {str(value)[:60]!r} is not an id: it must be 16 lower-case hex digits."
+    raise StoreError(msg, "Ids are made by `Series.run_id` and `describe`; never by hand.")
+
+
+def is_url(location: Location) -> bool:
+    """Say whether `location` needs fsspec."""
+    return isinstance(location, str) and "://" in location
+
+
+def split_location(folder: Location) -> tuple[Location, str]:
+    """Return parent and name of a bundle folder."""
+    if is_url(folder):
+        parent, _, name = str(folder).rstrip("/").rpartition("/")
+        return parent, name
+    path = Path(folder)
+    return path.parent, path.name
+
+
+def open_root(location: Location) -> Root:
+    """Return the root at `location`; it need not exist."""
+    if is_url(location):
+        return _RemoteRoot(str(location))
+    return Root(Path(location))
+
+
+def _sync_to_disk(path: Path) -> None:
+    """Flush a file or folder, so that a rename is never seen before what it names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _publishing(folder: Path) -> Iterator[None]:
+    """Let one writer at a time look at and change the names in `folder`.
+
+    The lock is the kernel's, so a killed writer leaves none behind.
+    """
+    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed writers left, once no living writer can still own it."""
+    limit = time.time() - _TEMPORARY_SECONDS
+    for path in [*folder.glob(".tmp-*"), *folder.glob(".old-*")]:
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < limit:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+class Root:
+    """A local folder of bundles; `kind` below is `runs` or `datasets`."""
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+
+    def folder(self, kind: str, name: str) -> Location:
+        """Return the folder of one bundle, whether or not it exists."""
+        return Path(self.location) / kind / name
+
+    def names(self, kind: str) -> list[str]:
+        """Return the sorted names of the folders that look like bundles."""
+        try:
+            entries = list(os.scandir(Path(self.location) / kind))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(entry.name for entry in entries if ID.fullmatch(entry.name))
+
+    def read_bytes(self, kind: str, name: str, file: str) -> bytes | None:
+        """Return the content of one file of a bundle, or None when there is none."""
+        try:
+            return (Path(self.location) / kind / name / file).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    @contextlib.contextmanager
+    def local_file(self, kind: str, name: str, file: str) -> Iterator[Path]:
+        """Give the path of one file for the time of the block."""
+        yield Path(self.location) / kind / name / file
+
+    def publish(
+        self,
+        kind: str,
+        name: str,
+        fill: Callable[[Path], None],
+        *,
+        head: str,
+        is_replaceable: Callable[[bytes], bool],
+    ) -> Location:
+        """Write a bundle so that it is complete or absent.
+
+        Parameters
+        ----------
+        fill
+            Writes all files into the empty folder that it is given.
+        head
+            The file whose presence makes the folder a bundle.
+        is_replaceable
+            Says, from the bytes of an existing head, whether that bundle may be replaced.
+
+        Returns
+        -------
+        The bundle's folder: the new one, or the existing one when it may not be replaced.
+        """
+        parent = Path(self.location) / kind
+        parent.mkdir(parents=True, exist_ok=True)
+        _sweep(parent)
+        target = parent / name
+        mark = f"{name}-{os.getpid()}-{secrets.token_hex(4)}"
+        new, old = parent / f".tmp-{mark}", parent / f".old-{mark}"
+        new.mkdir()
+        try:
+            fill(new)
+            for path in sorted(new.rglob("*"), reverse=True):
+                _sync_to_disk(path)
+            _sync_to_disk(new)
+            with _publishing(parent):
+                existing = self.read_bytes(kind, name, head)
+                if existing is not None and not is_replaceable(existing):
+                    return target
+                if target.exists():
+                    target.rename(old)
+                new.rename(target)
+                _sync_to_disk(parent)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+        return target
+
+
+class _RemoteRoot(Root):
+    """Bundles behind an fsspec URL."""
+
+    def __init__(self, location: str) -> None:
+        import fsspec
+
+        super().__init__(location.rstrip("/"))
+        self._files: Any
+        self._files, self._base = fsspec.core.url_to_fs(self.location)
+
+    def _path(self, *parts: str) -> str:
+        return "/".join((self._base.rstrip("/"), *parts))
+
+    def folder(self, kind: str, name: str) -> Location:
+        return f"{self.location}/{kind}/{name}"
+
+    def names(self, kind: str) -> list[str]:
+        self._files.invalidate_cache()
+        try:
+            entries = self._files.ls(self._path(kind), detail=False)
+        except FileNotFoundError:
+            return []
+        names = {str(entry).rstrip("/").rpartition("/")[2] for entry in entries}
+        return sorted(name for name in names if ID.fullmatch(name))
+
+    def read_bytes(self, kind: str, name: str, file: str) -> bytes | None:
+        try:
+            return bytes(self._files.cat_file(self._path(kind, name, file)))
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+
+    @contextlib.contextmanager
+    def local_file(self, kind: str, name: str, file: str) -> Iterator[Path]:
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="faultline-") as folder:
+            path = Path(folder) / file
+            self._files.get_file(self._path(kind, name, file), str(path))
+            yield path
+
+    def publish(
+        self,
+        kind: str,
+        name: str,
+        fill: Callable[[Path], None],
+        *,
+        head: str,
+        is_replaceable: Callable[[bytes], bool],
+    ) -> Location:
+        import tempfile
+
+        target = self.folder(kind, name)
+        existing = self.read_bytes(kind, name, head)
+        if existing is not None and not is_replaceable(existing):
+            return target
+        with tempfile.TemporaryDirectory(prefix="faultline-") as folder:
+            fill(Path(folder))
+            # Without its head the folder is no bundle: first that goes, last that comes.
+            if self._files.exists(self._path(kind, name)):
+                if existing is not None:
+                    self._files.rm_file(self._path(kind, name, head))
+                self._files.rm(self._path(kind, name), recursive=True)
+            files = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+            for path in sorted(files, key=lambda path: path == Path(folder) / head):
+                remote = self._path(kind, name, *path.relative_to(folder).parts)
+                self._files.makedirs(remote.rpartition("/")[0], exist_ok=True)
+                self._files.put_file(str(path), remote)
+        return target
