@@ -19,7 +19,6 @@ from backend.evaluation.intervals import (
 )
 from backend.evaluation.tallies import Tallies
 
-
 BASE, SHARE = np.array([2.0, 1.2, 0.6, 0.0]), np.array([0.4, 0.3, 0.2, 0.1])
 """Four types from easy and common to hard and rare."""
 
