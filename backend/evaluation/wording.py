@@ -1,0 +1,277 @@
+"""Sentences and short texts made from numbers, so that pages, CLI and exports say the same.
+
+"loses" and "gains" are written only for an interval that excludes 0. Sentences are Markdown.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from backend.types import TRUTHS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from backend.evaluation.intervals import Estimate
+
+__all__ = [
+    "PROTOCOL_TEXTS",
+    "TimepointScore",
+    "cautions",
+    "difference_text",
+    "gap_sentence",
+    "init_text",
+    "label_sources_text",
+    "number",
+    "plural",
+    "range_text",
+    "score_text",
+    "series_sentence",
+    "signed",
+]
+
+PROTOCOL_TEXTS: Final = {
+    "random": "random: cells split at random, so a donor's cells are in training and in test",
+    "donor": "donor-held-out: a test donor is never trained on",
+    "study": "cross-experiment: a test study is never trained on",
+}
+
+_SOURCE_TEXTS: Final = {
+    "clustering": "clustering",
+    "classifier": "a classifier",
+    "expert": "an expert",
+    "unknown": "an unknown source",
+}
+
+_CLASSIFIER_OF: Final = {
+    # van Galen et al. 2019: cells of AML samples were typed by a random forest trained on
+    # cells of healthy bone marrow (and, for malignant states, on the genotyped cells).
+    "GSE116256": ("AML labels", "a random forest"),
+}
+"""Accession in a dataset's source, what its classifier labelled, and what that classifier is."""
+
+_CAUTION: Final = (
+    "{labelled} are classifier calls from the same expression: "
+    "F1 here is agreement with {classifier}."
+)
+
+_INIT_TEXTS: Final = {
+    "pretrained": "starts from published or own pre-trained weights",
+    "scratch": "starts from random weights: published weights not used",
+    "frozen": "backbone fixed, head trained",
+}
+
+
+def number(value: float) -> str:
+    """Return two decimals with a true minus sign; "no score" for NaN."""
+    if math.isnan(value):
+        return "no score"
+    text = f"{value:.2f}".replace("-", "−")
+    return "0.00" if text == "−0.00" else text
+
+
+def signed(value: float) -> str:
+    """Return two decimals with a plus or a true minus sign."""
+    text = number(value)
+    return text if text == "0.00" or value < 0 or math.isnan(value) else f"+{text}"
+
+
+def plural(n: int, word: str) -> str:
+    """Return "1 donor", "1,204 cells"."""
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
+def range_text(low: float, high: float) -> str:
+    """Return "0.55–0.70", or "−0.12 to 0.03" where a dash would be misread."""
+    dash = "–" if low >= 0 else " to "
+    return f"{number(low)}{dash}{number(high)}"
+
+
+def score_text(estimate: Estimate, *, n_cells: int) -> str:
+    """Return "0.63 (0.55–0.70; 13 donors, 8,113 cells)", or the score with why it has no interval."""
+    support = f"{plural(estimate.n_donors, 'donor')}, {plural(n_cells, 'cell')}"
+    value = number(estimate.value)
+    if estimate.interval == "none":
+        return f"{value} ({support}; no interval)"
+    few = ", few donors" if estimate.interval == "few donors" else ""
+    return f"{value} ({range_text(estimate.low, estimate.high)}; {support}{few})"
+
+
+def difference_text(name: str, reference: str, difference: Estimate) -> str:
+    """Say how a slice or model stands against a reference, without more than the interval allows."""
+    if difference.interval == "none":
+        return f"{name} {signed(difference.value)}; {_why_no_test(difference, name, reference)}"
+    spread = range_text(difference.low, difference.high)
+    few = ", few donors" if difference.interval == "few donors" else ""
+    if difference.excludes_zero:
+        verb = "loses" if difference.value < 0 else "gains"
+        return f"{name} {verb} {number(abs(difference.value))} ({_unsigned(difference)}{few})"
+    return f"{name} {signed(difference.value)} ({spread}{few}; the interval includes 0)"
+
+
+def _unsigned(difference: Estimate) -> str:
+    """Return the range of a loss or gain as positive numbers, smaller first."""
+    ends = sorted((abs(difference.low), abs(difference.high)))
+    return range_text(*ends)
+
+
+def _why_no_test(difference: Estimate, name: str, reference: str) -> str:
+    if "no interval below" not in difference.reason:
+        return difference.reason
+    small = next((side for side in (reference, name) if f"at {side}:" in difference.reason), "")
+    return f"too few {small} donors to test".replace("  ", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class TimepointScore:
+    """What a sentence says of one timepoint; `difference` is against the first timepoint."""
+
+    timepoint: str
+    estimate: Estimate
+    n_cells: int
+    is_dots_only: bool = False
+    difference: Estimate | None = None
+
+
+def series_sentence(
+    configuration: str,
+    scores: Sequence[TimepointScore],
+    *,
+    types: str,
+    label_sources: str,
+    simulated: bool,
+    status: str = "",
+    is_complete: bool = True,
+    n_seeds: int = 1,
+    truth: str = "all",
+) -> str:
+    """Return the sentence of one configuration on Overview.
+
+    Parameters
+    ----------
+    scores
+        In clinical order; the first one with a score is what later ones are compared with.
+    types
+        `Panel.describe()`.
+    label_sources
+        From `label_sources_text`.
+    status
+        "4 of 5 folds", used when the series is not complete.
+    """
+    name = f"`{configuration}`" + (" on *simulated* data" if simulated else "")
+    if not is_complete:
+        return f"{name}: {status} finished; no headline number."
+    scored = [score for score in scores if not math.isnan(score.estimate.value)]
+    dots = [
+        f"{score.timepoint} has {plural(score.estimate.n_donors, 'donor')}, shown as dots only."
+        for score in scores
+        if score.is_dots_only
+    ]
+    if not scored:
+        return " ".join([f"{name}: no macro-F1, {types} can be compared.", *dots])
+    joined = " vs " if len(scored) == 2 else ", "
+    parts = joined.join(
+        f"{score.timepoint} {score_text(score.estimate, n_cells=score.n_cells)}".strip()
+        for score in scored
+    )
+    seeds = f"mean of {n_seeds} seeds; " if n_seeds > 1 else ""
+    shown = "" if truth == "all" else f"; {TRUTHS[truth].lower()} only"
+    sentences = [f"{name}: macro-F1 {parts}; {seeds}{types}{shown}.", *_differences(scored), *dots]
+    return " ".join([*sentences, label_sources]).strip()
+
+
+def _differences(scored: Sequence[TimepointScore]) -> list[str]:
+    later = [score for score in scored[1:] if score.difference is not None]
+    if not later:
+        return []
+    first = scored[0].timepoint
+    texts = [
+        difference_text(score.timepoint, first, score.difference)
+        for score in later
+        if score.difference is not None
+    ]
+    if (
+        len(scored) == 2
+        and later[0].difference is not None
+        and not later[0].difference.excludes_zero
+    ):
+        return [f"Difference {texts[0].removeprefix(later[0].timepoint).strip()}."]
+    return [f"Against {first}: {'; '.join(texts)}."]
+
+
+def label_sources_text(sources: Mapping[str, Sequence[str]]) -> str:
+    """Name where labels come from, per timepoint when that differs.
+
+    Parameters
+    ----------
+    sources
+        Timepoint to label sources found there.
+    """
+    texts = {
+        name: " and ".join(_SOURCE_TEXTS.get(source, source) for source in sorted(found))
+        for name, found in sources.items()
+        if found
+    }
+    if not texts:
+        return ""
+    if len(set(texts.values())) == 1:
+        return f"Labels come from {next(iter(texts.values()))}."
+    parts = [f"{name} from {text}" for name, text in texts.items()]
+    return f"Label sources differ: {', '.join(parts)}."
+
+
+def cautions(source: str, sources: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return what every score on these labels must carry.
+
+    Parameters
+    ----------
+    source
+        The dataset's source, with its accession.
+    sources
+        Timepoint to label sources of the cells that are scored.
+    """
+    if not any("classifier" in found for found in sources.values()):
+        return ()
+    for accession, (labelled, classifier) in _CLASSIFIER_OF.items():
+        if accession in source:
+            return (_CAUTION.format(labelled=labelled, classifier=classifier),)
+    return (_CAUTION.format(labelled="Some labels", classifier="that classifier"),)
+
+
+def init_text(*, preset: str | None, init: str, checkpoint: str | None) -> str:
+    """Say what a model starts from."""
+    if preset is None:
+        return "fitted on training cells only"
+    named = f" ({checkpoint})" if checkpoint else ""
+    return _INIT_TEXTS.get(init, init) + named
+
+
+def gap_sentence(
+    configuration: str,
+    first: float,
+    second: float,
+    gap: Estimate,
+    *,
+    types: str,
+    n_cells: int,
+    simulated: bool,
+    names: tuple[str, str] = ("random", "donor-held-out"),
+) -> str:
+    """Say what a protocol change does to macro-F1, on the same cells and types."""
+    name = f"`{configuration}`" + (" on *simulated* data" if simulated else "")
+    support = f"{plural(gap.n_donors, 'donor')}, {plural(n_cells, 'cell')}; {types}"
+    head = (
+        f"{name}: macro-F1 {number(first)} {names[0]} and {number(second)} {names[1]} ({support})."
+    )
+    if math.isnan(gap.value):
+        return f"{name}: no macro-F1, {types} can be compared."
+    if gap.interval == "none":
+        return f"{head} Gap {signed(gap.value)}; {gap.reason}."
+    few = ", few donors" if gap.interval == "few donors" else ""
+    spread = f"{range_text(gap.low, gap.high)}{few}"
+    if not gap.excludes_zero:
+        return f"{head} Gap {signed(gap.value)} ({spread}; the interval includes 0)."
+    verb = "loses" if gap.value > 0 else "gains"
+    return f"{head} It {verb} {number(abs(gap.value))} ({_unsigned(gap)}{few}) {names[1]}."
