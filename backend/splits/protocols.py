@@ -4,9 +4,9 @@ Shares follow the number of folds K: 1/K test, 1/10 valid, the rest train, so th
 80/10/10 and five give 70/10/20. Whole donors can only approach them: many seeded assignments are
 drawn and the one with the smallest imbalance is kept.
 
-Imbalance of an assignment: the mean over strata (cell type x timepoint, weighted by the square
-root of their cells so that rare types count) of the total variation distance between the
-stratum's shares over folds and 1/K.
+Imbalance of an assignment: the total variation distance between the folds' shares of cells and
+1/K, plus the mean of the same distance over strata (cell type x timepoint), weighted by the square
+root of their cells so that rare types count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["make_split", "make_splits"]
 
 _VALID_SHARE: Final = 0.1
 _MIN_DONORS_FOR_VALID: Final = 5
-_N_TRIALS: Final = 500
+_N_TRIALS: Final = 1000
 _NO_TIMEPOINT: Final = "no timepoint"
 _NO_LABEL: Final = "no label"
 
@@ -287,7 +287,9 @@ def _imbalance(counts: np.ndarray, deals: np.ndarray, folds: int) -> np.ndarray:
     one_hot = (deals[:, :, None] == np.arange(folds)).astype(float)
     by_fold = np.einsum("tuf,us->tfs", one_hot, shares)
     distance = np.abs(by_fold - 1 / folds).sum(axis=1) / 2
-    return distance @ weights / weights.sum()
+    units = counts.sum(axis=1) / counts.sum()
+    sizes = np.einsum("tuf,u->tf", one_hot, units)
+    return np.abs(sizes - 1 / folds).sum(axis=1) / 2 + distance @ weights / weights.sum()
 
 
 def _valid_donors(
