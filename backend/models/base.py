@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor, nn
 
+    from backend.models.checkpoints import CheckpointFile
+
 __all__ = [
     "CellTyper",
     "FoundationModel",
@@ -197,6 +199,11 @@ class FoundationModel(Protocol):
     display_name: ClassVar[str]
     card: ClassVar[ModelCard]
     presets: ClassVar[Mapping[str, ModelConfig]]
+    head: ClassVar[tuple[str, ...]]
+    """Patterns (`fnmatch`) of the network's tensors that no published checkpoint fills."""
+    has_random_tokens: ClassVar[bool]
+    """Whether `tokenise` draws numbers; then it also takes `draw` (0, 1, …)."""
+    checkpoint_files: ClassVar[tuple[CheckpointFile, ...]]
 
     @classmethod
     def from_checkpoint(
@@ -207,6 +214,17 @@ class FoundationModel(Protocol):
     @classmethod
     def scratch(cls, config: ModelConfig, genes: Sequence[str], *, seed: int) -> Self:
         """Build the architecture with random weights over a vocabulary of `genes`."""
+
+    @classmethod
+    def scratch_on(cls, config: ModelConfig, train: AnnData, *, seed: int) -> Self:
+        """Choose genes (and their medians, a panel, …) on training cells, then build on them."""
+
+    def state(self) -> dict[str, Any]:
+        """Return all but the weights as JSON values: preset, sizes, vocabulary."""
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Build the model that `state` described, with random weights."""
 
     def check_input(self, adata: AnnData) -> GeneReport:
         """Raise `InputError` when `adata` cannot be used; otherwise count the known genes."""
