@@ -16,6 +16,8 @@ _MODULES: Final = {
     "logreg": "backend.models.logreg:LogisticRegressionL1",
     "celltypist": "backend.models.celltypist:CellTypist",
     "hgb": "backend.models.hgb:GradientBoosting",
+    "scbert": "backend.models.scbert:ScBert",
+    "scfoundation": "backend.models.scfoundation:ScFoundation",
 }
 
 

@@ -1,0 +1,332 @@
+"""scBERT against numbers of its reference implementation, on small random weights."""
+
+import fnmatch
+import json
+import warnings
+from dataclasses import replace
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+
+from backend.config import golden_dir
+from backend.models import scbert
+from backend.models.panel import align_to_panel, read_gene_list
+from backend.models.performer import KERNEL_EPSILON
+
+FOLDER = golden_dir() / "scbert"
+pytestmark = [
+    pytest.mark.golden,
+    pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no fixtures at {FOLDER}"),
+]
+
+
+@pytest.fixture(scope="module")
+def manifest():
+    return json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
+
+
+def arrays(name):
+    return dict(np.load(FOLDER / f"{name}.npz"))
+
+
+def table(name, panel_name):
+    """Return the aligned counts of a table, as a user's file would give them."""
+    panel = read_gene_list((FOLDER / panel_name).read_text(encoding="utf-8").split("\n"))
+    with warnings.catch_warnings():
+        # One symbol is repeated on purpose.
+        warnings.filterwarnings("ignore", message="Variable names are not unique")
+        adata = ad.read_h5ad(FOLDER / name)
+    return align_to_panel(adata.X, adata.var_names, panel), adata, panel
+
+
+@pytest.fixture(scope="module")
+def aligned():
+    return table("raw_counts.h5ad", "panel.txt")[0]
+
+
+@pytest.fixture(scope="module")
+def preprocess():
+    return arrays("preprocess")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return arrays("encoder")
+
+
+@pytest.fixture(scope="module")
+def head():
+    return arrays("finetune_head")
+
+
+@pytest.fixture(scope="module")
+def tokens(preprocess):
+    return torch.as_tensor(preprocess["tokens"])
+
+
+def states(name):
+    return torch.load(FOLDER / name, weights_only=True)["model_state_dict"]
+
+
+@pytest.fixture(scope="module")
+def sizes(manifest):
+    config = manifest["config"]
+    return scbert.ScBertSizes(
+        **{name: config[name] for name in ("dim", "depth", "heads", "dim_head")}
+    )
+
+
+def network(sizes, file, *, n_genes, n_classes, **options):
+    """Build a network with the weights of a fixture file; every tensor must fit."""
+    built = scbert.ScBertNetwork(replace(sizes, **options), n_genes, n_classes)
+    built.load_state_dict(states(file))
+    return built.eval()
+
+
+@pytest.fixture(scope="module")
+def pretrained(sizes, aligned):
+    def build(**options):
+        return network(
+            sizes,
+            "panglao_pretrain_tiny.pth",
+            n_genes=aligned.shape[1],
+            n_classes=None,
+            **options,
+        )
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def finetuned(sizes, aligned, manifest):
+    def build(**options):
+        return network(
+            sizes,
+            "finetune_tiny_best.pth",
+            n_genes=aligned.shape[1],
+            n_classes=manifest["config"]["n_class"],
+            **options,
+        )
+
+    return build
+
+
+def close(actual, expected, atol, rtol=0.0):
+    np.testing.assert_allclose(actual.detach().numpy(), expected, atol=atol, rtol=rtol)
+
+
+def test_counts_are_aligned_exactly(aligned, preprocess):
+    np.testing.assert_array_equal(aligned.toarray(), preprocess["aligned_counts"])
+
+
+def test_log_values_match(aligned, preprocess):
+    values = scbert.log_normalise(aligned).toarray()
+    np.testing.assert_allclose(values, preprocess["lognorm"], atol=1e-5, rtol=0)
+
+
+def test_tokens_match_exactly(aligned, preprocess):
+    model = scbert.ScBert(
+        scbert.ScBert.presets["scbert.panglao"],
+        panel=table("raw_counts.h5ad", "panel.txt")[2],
+    )
+    adata = table("raw_counts.h5ad", "panel.txt")[1]
+    store = model.tokenise([adata[:5], adata[5:]], seed=0)
+    batch = model.collate(store.take(np.arange(len(store))))
+    np.testing.assert_array_equal(batch["tokens"].numpy(), preprocess["tokens"])
+
+
+def test_gene_filter_keeps_the_same_cells(aligned, preprocess, manifest):
+    kept = scbert.passes_gene_filter(aligned, manifest["config"]["min_genes"])
+    np.testing.assert_array_equal(kept, preprocess["kept_mask"])
+    n_genes = np.diff(aligned.indptr)[kept]
+    np.testing.assert_array_equal(n_genes, preprocess["n_genes_obs"])
+
+
+def test_gene_filter_at_the_published_threshold():
+    expected = arrays("filter_case")
+    aligned = table("filter_case.h5ad", "filter_case_panel.txt")[0]
+    kept = scbert.passes_gene_filter(aligned)
+    np.testing.assert_array_equal(np.diff(aligned.indptr), expected["n_genes_in_panel"])
+    np.testing.assert_array_equal(kept, expected["kept_mask"])
+    values = scbert.log_normalise(aligned[kept]).toarray()
+    np.testing.assert_allclose(values, expected["lognorm_kept"], atol=1e-5, rtol=0)
+
+
+def test_embedding_of_tokens_and_genes(pretrained, tokens, encoder):
+    close(pretrained().embedded(tokens), encoder["embedded"], atol=1e-6)
+
+
+@torch.no_grad()
+def test_kernel_features_of_one_cell(pretrained, tokens, encoder):
+    model = pretrained()
+    block = model.performer.net.layers[0][0]
+    x = block.norm(model.embedded(tokens[:1]))
+    for name, project, is_query in (
+        ("layer0_q_features_cell0_head0", block.fn.to_q, True),
+        ("layer0_k_features_cell0_head0_single", block.fn.to_k, False),
+    ):
+        heads = project(x).unflatten(-1, (block.fn.heads, -1)).transpose(1, 2)
+        features = block.fn.fast_attention.exponentials(heads, is_query=is_query) + KERNEL_EPSILON
+        features = features * features.shape[-1] ** -0.5
+        close(features[0, 0], encoder[name], atol=1e-6, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_attention_of_one_cell_and_of_a_batch(pretrained, tokens, encoder):
+    for key_maximum in ("cell", "batch"):
+        model = pretrained(key_maximum=key_maximum)
+        block = model.performer.net.layers[0][0]
+        outputs = []
+        block.fn.fast_attention.register_forward_hook(lambda *args, to=outputs: to.append(args[-1]))
+        block(model.embedded(tokens[:1]))
+        close(outputs[0][0], encoder["layer0_attn_out_cell0_single"], atol=2e-5)
+    result = block(model.embedded(tokens))
+    close(result, encoder["layer0_attn_block_out_batch"], atol=2e-5)
+
+
+@torch.no_grad()
+def test_encodings_of_single_cells_are_the_default(pretrained, tokens, encoder):
+    close(pretrained().encode(tokens), encoder["encodings_single"], atol=2e-5)
+
+
+@torch.no_grad()
+def test_encodings_of_the_references_batch(pretrained, tokens, encoder):
+    model = pretrained(key_maximum="batch")
+    close(model.encode(tokens), encoder["encodings_batch"], atol=2e-5)
+    close(model(tokens), encoder["mlm_logits"], atol=2e-5)
+    masked = torch.as_tensor(encoder["masked_tokens"])
+    close(model(masked), encoder["masked_mlm_logits"], atol=2e-5)
+    for i, cell in enumerate(tokens):
+        close(model.encode(cell[None])[0], encoder["encodings_single"][i], atol=2e-5)
+
+
+@torch.no_grad()
+def test_head_of_the_references_batch(finetuned, tokens, head):
+    model = finetuned(key_maximum="batch")
+    seen = {}
+    for name in ("conv1", "fc1", "fc2"):
+        getattr(model.to_out, name).register_forward_hook(
+            lambda *args, name=name: seen.update({name: args[-1]})
+        )
+    close(model(tokens), head["logits_batch"], atol=5e-5)
+    close(seen["conv1"].flatten(1), head["conv_out_batch"], atol=5e-5)
+    close(seen["fc1"].relu(), head["fc1_relu_batch"], atol=5e-5)
+    close(seen["fc2"].relu(), head["fc2_relu_batch"], atol=5e-5)
+
+
+@torch.no_grad()
+def test_logits_of_single_cells_are_the_default(finetuned, tokens, head):
+    logits = finetuned()(tokens)
+    close(logits, head["logits_single"], atol=5e-5)
+    close(logits, head["logits_single_float64"], atol=5e-5)
+    proba = logits.softmax(dim=1)
+    close(proba, head["prob_single"], atol=5e-5)
+    threshold = float(head["unassigned_threshold"])
+    unassigned = scbert.unassigned(proba.numpy(), threshold)
+    np.testing.assert_array_equal(unassigned, head["unassigned_mask"])
+
+
+@torch.no_grad()
+def test_activation_checkpointing_changes_no_number(finetuned, tokens, head):
+    close(finetuned(checkpoint_activations=True)(tokens), head["logits_single"], atol=5e-5)
+
+
+def test_cell_embeddings(sizes, manifest, head):
+    _, adata, panel = table("raw_counts.h5ad", "panel.txt")
+    config = scbert.model_config("fixture", sizes)
+    model = scbert.ScBert(config, panel=panel, weights=states("finetune_tiny_best.pth"))
+    for pooling, name in (
+        ("mean", "cell_embedding_mean_genes_single"),
+        ("last", "cell_embedding_last_token_single"),
+    ):
+        values = model.embed([adata[:7], adata[7:]], pooling=pooling, device="cpu")
+        np.testing.assert_allclose(values, head[name], atol=2e-5, rtol=0)
+
+
+def test_labels_are_sorted_names(head):
+    adata = table("raw_counts.h5ad", "panel.txt")[1]
+    names, codes = np.unique(adata.obs["celltype"].astype(str), return_inverse=True)
+    np.testing.assert_array_equal(names, head["label_names"])
+    np.testing.assert_array_equal(codes, head["labels"])
+
+
+def freeze(model, patterns):
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def test_the_authors_layers_train(finetuned, sizes, manifest, aligned):
+    model = finetuned()
+    adapter = scbert.ScBert(
+        scbert.model_config("fixture", sizes),
+        panel=[str(i) for i in range(aligned.shape[1])],
+        weights=states("panglao_pretrain_tiny.pth"),
+    )
+    freeze(model, adapter.recipe().trainable)
+    trainable = [name for name, value in model.named_parameters() if value.requires_grad]
+    assert sorted(trainable) == sorted(manifest["trainable_in_finetuning"])
+
+
+def test_three_training_steps(finetuned, sizes, manifest, tokens, head):
+    expected = arrays("train_steps")
+    # The reference counts training forwards towards its silent redraw: the explicit option.
+    model = finetuned(key_maximum="batch", redraw_features=True)
+    model.train()
+    freeze(model, manifest["trainable_in_finetuning"])
+    parameters = [value for value in model.parameters() if value.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=1e-4)
+    labels = torch.as_tensor(head["labels"])
+    gradients = {}
+    for step, rows in enumerate(expected["micro_batches"]):
+        loss = torch.nn.functional.cross_entropy(model(tokens[rows]), labels[rows])
+        loss.backward()
+        np.testing.assert_allclose(loss.item(), expected["losses"][step], atol=1e-5)
+        if step == 0:
+            gradients = {
+                name: value.grad.norm().item()
+                for name, value in model.named_parameters()
+                if value.requires_grad
+            }
+        if step % 2 == 1:
+            optimizer.step()
+            optimizer.zero_grad()
+    prefix = "grad_first__"
+    norms = {name[len(prefix) :]: x for name, x in expected.items() if name.startswith(prefix)}
+    assert sorted(gradients) == sorted(norms)
+    for name, norm in norms.items():
+        np.testing.assert_allclose(gradients[name], norm, rtol=1e-3, err_msg=name)
+    calls = int(model.performer.calls_since_last_redraw)
+    assert calls == int(expected["calls_since_last_redraw_after"])
+    model.eval()
+    with torch.no_grad():
+        logits = torch.cat([model(cell[None]) for cell in tokens])
+    close(logits, expected["logits_single_after"], atol=5e-5)
+
+
+def test_full_size_network_has_the_published_tensors():
+    published = json.loads((FOLDER / "full_size_manifest.json").read_text(encoding="utf-8"))
+    pretrained = published["pretrain"]
+    keys = {name: shape for name, (shape, _) in pretrained["keys"].items()}
+    n_genes = keys["pos_emb.emb.weight"][0] - 1
+    sizes = scbert.sizes_of(scbert.ScBert.presets["scbert.panglao"])
+    with torch.device("meta"):
+        network = scbert.ScBertNetwork(sizes, n_genes, None)
+    assert {name: list(value.shape) for name, value in network.state_dict().items()} == keys
+    n_parameters = sum(value.numel() for value in network.parameters())
+    assert n_parameters == pretrained["param_count_incl_frozen_pos_emb"]
+
+    finetuned = next(part for name, part in published.items() if name != "pretrain")
+    head = {name: shape for name, (shape, _) in finetuned["to_out_keys"].items()}
+    n_classes = head["to_out.fc3.weight"][0]
+    with torch.device("meta"):
+        network = scbert.ScBertNetwork(sizes, n_genes, n_classes)
+    ours = {name: list(value.shape) for name, value in network.state_dict().items()}
+    assert {name: ours[name] for name in ours if name.startswith("to_out.")} == head
+    patterns = (
+        scbert.ScBert(scbert.ScBert.presets["scbert.panglao"], ["A"], weights={}).recipe().trainable
+    )
+    freeze(network, patterns)
+    n_trainable = sum(value.numel() for value in network.parameters() if value.requires_grad)
+    assert n_trainable == finetuned["trainable"]
