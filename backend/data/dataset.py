@@ -1,0 +1,200 @@
+"""What a dataset is: its id from its content, its facts, and the table of its cells."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from backend.data.labels import not_labelled
+from backend.types import TIMEPOINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import pandas as pd
+    from anndata import AnnData
+
+__all__ = ["CELLS_COLUMNS", "DatasetInfo", "cells_table", "describe", "describe_chunks"]
+
+CELLS_COLUMNS: Final = (
+    "cell_id",
+    "cell_type_fine",
+    "cell_type_lineage",
+    "timepoint",
+    "donor",
+    "study",
+    "sample",
+    "day",
+    "label_source",
+    "genotype",
+    "is_malignant",
+    "n_counts",
+    "n_genes",
+    "umap_x",
+    "umap_y",
+)
+"""Columns of `cells.parquet`, in order."""
+
+_HASHED_COLUMNS: Final = (
+    "cell_type_fine",
+    "timepoint",
+    "donor",
+    "study",
+    "sample",
+    "day",
+    "label_source",
+    "genotype",
+    "is_malignant",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetInfo:
+    """Facts about a dataset, as in `dataset.json`.
+
+    `dataset_id` is the first 16 hex digits of a sha256 over cell ids, genes, counts and role
+    columns: it does not depend on how the file was written.
+    """
+
+    dataset_id: str
+    name: str
+    simulated: bool
+    source: str | None
+    citation: str | None
+    licence_note: str | None
+    hashes: Mapping[str, str] = field(repr=False)
+    parent: str | None
+    n_cells: int
+    n_donors: int
+    n_genes: int
+    timepoints: tuple[str, ...]
+    not_labelled: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        values = asdict(self)
+        return values | {
+            "hashes": dict(self.hashes),
+            "timepoints": list(self.timepoints),
+            "not_labelled": list(self.not_labelled),
+        }
+
+
+def describe(adata: AnnData) -> DatasetInfo:
+    """Return the facts about a dataset in the layout that `load` returns."""
+    return describe_chunks([adata])
+
+
+def describe_chunks(chunks: Iterable[AnnData]) -> DatasetInfo:
+    """Return the facts about a dataset that is read in pieces.
+
+    The result does not depend on the size of the pieces.
+    """
+    parts = ("cells", "lengths", "indices", "values", *_HASHED_COLUMNS)
+    hashers = {name: hashlib.sha256() for name in parts}
+    genes_hash, about, n_genes, n_cells = hashlib.sha256(b""), {}, 0, 0
+    donors: set[str] = set()
+    timepoints: set[str] = set()
+    labels: set[str] = set()
+    for number, chunk in enumerate(chunks):
+        if number == 0:
+            genes_hash.update(_joined(chunk.var_names))
+            about, n_genes = dict(chunk.uns.get("faultline", {})), chunk.n_vars
+        n_cells += chunk.n_obs
+        hashers["cells"].update(_joined(chunk.obs_names))
+        for name, array in _counts_parts(chunk):
+            hashers[name].update(array)
+        for name in _HASHED_COLUMNS:
+            hashers[name].update(_column_bytes(chunk.obs[name]))
+        donors.update(chunk.obs["donor"].dropna().unique())
+        timepoints.update(chunk.obs["timepoint"].dropna().unique())
+        labels.update(chunk.obs["cell_type_fine"].dropna().unique())
+    digests = {name: hasher.hexdigest() for name, hasher in hashers.items()}
+    hashes = {
+        "genes": genes_hash.hexdigest(),
+        "cells": digests["cells"],
+        "counts": _combined(digests[name] for name in ("lengths", "indices", "values")),
+        "roles": _combined(digests[name] for name in _HASHED_COLUMNS),
+    }
+    return DatasetInfo(
+        dataset_id=_combined(hashes[name] for name in sorted(hashes))[:16],
+        name=about.get("name") or "unnamed",
+        simulated=bool(about.get("simulated", False)),
+        source=about.get("source") or None,
+        citation=about.get("citation") or None,
+        licence_note=about.get("licence_note") or None,
+        hashes=hashes,
+        parent=about.get("parent") or None,
+        n_cells=n_cells,
+        n_donors=len(donors),
+        n_genes=n_genes,
+        timepoints=tuple(name for name in TIMEPOINTS if name in timepoints),
+        not_labelled=not_labelled(labels),
+    )
+
+
+def cells_table(adata: AnnData, seed: int = 0, *, umap: bool = True) -> pd.DataFrame:
+    """Return the table of cells as it is kept in `cells.parquet`.
+
+    Parameters
+    ----------
+    adata
+        In the layout that `load` returns.
+    seed
+        Of the embedding.
+    umap
+        False leaves the embedding empty, which saves its time.
+
+    Returns
+    -------
+    The columns of `CELLS_COLUMNS`, one row per cell in the order of `adata`. Text is plain str or
+    None. `umap_x` and `umap_y` are for display only.
+    """
+    import pandas as pd
+
+    from backend.data.embedding import fit_umap
+
+    obs = adata.obs
+    table = pd.DataFrame({"cell_id": adata.obs_names.to_numpy(dtype=object)})
+    for name in CELLS_COLUMNS[1:13]:
+        values = obs[name].array
+        if isinstance(values, pd.Categorical):
+            values = pd.Categorical(values).astype(object)
+            values = np.where(pd.isna(values), None, values)
+        table[name] = values
+    place = fit_umap(adata, seed=seed) if umap else np.full((adata.n_obs, 2), np.nan)
+    table["umap_x"], table["umap_y"] = place.astype(np.float32).T
+    return table
+
+
+def _counts_parts(chunk: AnnData) -> list[tuple[str, bytes]]:
+    from scipy.sparse import csr_matrix
+
+    counts = csr_matrix(chunk.X, copy=True)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    return [
+        ("lengths", np.diff(counts.indptr).astype("<i8").tobytes()),
+        ("indices", counts.indices.astype("<i4").tobytes()),
+        ("values", counts.data.astype("<f4").tobytes()),
+    ]
+
+
+def _joined(names: Iterable[str]) -> bytes:
+    return "".join(f"{len(str(name))}:{name}\n" for name in names).encode()
+
+
+def _column_bytes(values: pd.Series) -> bytes:
+    """Write each value as text and missing ones apart, however the column is stored."""
+    plain = values.astype(object)
+    return "".join(
+        "-\n" if missing else f"={value}\n"
+        for value, missing in zip(plain, values.isna(), strict=True)
+    ).encode()
+
+
+def _combined(digests: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()

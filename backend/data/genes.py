@@ -1,0 +1,216 @@
+"""Gene names: Ensembl ids (with or without version) and old symbols to current symbols.
+
+The current names are those of GENCODE v44, which the package `celltypist` ships as a table. Old
+symbols come from `old_symbols.csv` beside this module.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from backend.errors import InputError, ModelUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from scipy.sparse import csr_matrix
+
+__all__ = ["GeneMap", "GeneTable", "gene_table", "map_genes", "strip_version"]
+
+_ENSEMBL: Final = re.compile(r"^(ENS[A-Z]*G\d{11})(\.\d+)?(_PAR_Y)?$")
+_MADE_UNIQUE: Final = re.compile(r"^(.+)-\d+$")
+SMALLEST_SHARE_MATCHED: Final = 0.01
+"""Below this share of known names nothing of the file can be trusted to be a human gene."""
+
+
+@dataclass(frozen=True, slots=True)
+class GeneTable:
+    """Current human gene names.
+
+    symbol_of : Ensembl id without version → symbol
+    ensembl_of : symbol → Ensembl id (the first of the table where a symbol has several)
+    current_of : old symbol → current symbol
+    """
+
+    symbol_of: Mapping[str, str]
+    ensembl_of: Mapping[str, str]
+    current_of: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class GeneMap:
+    """How the genes of a file become genes of a dataset.
+
+    symbols : (n_out,) unique symbols, in order of first appearance
+    ensembl : (n_out,) Ensembl id or ""
+    target : (n_in,) int32, the place of each input gene in `symbols`
+    n_matched : input genes known to the table
+    n_renamed : of these, input genes that had an old or altered symbol
+    id_kind : "symbol", "ensembl" or "symbol and ensembl"
+    unmatched : some input names that are unknown
+    """
+
+    symbols: tuple[str, ...]
+    ensembl: tuple[str, ...]
+    target: np.ndarray
+    n_matched: int
+    n_renamed: int
+    id_kind: str
+    unmatched: tuple[str, ...]
+
+    @property
+    def n_summed(self) -> int:
+        """Input genes that joined another one."""
+        return len(self.target) - len(self.symbols)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether every gene stays its own, in place."""
+        return len(self.target) == len(self.symbols)
+
+    def apply(self, counts: csr_matrix) -> csr_matrix:
+        """Sum the columns of cells × input genes that became one gene."""
+        from scipy.sparse import csr_matrix
+
+        if self.is_identity:
+            return counts
+        merged = csr_matrix(
+            (counts.data, self.target[counts.indices], counts.indptr),
+            shape=(counts.shape[0], len(self.symbols)),
+            copy=True,
+        )
+        merged.sum_duplicates()
+        return merged
+
+
+def strip_version(name: str) -> str | None:
+    """Return an Ensembl gene id without its version, or None for any other name."""
+    match = _ENSEMBL.match(name)
+    return match[1] if match else None
+
+
+@lru_cache(maxsize=1)
+def gene_table() -> GeneTable:
+    """Read the gene names once per process.
+
+    Raises
+    ------
+    ModelUnavailable
+        If `celltypist`, which ships the table, is not installed.
+    """
+    package = importlib.util.find_spec("celltypist")
+    if package is None or package.origin is None:
+        msg = "The gene table of GENCODE v44 is missing: the package celltypist is not installed."
+        raise ModelUnavailable(msg, "Install the packages of requirements.txt.")
+    table = Path(package.origin).parent / "data" / "samples" / "GENCODEv44_Gene_id2name.csv"
+    symbol_of: dict[str, str] = {}
+    ensembl_of: dict[str, str] = {}
+    with table.open(encoding="utf-8", newline="") as file:
+        for ensembl, symbol in csv.reader(file):
+            symbol_of[ensembl] = symbol
+            ensembl_of.setdefault(symbol, ensembl)
+    current_of = {}
+    with Path(__file__).with_name("old_symbols.csv").open(encoding="utf-8", newline="") as file:
+        for old, current in csv.reader(file):
+            if old not in ensembl_of and current in ensembl_of:
+                current_of[old] = current
+    return GeneTable(symbol_of, ensembl_of, current_of)
+
+
+def map_genes(names: Sequence[str], ensembl: Sequence[str] | None = None) -> GeneMap:
+    """Map the gene names of a file to unique current symbols.
+
+    Parameters
+    ----------
+    names
+        The index of `var`, or the column that holds symbols.
+    ensembl
+        Ensembl ids of the same genes, where the file has them; they win over symbols.
+
+    Raises
+    ------
+    InputError
+        If less than 1 % of the names is known.
+    """
+    table = gene_table()
+    present = set(names)
+    symbols: dict[str, int] = {}
+    ids: list[str] = []
+    target = np.empty(len(names), dtype=np.int32)
+    unmatched: list[str] = []
+    n_matched = n_renamed = n_from_id = n_from_symbol = 0
+    for place, name in enumerate(names):
+        given = strip_version(ensembl[place]) if ensembl is not None else None
+        own = strip_version(name)
+        known_id = next((i for i in (given, own) if i is not None and i in table.symbol_of), None)
+        if known_id is not None:
+            symbol, gene_id = table.symbol_of[known_id] or known_id, known_id
+            n_from_id += 1
+        else:
+            symbol = _current_symbol(name, table, present)
+            if symbol is not None:
+                gene_id = table.ensembl_of[symbol]
+                n_from_symbol += 1
+                n_renamed += symbol != name
+            else:
+                unmatched.append(name)
+                symbol, gene_id = own or name, given or own or ""
+        n_matched += symbol in table.ensembl_of or gene_id in table.symbol_of
+        if symbol not in symbols:
+            symbols[symbol] = len(ids)
+            ids.append(gene_id)
+        target[place] = symbols[symbol]
+    if n_matched < max(1, SMALLEST_SHARE_MATCHED * len(names)):
+        _refuse_genes(names, n_matched)
+    kinds = [kind for kind, n in (("symbol", n_from_symbol), ("ensembl", n_from_id)) if n]
+    return GeneMap(
+        symbols=tuple(symbols),
+        ensembl=tuple(ids),
+        target=target,
+        n_matched=n_matched,
+        n_renamed=n_renamed,
+        id_kind=" and ".join(kinds),
+        unmatched=tuple(unmatched[:5]),
+    )
+
+
+def _current_symbol(name: str, table: GeneTable, present: set[str]) -> str | None:
+    """Find the current symbol of a name: itself, an old one, or one altered by a program."""
+    if name in table.ensembl_of:
+        return name
+    if name in table.current_of:
+        return table.current_of[name]
+    # R's make.names writes HLA.A for HLA-A.
+    dashed = name.replace(".", "-")
+    if dashed in table.ensembl_of:
+        return dashed
+    # AnnData's var_names_make_unique writes MATR3-1 for a second MATR3.
+    made = _MADE_UNIQUE.match(name)
+    if made and made[1] in present and made[1] in table.ensembl_of:
+        return made[1]
+    return None
+
+
+def _refuse_genes(names: Sequence[str], n_matched: int) -> None:
+    shown = ", ".join(f'"{name}"' for name in list(names)[:5])
+    msg = (
+        f"Only {n_matched:,} of {len(names):,} genes are known human genes. "
+        f"The first names are {shown}."
+    )
+    if all(re.fullmatch(r"\d+", name) for name in list(names)[:50]):
+        hint = "The genes are numbered: put gene symbols or Ensembl ids into the index of `var`."
+    elif sum(name[:1].isupper() and name[1:].islower() for name in list(names)[:200]) > 20 or any(
+        name.startswith("ENSMUSG") for name in list(names)[:200]
+    ):
+        hint = "They look like mouse genes; only human data can be used."
+    else:
+        hint = "Put human gene symbols or Ensembl ids (ENSG…) into the index of `var`."
+    raise InputError(msg, hint)

@@ -1,0 +1,492 @@
+"""Read van Galen et al. 2019 (GEO GSE116256) from the files that GEO offers.
+
+Each sample is a pair `…_<sample>.dem.txt.gz` (genes × cells, UMI counts as text) and
+`…_<sample>.anno.txt.gz` (one row per cell). More than 90 % of the text is zeros, so only the
+other numbers are turned into values.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from backend.data.writer import H5adWriter
+from backend.errors import InputError
+from backend.types import TIMEPOINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import pandas as pd
+    from scipy.sparse import csr_matrix
+
+__all__ = ["ABOUT", "GeoFolder", "GeoReport", "import_geo", "read_clinical", "scan_folder"]
+
+ABOUT: Final = {
+    "name": "van Galen 2019",
+    "simulated": False,
+    "source": "GEO GSE116256",
+    "citation": (
+        "van Galen P, Hovestadt V, Wadsworth MH, et al. Single-cell RNA-seq reveals AML "
+        "hierarchies relevant to disease progression and immunity. Cell 2019;176:1265-1281. "
+        "doi:10.1016/j.cell.2019.01.031"
+    ),
+    "licence_note": "GEO states no licence for these files; cite the paper.",
+    "parent": None,
+}
+
+_FILE: Final = re.compile(r"^(?:GSM\d+_)?(?P<sample>.+)\.(?P<kind>dem|anno)\.txt(?:\.gz)?$")
+_SAMPLE: Final = re.compile(r"^(?:AML\d+[A-Z]?-D\d+|BM\d+(?:-\S+)?)$")
+_BLOCK_BYTES: Final = 4 << 20
+_LONGEST_LINE: Final = 64 << 20
+_ZERO, _NINE, _TAB, _NEWLINE = (ord(char) for char in "09\t\n")
+_ANNOTATION: Final = ("Cell", "CellType")
+_ANNOTATION_OPTIONAL: Final = ("PredictionRefined", "MutTranscripts", "WtTranscripts")
+
+
+@dataclass(frozen=True, slots=True)
+class GeoFolder:
+    """What a folder holds.
+
+    pairs : sample → (counts file, annotation file), in the order of the sample names
+    without_counts, without_annotation : samples with one file only
+    skipped : sample names that do not follow the naming of this study
+    other_files : files that are neither counts nor annotation
+    """
+
+    pairs: Mapping[str, tuple[Path, Path]]
+    without_counts: tuple[str, ...] = ()
+    without_annotation: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    other_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeoReport:
+    """What `import_geo` did."""
+
+    n_cells: int
+    n_genes: int
+    samples: tuple[str, ...]
+    n_unlabelled: int
+    n_cells_without_annotation: int
+    n_annotations_without_cell: int
+    folder: GeoFolder = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for `--json`."""
+        return {
+            "n_cells": self.n_cells,
+            "n_genes": self.n_genes,
+            "n_samples": len(self.samples),
+            "samples": list(self.samples),
+            "n_unlabelled": self.n_unlabelled,
+            "n_cells_without_annotation": self.n_cells_without_annotation,
+            "n_annotations_without_cell": self.n_annotations_without_cell,
+            "without_counts": list(self.folder.without_counts),
+            "without_annotation": list(self.folder.without_annotation),
+            "skipped": list(self.folder.skipped),
+            "notes": list(self.notes),
+        }
+
+
+def scan_folder(folder: str | Path) -> GeoFolder:
+    """Pair the files of a folder by sample name.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing, two files claim the same part of a sample, or no sample has
+        both counts and annotation.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        msg = f'"{folder}" is not a folder.'
+        raise InputError(msg, "Give the folder that holds the files of GSE116256.")
+    found: dict[str, dict[str, Path]] = {"dem": {}, "anno": {}}
+    skipped, other = set(), []
+    for path in sorted(folder.iterdir()):
+        match = _FILE.match(path.name)
+        if match is None or not path.is_file():
+            other.append(path.name)
+            continue
+        sample, kind = match["sample"], match["kind"]
+        if not _SAMPLE.match(sample):
+            skipped.add(sample)
+            continue
+        if sample in found[kind]:
+            msg = (
+                f'Two files hold the same part of sample "{sample}": '
+                f'"{found[kind][sample].name}" and "{path.name}".'
+            )
+            raise InputError(msg, "Keep one of them.")
+        found[kind][sample] = path
+    counts, annotation = found["dem"], found["anno"]
+    result = GeoFolder(
+        pairs={s: (counts[s], annotation[s]) for s in sorted(counts.keys() & annotation.keys())},
+        without_counts=tuple(sorted(annotation.keys() - counts.keys())),
+        without_annotation=tuple(sorted(counts.keys() - annotation.keys())),
+        skipped=tuple(sorted(skipped)),
+        other_files=tuple(other),
+    )
+    if not result.pairs:
+        _refuse_folder(folder, result)
+    return result
+
+
+def _refuse_folder(folder: Path, found: GeoFolder) -> None:
+    if found.without_counts:
+        msg = (
+            f'No sample in "{folder}" has counts: there is annotation without counts for '
+            f"{_some(found.without_counts)}."
+        )
+        hint = "Download the matching .dem.txt.gz files from GEO (GSE116256) into the same folder."
+    elif found.without_annotation:
+        msg = (
+            f'No sample in "{folder}" has annotation: there are counts only for '
+            f"{_some(found.without_annotation)}."
+        )
+        hint = "Download the matching .anno.txt.gz files from GEO (GSE116256) into the same folder."
+    else:
+        named = found.skipped or found.other_files
+        msg = f'"{folder}" holds no sample of GSE116256. Found: {_some(named) if named else "nothing"}.'
+        hint = (
+            "Files must be named like GSM3587925_AML210A-D0.dem.txt.gz and "
+            "GSM3587926_AML210A-D0.anno.txt.gz."
+        )
+    raise InputError(msg, hint)
+
+
+def read_clinical(path: str | Path) -> dict[str, str]:
+    """Read `sample,timepoint` rows; timepoints are the clinical ones of this project.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, a sample is named twice or a timepoint is unknown.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        msg = f'There is no file "{path}".'
+        raise InputError(msg, "Give a CSV file with the columns sample and timepoint.")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        msg = f'"{path.name}" is not a CSV table ({error}).'
+        raise InputError(msg, "Give a CSV file with the columns sample and timepoint.") from error
+    if not {"sample", "timepoint"} <= set(table.columns):
+        msg = (
+            f'"{path.name}" lacks the columns sample and timepoint. '
+            f"Found: {_some(list(map(str, table.columns)))}."
+        )
+        raise InputError(msg, "Name the two columns in the first line.")
+    samples, timepoints = table["sample"].str.strip(), table["timepoint"].str.strip()
+    unknown = sorted(set(timepoints) - set(TIMEPOINTS))
+    if unknown:
+        msg = f'"{path.name}" has unknown timepoints: {_some(unknown)}.'
+        raise InputError(msg, f"Use one of: {', '.join(TIMEPOINTS)}.")
+    if samples.duplicated().any():
+        repeated = sorted(set(samples[samples.duplicated()]))
+        msg = f'"{path.name}" names samples twice: {_some(repeated)}.'
+        raise InputError(msg, "Keep one row per sample.")
+    return dict(zip(samples, timepoints, strict=True))
+
+
+def import_geo(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    clinical: Mapping[str, str] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> GeoReport:
+    """Write the samples of a folder to one `.h5ad` with all genes and whole counts.
+
+    Parameters
+    ----------
+    folder
+        Files as downloaded from GEO.
+    out
+        The file to write; it appears only when everything was read.
+    clinical
+        Timepoint by sample. It overrides what the name says and is the only way to Relapse.
+    progress
+        Called with (samples done, samples in all, sample).
+
+    Raises
+    ------
+    InputError
+        If no sample is usable, or a file is damaged. Nothing is written then.
+    """
+    import pandas as pd
+
+    found = scan_folder(folder)
+    clinical = clinical or {}
+    notes = []
+    strange = sorted(set(clinical) - set(found.pairs))
+    if strange:
+        notes.append(f"The clinical table names samples that are not here: {_some(strange)}.")
+    genes: list[str] | None = None
+    totals = dict.fromkeys(("cells", "unlabelled", "bare", "lost"), 0)
+    pieces = []
+    for done, (sample, (counts_path, annotation_path)) in enumerate(found.pairs.items()):
+        if progress is not None:
+            progress(done, len(found.pairs), sample)
+        cell_ids, sample_genes, counts = read_counts(counts_path)
+        if genes is None:
+            genes = sample_genes
+        elif genes != sample_genes:
+            msg = (
+                f'"{counts_path.name}" has other genes than the samples before it '
+                f"({len(sample_genes):,} against {len(genes):,}, or in another order)."
+            )
+            raise InputError(msg, "Use the files of one release of GSE116256.")
+        table = _read_annotation(annotation_path)
+        totals["bare"] += int((~np.isin(cell_ids, table.index.to_numpy())).sum())
+        totals["lost"] += int((~np.isin(table.index.to_numpy(), cell_ids)).sum())
+        obs = _sample_obs(sample, cell_ids, table.reindex(cell_ids), clinical.get(sample))
+        totals["unlabelled"] += int(obs["cell_type_fine"].isna().sum())
+        totals["cells"] += len(obs)
+        pieces.append((counts, obs))
+    if progress is not None:
+        progress(len(found.pairs), len(found.pairs), "writing")
+    ids = pd.Index(np.concatenate([obs.index.to_numpy() for _, obs in pieces]))
+    if not ids.is_unique:
+        repeated = sorted(set(ids[ids.duplicated()]))
+        msg = f"Cell ids occur more than once: {_some(repeated)}."
+        raise InputError(msg, "Keep each sample once.")
+    assert genes is not None
+    with H5adWriter(out, _gene_table(genes), ABOUT) as file:
+        for counts, obs in pieces:
+            file.append(counts, obs)
+    return GeoReport(
+        n_cells=totals["cells"],
+        n_genes=len(genes),
+        samples=tuple(found.pairs),
+        n_unlabelled=totals["unlabelled"],
+        n_cells_without_annotation=totals["bare"],
+        n_annotations_without_cell=totals["lost"],
+        folder=found,
+        notes=tuple(notes),
+    )
+
+
+def read_counts(path: Path) -> tuple[np.ndarray, list[str], csr_matrix]:
+    """Read one counts file.
+
+    Returns
+    -------
+    Cell ids, gene names, and cells × genes counts (int32).
+    """
+    from scipy.sparse import csr_matrix
+
+    lines = _line_blocks(path)
+    head, *body = next(lines, [b""])
+    cells = head.rstrip(b"\r").split(b"\t")[1:]
+    cell_ids = np.array([_text(cell, path) for cell in cells], dtype=object)
+    if not cells or len(set(cells)) != len(cells) or b"" in cells:
+        msg = f'The first line of "{path.name}" does not name each cell once.'
+        raise InputError(msg, "It must read Gene, then one cell id per column, split by tabs.")
+    genes: list[str] = []
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    while True:
+        if body:
+            parts.append(_parse_block(body, len(cells), len(genes), path))
+            genes.extend(_text(line.partition(b"\t")[0], path) for line in body)
+        following = next(lines, None)
+        if following is None:
+            break
+        body = following
+    if not genes:
+        msg = f'"{path.name}" names no gene.'
+        raise InputError(msg, "The file may be cut off: download it again.")
+    if len(set(genes)) != len(genes) or "" in genes:
+        msg = f'"{path.name}" names a gene twice, or not at all.'
+        raise InputError(msg, "Download the file again from GEO.")
+    rows, columns, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    counts = csr_matrix((values, (columns, rows)), shape=(len(cells), len(genes)), dtype=np.int32)
+    return cell_ids, genes, counts
+
+
+def _line_blocks(path: Path) -> Iterator[list[bytes]]:
+    """Yield complete, non-empty lines in blocks of some megabytes."""
+    rest = b""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                lines = (rest + block).split(b"\n")
+                rest = lines.pop()
+                if len(rest) > _LONGEST_LINE:
+                    msg = f'"{path.name}" has a line longer than 64 MiB.'
+                    raise InputError(msg, "It is not a table of counts.")
+                if lines := [line for line in lines if line]:
+                    yield lines
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        msg = f'"{path.name}" is cut off or damaged ({error}).'
+        raise InputError(msg, "Download it again from GEO.") from error
+    if rest:
+        yield [rest]
+
+
+def _parse_block(
+    lines: list[bytes], n_cells: int, first_row: int, path: Path
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (row, column, value) of the numbers that are not 0 in some lines of a table.
+
+    A number other than 0 starts with a digit above 0 right after a separator; its column is the
+    number of separators before it.
+    """
+    numbers = b"\n".join(line.partition(b"\t")[2].rstrip(b"\r") for line in lines) + b"\n"
+    text = np.frombuffer(numbers, dtype=np.uint8)
+    ends_line = text == _NEWLINE
+    is_separator = ends_line | (text == _TAB)
+    is_digit = (text >= _ZERO) & (text <= _NINE)
+    separators = np.flatnonzero(is_separator)
+    last = np.flatnonzero(ends_line[separators])
+    if not np.array_equal(last, np.arange(1, len(lines) + 1) * n_cells - 1):
+        widths = np.diff(last, prepend=-1)
+        row = int(np.flatnonzero(widths != n_cells)[0])
+        gene = _text(lines[row].partition(b"\t")[0], path)
+        msg = (
+            f'"{path.name}" has {widths[row]:,} values for gene "{gene}", '
+            f"but names {n_cells:,} cells."
+        )
+        raise InputError(msg, "The file may be cut off: download it again from GEO.")
+    after_separator = np.empty(len(text), dtype=bool)
+    after_separator[0] = True
+    after_separator[1:] = is_separator[:-1]
+    is_wrong = ~(is_digit | is_separator) | (after_separator & is_separator)
+    # A 0 that starts a longer number is refused as well: it is not how counts are written.
+    is_wrong[:-1] |= after_separator[:-1] & (text[:-1] == _ZERO) & is_digit[1:]
+    if is_wrong.any():
+        row = int(ends_line[: int(np.argmax(is_wrong))].sum())
+        gene = _text(lines[row].partition(b"\t")[0], path)
+        msg = f'"{path.name}" holds something else than whole counts in the line of gene "{gene}".'
+        raise InputError(msg, "Use the .dem.txt.gz files of GSE116256 as they are on GEO.")
+    starts = np.flatnonzero(after_separator & (text > _ZERO) & is_digit)
+    cell_number = np.searchsorted(separators, starts)
+    values = np.zeros(len(starts), dtype=np.int64)
+    at, open_numbers = starts.copy(), np.arange(len(starts))
+    for _ in range(10):
+        values[open_numbers] = values[open_numbers] * 10 + (text[at] - _ZERO)
+        at = at + 1
+        goes_on = is_digit[at]
+        at, open_numbers = at[goes_on], open_numbers[goes_on]
+        if not len(at):
+            break
+    if len(at) or (len(values) and values.max() > np.iinfo(np.int32).max):
+        msg = f'"{path.name}" holds a count above 2,147,483,647.'
+        raise InputError(msg, "Use the .dem.txt.gz files of GSE116256 as they are on GEO.")
+    rows, columns = np.divmod(cell_number, n_cells)
+    return (
+        (rows + first_row).astype(np.int32),
+        columns.astype(np.int32),
+        values.astype(np.int32),
+    )
+
+
+def _read_annotation(path: Path) -> pd.DataFrame:
+    """Read one annotation file as text, indexed by cell."""
+    import csv
+
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(
+            path,
+            sep="\t",
+            dtype=str,
+            keep_default_na=False,
+            quoting=csv.QUOTE_NONE,
+            usecols=lambda name: name in _ANNOTATION + _ANNOTATION_OPTIONAL,
+        )
+    except (
+        EOFError,
+        OSError,
+        UnicodeDecodeError,
+        zlib.error,
+        pd.errors.EmptyDataError,
+        pd.errors.ParserError,
+    ) as error:
+        msg = f'"{path.name}" cannot be read as a table ({error}).'
+        raise InputError(msg, "Download it again from GEO.") from error
+    missing = [name for name in _ANNOTATION if name not in table.columns]
+    if missing:
+        msg = f'"{path.name}" lacks the columns {", ".join(missing)}.'
+        raise InputError(msg, "Use the .anno.txt.gz files of GSE116256 as they are on GEO.")
+    if table["Cell"].duplicated().any():
+        repeated = sorted(set(table["Cell"][table["Cell"].duplicated()]))
+        msg = f'"{path.name}" describes cells twice: {_some(repeated)}.'
+        raise InputError(msg, "Keep one row per cell.")
+    for name in _ANNOTATION_OPTIONAL:
+        if name not in table.columns:
+            table[name] = ""
+    return table.set_index("Cell")
+
+
+def _sample_obs(
+    sample: str, cell_ids: np.ndarray, table: pd.DataFrame, timepoint: str | None
+) -> pd.DataFrame:
+    """Build the obs columns of one sample; `table` is the annotation in the order of the cells."""
+    import pandas as pd
+
+    table = table.fillna("")
+    donor, _, remainder = sample.partition("-")
+    is_healthy = sample.startswith("BM")
+    day = None if is_healthy else int(remainder[1:])
+    if timepoint is None:
+        timepoint = "Healthy" if is_healthy else "Diagnosis" if day == 0 else "Post-treatment"
+    n = len(cell_ids)
+    labels = table["CellType"].str.strip()
+    malignancy = table["PredictionRefined"].str.strip().map({"malignant": True, "normal": False})
+    genotype = np.where(
+        table["MutTranscripts"].str.strip() != "",
+        "mutant",
+        np.where(table["WtTranscripts"].str.strip() != "", "wildtype_only", "none"),
+    )
+    return pd.DataFrame(
+        {
+            "cell_type_fine": pd.Categorical(labels.where(labels != "", None)),
+            "timepoint": pd.Categorical([timepoint] * n),
+            "donor": pd.Categorical([donor] * n),
+            "study": pd.Categorical(["van Galen 2019"] * n),
+            "sample": pd.Categorical([sample] * n),
+            "sort": pd.Categorical([remainder or None if is_healthy else None] * n),
+            "day": pd.array([day] * n, dtype="Int32"),
+            "label_source": pd.Categorical(["clustering" if is_healthy else "classifier"] * n),
+            "genotype": pd.Categorical(genotype),
+            "is_malignant": pd.array(
+                [False] * n if is_healthy else malignancy.astype(object).where(malignancy.notna(), None),
+                dtype="boolean",
+            ),
+        },
+        index=pd.Index(cell_ids, name="cell_id"),
+    )
+
+
+def _gene_table(genes: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(index=pd.Index(genes, name="gene", dtype=object))
+
+
+def _text(value: bytes, path: Path) -> str:
+    try:
+        return value.decode("utf-8").strip('" ')
+    except UnicodeDecodeError as error:
+        msg = f'"{path.name}" is not text.'
+        raise InputError(msg, "Download it again from GEO.") from error
+
+
+def _some(names: tuple[str, ...] | list[str]) -> str:
+    """Name at most five, sorted."""
+    shown = ", ".join(sorted(names)[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

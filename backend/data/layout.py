@@ -1,0 +1,182 @@
+"""Bring the obs columns of any file into the layout of the data contract."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+
+from backend.data.columns import read_column
+from backend.data.labels import (
+    is_malignant_label,
+    normalise_genotype,
+    normalise_label_source,
+    to_lineage,
+)
+from backend.data.problems import some
+from backend.data.roles import Roles, map_timepoint
+from backend.errors import LabelError
+from backend.types import GENOTYPES, LABEL_SOURCES, TIMEPOINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import h5py
+
+__all__ = ["UNKNOWN_DONOR", "standard_obs"]
+
+UNKNOWN_DONOR: Final = "unknown"
+_MISSING: Final = {"", "nan", "na", "n/a", "none", "null", "unlabelled", "unlabeled", "unassigned"}
+_TRUE: Final = {"true", "1", "yes", "malignant", "tumor", "tumour"}
+_FALSE: Final = {"false", "0", "no", "normal", "non-malignant", "nonmalignant", "benign"}
+
+
+def standard_obs(
+    file: h5py.File, roles: Roles, n_cells: int, notes: list[str]
+) -> pd.DataFrame:
+    """Return the role columns in order, rows as in the file; `notes` gets what was lost."""
+    columns = roles.columns()
+
+    def text(role: str) -> pd.Categorical:
+        if role not in columns:
+            return _constant(None, n_cells)
+        return _as_text(read_column(file, "obs", columns[role]))
+
+    fine = text("cell_type")
+    timepoint = _timepoints(text("timepoint"), roles, notes)
+    donor = _fill(text("donor"), UNKNOWN_DONOR)
+    if "donor" in columns and (n_unknown := int((donor == UNKNOWN_DONOR).sum())):
+        notes.append(f'{n_unknown:,} cells without donor count as donor "{UNKNOWN_DONOR}".')
+    sample = text("sample") if "sample" in columns else donor
+    obs = pd.DataFrame(
+        {
+            "cell_type_fine": fine,
+            "cell_type_lineage": _map(fine, to_lineage),
+            "timepoint": timepoint,
+            "donor": donor,
+            "study": text("study"),
+            "sample": _fill(sample, "unknown"),
+            "day": _days(file, columns, n_cells),
+            "label_source": _label_sources(text("label_source"), notes),
+            "genotype": _map(_fill(text("genotype"), "none"), normalise_genotype, GENOTYPES),
+            "is_malignant": _malignancy(text("is_malignant"), fine, timepoint, columns),
+        }
+    )
+    if "sort" in columns:
+        obs["sort"] = text("sort")
+    return obs
+
+
+def _constant(value: str | None, n: int) -> pd.Categorical:
+    categories = pd.Index([] if value is None else [value], dtype=object)
+    code = -1 if value is None else 0
+    return pd.Categorical.from_codes(np.full(n, code, dtype=np.int8), categories=categories)
+
+
+def _as_text(values: pd.Series) -> pd.Categorical:
+    """Return trimmed text, missing where the text means nothing; categories sorted."""
+    if not isinstance(values.dtype, pd.CategoricalDtype):
+        plain = values.astype(object).where(values.notna(), None)
+        words = [None if v is None else _plain(v) for v in plain]
+        values = pd.Series(pd.Categorical(words))
+    return _map(values.array, lambda name: name.strip() if _means(name) else None)
+
+
+def _means(name: str) -> bool:
+    return name.strip().casefold() not in _MISSING
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _map(
+    values: pd.Categorical,
+    function: Callable[[str], str | None],
+    categories: Sequence[str] | None = None,
+) -> pd.Categorical:
+    """Apply a function to the categories in use; cost grows with their number, not the cells'."""
+    codes = values.codes.astype(np.int64)
+    used = np.unique(codes[codes >= 0])
+    images = {code: function(str(values.categories[code])) for code in used}
+    names = list(categories) if categories is not None else sorted({*images.values()} - {None})  # type: ignore[type-var]
+    place = {name: position for position, name in enumerate(names)}
+    table = np.full(len(values.categories) + 1, -1, dtype=np.int64)
+    for code, image in images.items():
+        table[code] = place.get(image, -1)  # type: ignore[arg-type]
+    return pd.Categorical.from_codes(table[codes], categories=pd.Index(names, dtype=object))
+
+
+def _fill(values: pd.Categorical, filler: str) -> pd.Categorical:
+    if not (values.codes < 0).any():
+        return values
+    if filler not in values.categories:
+        values = values.add_categories([filler])
+    codes = values.codes.astype(np.int64)
+    codes[codes < 0] = values.categories.get_loc(filler)
+    return pd.Categorical.from_codes(codes, categories=values.categories)
+
+
+def _timepoints(values: pd.Categorical, roles: Roles, notes: list[str]) -> pd.Categorical:
+    unknown = [v for v in values.categories if map_timepoint(v, roles.timepoints) is None]
+    if unknown:
+        notes.append(
+            f"Timepoints that are not known count as missing: {some(unknown)}. "
+            f"Known are {', '.join(TIMEPOINTS)}."
+        )
+    mapped = _map(values, lambda v: map_timepoint(v, roles.timepoints), TIMEPOINTS)
+    return mapped.as_ordered()
+
+
+def _label_sources(values: pd.Categorical, notes: list[str]) -> pd.Categorical:
+    unknown = []
+
+    def source(value: str) -> str:
+        try:
+            return normalise_label_source(value)
+        except LabelError:
+            unknown.append(value)
+            return "unknown"
+
+    mapped = _map(_fill(values, "unknown"), source, LABEL_SOURCES)
+    if unknown:
+        notes.append(f'Label sources that are not known count as "unknown": {some(unknown)}.')
+    return mapped
+
+
+def _days(file: h5py.File, columns: dict[str, str], n_cells: int) -> pd.arrays.IntegerArray:
+    if "day" not in columns:
+        return pd.array([pd.NA] * n_cells, dtype="Int32")
+    values = read_column(file, "obs", columns["day"])
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        days = {}
+        for name in values.cat.categories:
+            match = re.fullmatch(r"\s*[Dd]?(?:ay)?\s*(-?\d{1,6})(?:\.0+)?\s*", str(name))
+            days[name] = float(match[1]) if match else np.nan
+        numbers = values.map(days).astype(float).to_numpy()
+    else:
+        numbers = values.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    is_day = np.isfinite(numbers) & (numbers == np.rint(numbers)) & (np.abs(numbers) < 1e6)
+    return pd.arrays.IntegerArray(np.where(is_day, numbers, 0).astype(np.int32), ~is_day)
+
+
+def _malignancy(
+    values: pd.Categorical,
+    fine: pd.Categorical,
+    timepoint: pd.Categorical,
+    columns: dict[str, str],
+) -> pd.arrays.BooleanArray:
+    """Read the column, or, without one, say what labels (`X-like`) and healthy donors imply."""
+    if "is_malignant" in columns:
+        words = np.array([name.casefold() for name in values.categories] + [""], dtype=object)
+        is_true = np.isin(words, list(_TRUE))[values.codes]
+        is_false = np.isin(words, list(_FALSE))[values.codes]
+    else:
+        marks = [is_malignant_label(name) for name in fine.categories] + [False]
+        is_true = np.array(marks, dtype=bool)[fine.codes]
+        is_false = np.asarray(timepoint == "Healthy") & ~is_true
+    return pd.arrays.BooleanArray(is_true, ~(is_true | is_false))
