@@ -1,0 +1,1 @@
+"""The dashboard: Streamlit only. Everything that is computed comes from `backend`."""

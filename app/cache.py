@@ -1,0 +1,154 @@
+"""Every cached call of the dashboard; nothing else caches.
+
+Results are keyed by the scope and by the version of the store, so that new bundles replace old
+answers by key. The store itself is one handle for the process; it takes a cursor per call.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from backend.config import project_root
+from backend.evaluation import views
+from backend.store.cache import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+    from backend.types import Scope
+
+__all__ = [
+    "configurations",
+    "document",
+    "f1_by_cell_type",
+    "f1_by_donor",
+    "f1_by_timepoint",
+    "failures",
+    "optimism",
+    "overview",
+    "package_versions",
+    "provenance",
+    "scope_choices",
+    "series_table",
+    "store_version",
+    "timepoints",
+]
+
+_SYNC_SECONDS = 30
+_PACKAGES = ("streamlit", "altair", "duckdb", "pandas", "numpy", "scikit-learn", "celltypist")
+
+
+@st.cache_resource(show_spinner="Reading the results …")
+def _store() -> Store:
+    return Store.open_default()
+
+
+@st.cache_data(ttl=_SYNC_SECONDS, max_entries=1, show_spinner=False)
+def store_version() -> str:
+    """Return the store's version after bringing it up to date, at most every half minute."""
+    store = _store()
+    store.sync()
+    return store.version
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _view(name: str, version: str, scope: Scope, **arguments: Any) -> Any:
+    question: Callable[..., Any] = getattr(views, name)
+    return question(_store(), scope, **arguments)
+
+
+def _ask(name: str, scope: Scope, **arguments: Any) -> Any:
+    return _view(name, store_version(), scope, **arguments)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _choices(owner: str, version: str) -> pd.DataFrame:
+    return views.scope_choices(_store(), owner)
+
+
+def scope_choices(owner: str) -> pd.DataFrame:
+    """Return the combinations of dataset, label level, protocol and budget that have results."""
+    return _choices(owner, store_version())
+
+
+def configurations(scope: Scope) -> pd.DataFrame:
+    """Return the models that were run in this scope."""
+    return _ask("configurations", scope)
+
+
+def series_table(scope: Scope) -> pd.DataFrame:
+    """Return one row per series in scope."""
+    return _ask("series_table", scope)
+
+
+def provenance(scope: Scope) -> views.Provenance:
+    """Return where the numbers of this scope come from."""
+    return _ask("provenance", scope)
+
+
+def overview(scope: Scope) -> views.Overview:
+    """Return sentences, scores, collapsed types and provenance."""
+    return _ask("overview", scope)
+
+
+def f1_by_timepoint(scope: Scope) -> views.TimepointScores:
+    """Return macro-F1 per model and timepoint, with every donor's own."""
+    return _ask("f1_by_timepoint", scope)
+
+
+def f1_by_cell_type(
+    scope: Scope, *, by: str = "model", configuration: str | None = None
+) -> views.CellTypeScores:
+    """Return F1 per cell type and model, or per cell type and timepoint of one model."""
+    return _ask("f1_by_cell_type", scope, by=by, configuration=configuration)
+
+
+def failures(scope: Scope, configuration: str, seed: int | None = None) -> views.Failures:
+    """Return every cell of one series with its outcome."""
+    return _ask("failures", scope, configuration=configuration, seed=seed)
+
+
+def f1_by_donor(scope: Scope, configuration: str) -> views.DonorScores:
+    """Return F1 per donor and cell type, and labelled against predicted composition."""
+    return _ask("f1_by_donor", scope, configuration=configuration)
+
+
+def optimism(scope: Scope) -> views.OptimismScores:
+    """Return F1 under each protocol on one panel, and the gaps between them."""
+    return _ask("optimism", scope)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _timepoints(owner: str, dataset_id: str, version: str) -> tuple[str, ...]:
+    rows = _store().query("timepoint_list", owner=owner, dataset_id=dataset_id)
+    return tuple(rows["timepoint"].dropna().astype(str))
+
+
+def timepoints(scope: Scope) -> tuple[str, ...]:
+    """Return the timepoints that have cells in the scope's dataset."""
+    return _timepoints(scope.owner, scope.dataset_id, store_version())
+
+
+@st.cache_data(max_entries=4, ttl=60, show_spinner=False)
+def document(name: str) -> str | None:
+    """Return a page of `docs/` as Markdown, or None when it is missing."""
+    path = project_root() / "docs" / Path(name).name
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+@st.cache_data(max_entries=1, show_spinner=False)
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that this process computes and draws with."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,518 @@
+"""Charts of scores. Each takes the rows of one view and returns an Altair chart.
+
+Axes of F1 always run from 0 to 1. A score without an interval is drawn open, one from few
+donors has a dashed interval, and what has no cells says "no data".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from app.components import palette
+from app.components.selection import SELECTION
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["course_lines", "gap_dots", "heatmap", "score_dots", "slopes"]
+
+_UNIT: Final = alt.Scale(domain=[0, 1])
+_INTERVAL_WORDS: Final = {
+    "jackknife": "95 % interval",
+    "few donors": "95 % interval, few donors",
+    "none": "no interval: fewer than 5 donors",
+}
+_ROW: Final = 18
+"""Height of one row of dots, in pixels."""
+
+
+def _range_text(low: float, high: float) -> str:
+    return f"{low:,.0f}" if low == high else f"{low:,.0f}–{high:,.0f}"
+
+
+def _support(rows: pd.DataFrame) -> str:
+    """Return "13 donors, 8,113 cells"; ranges where models differ."""
+    donors = _range_text(rows.n_donors.min(), rows.n_donors.max())
+    cells = _range_text(rows.n_cells.min(), rows.n_cells.max())
+    return f"{donors} donors, {cells} cells"
+
+
+def _with_words(scores: pd.DataFrame) -> pd.DataFrame:
+    """Add the texts of tooltips and whether a score has an interval."""
+    rows = scores.copy()
+    rows["has_interval"] = rows.low.notna() & rows.high.notna()
+    rows["is_few"] = rows.interval.eq("few donors")
+    rows["interval_text"] = [
+        f"{low:.2f}–{high:.2f}" if known else "none"
+        for low, high, known in zip(rows.low, rows.high, rows.has_interval, strict=True)
+    ]
+    rows["interval_kind"] = rows.interval.map(_INTERVAL_WORDS).fillna(rows.interval)
+    return rows
+
+
+def _score_tooltip() -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("display_name:N", title="Model"),
+        alt.Tooltip("timepoint:N", title="Timepoint"),
+        alt.Tooltip("macro_f1:Q", title="Macro-F1", format=".2f"),
+        alt.Tooltip("interval_text:N", title="Interval"),
+        alt.Tooltip("interval_kind:N", title="Kind"),
+        alt.Tooltip("n_donors:Q", title="Donors", format=","),
+        alt.Tooltip("n_cells:Q", title="Cells", format=","),
+        alt.Tooltip("n_types_scored:Q", title="Types scored"),
+        alt.Tooltip("status_text:N", title="Folds"),
+    ]
+
+
+def score_dots(scores: pd.DataFrame, *, dark: bool) -> alt.LayerChart:
+    """Draw macro-F1 of every model and timepoint as a dot with its interval.
+
+    A click selects `configuration` and `timepoint`.
+    """
+    rows = _with_words(scores)
+    timepoints = list(dict.fromkeys(rows.timepoint))
+    support = {t: f"{t} ({_support(part)})" for t, part in rows.groupby("timepoint")}
+    rows["slice"] = rows.timepoint.map(support)
+    names = sorted(rows.display_name.unique())
+    domain = [support[t] for t in timepoints]
+    legend = alt.Legend(
+        orient="top", direction="vertical", columns=1, title=None, labelLimit=600, symbolSize=90
+    )
+    base = alt.Chart(rows).encode(
+        y=alt.Y(
+            "display_name:N",
+            sort=names,
+            title=None,
+            scale=alt.Scale(paddingInner=0.25),
+            axis=alt.Axis(labelLimit=210, labelFontSize=13, ticks=False, domain=False),
+        ),
+        yOffset=alt.YOffset("timepoint:N", sort=timepoints),
+        color=alt.Color(
+            "slice:N",
+            sort=domain,
+            scale=alt.Scale(
+                domain=domain, range=list(palette.timepoint_colours(timepoints).values())
+            ),
+            legend=legend,
+        ),
+    )
+    rule = base.mark_rule(strokeWidth=2.5).encode(
+        x=alt.X("low:Q", scale=_UNIT, title="Macro-F1"),
+        x2="high:Q",
+        strokeDash=alt.condition("datum.is_few", alt.value([5, 3]), alt.value([1, 0])),
+    )
+    chosen = alt.selection_point(
+        name=SELECTION, fields=["configuration", "timepoint"], on="click", empty=False
+    )
+    dot = (
+        base.mark_point(size=120, strokeWidth=2, opacity=1, cursor="pointer")
+        .encode(
+            x=alt.X("macro_f1:Q", scale=_UNIT, title="Macro-F1"),
+            shape=alt.Shape(
+                "slice:N",
+                sort=domain,
+                scale=alt.Scale(
+                    domain=domain, range=list(palette.timepoint_shapes(timepoints).values())
+                ),
+                legend=legend,
+            ),
+            fillOpacity=alt.condition("datum.has_interval", alt.value(1), alt.value(0)),
+            fill=alt.Fill(
+                "slice:N",
+                sort=domain,
+                scale=alt.Scale(
+                    domain=domain, range=list(palette.timepoint_colours(timepoints).values())
+                ),
+                legend=legend,
+            ),
+            tooltip=_score_tooltip(),
+        )
+        .add_params(chosen)
+    )
+    missing = (
+        alt.Chart(rows[rows.macro_f1.isna()])
+        .mark_text(align="left", color=palette.ink(dark=dark), fontSize=12)
+        .encode(
+            y=alt.Y("display_name:N", sort=names),
+            yOffset=alt.YOffset("timepoint:N", sort=timepoints),
+            x=alt.datum(0.01),
+            text="status_text:N",
+        )
+    )
+    height = len(names) * (_ROW * len(timepoints) + 10)
+    return alt.layer(rule, dot, missing).properties(height=height, width=620)
+
+
+def _course_axis(labels: Sequence[str]) -> alt.Axis:
+    texts = ", ".join("'" + label.replace("'", "") + "'" for label in labels)
+    return alt.Axis(
+        values=list(range(len(labels))),
+        labelExpr=f"split([{texts}][datum.value], '|')",
+        labelFontSize=13,
+        labelLineHeight=17,
+        grid=False,
+        title=None,
+    )
+
+
+def course_lines(
+    scores: pd.DataFrame,
+    donors: pd.DataFrame,
+    *,
+    timepoints: Sequence[str],
+    dark: bool,
+) -> alt.LayerChart:
+    """Draw F1 along the clinical course: a line per model, donors behind, intervals around.
+
+    Parameters
+    ----------
+    timepoints
+        The course to draw, in order; those without a score are drawn as "no data", and lines
+        are not carried across them.
+    """
+    place = {t: i for i, t in enumerate(timepoints)}
+    models = dict(
+        sorted(
+            zip(scores.configuration, scores.display_name, strict=True), key=lambda pair: pair[1]
+        )
+    )
+    step = min(0.16, 0.64 / max(len(models), 1))
+    offset = {c: (i - (len(models) - 1) / 2) * step for i, c in enumerate(models)}
+    full = pd.MultiIndex.from_product([models, timepoints], names=["configuration", "timepoint"])
+    rows = _with_words(scores)
+    rows["x"] = rows.timepoint.map(place) + rows.configuration.map(offset)
+    line_rows = (
+        rows.set_index(["configuration", "timepoint"])[["macro_f1", "low", "high"]]
+        .reindex(full)
+        .reset_index()
+    )
+    line_rows["display_name"] = line_rows.configuration.map(models)
+    line_rows["x"] = line_rows.timepoint.map(place) + line_rows.configuration.map(offset)
+    scored = set(scores.loc[scores.macro_f1.notna(), "timepoint"])
+    labels = [
+        f"{t}|" + _support(scores[scores.timepoint == t]).replace(", ", "|")
+        if t in set(scores.timepoint)
+        else f"{t}|no data"
+        for t in timepoints
+    ]
+    names = list(models.values())
+    colours = alt.Color(
+        "display_name:N",
+        sort=names,
+        scale=alt.Scale(domain=names, range=[palette.model_colours(models)[n] for n in names]),
+        legend=alt.Legend(orient="top", title=None, labelLimit=260, symbolSize=90, columns=4),
+    )
+    shapes = alt.Shape(
+        "display_name:N",
+        sort=names,
+        scale=alt.Scale(domain=names, range=[palette.model_shapes(models)[n] for n in names]),
+    )
+    x_scale = alt.Scale(domain=[-0.5, len(timepoints) - 0.5], nice=False)
+    x_axis = _course_axis(labels)
+    x = alt.X("x:Q", scale=x_scale, axis=x_axis)
+
+    def y(field: str) -> alt.Y:
+        return alt.Y(f"{field}:Q", scale=_UNIT, title="Macro-F1")
+
+    empty = pd.DataFrame(
+        [{"from": place[t] - 0.5, "to": place[t] + 0.5, "x": place[t]} for t in timepoints
+         if t not in scored]
+    )  # fmt: skip
+    layers: list[alt.Chart] = []
+    if len(empty):
+        layers.append(
+            alt.Chart(empty)
+            .mark_rect(color=palette.GREY, opacity=0.14)
+            .encode(x=alt.X("from:Q", scale=x_scale, axis=x_axis), x2="to:Q")
+        )
+        layers.append(
+            alt.Chart(empty)
+            .mark_text(text="no data", color=palette.ink(dark=dark), fontSize=14)
+            .encode(x=x, y=alt.datum(0.5))
+        )
+    base = alt.Chart(line_rows).encode(x=x, color=colours)
+    layers.append(base.mark_area(opacity=0.13).encode(y=y("low"), y2="high:Q"))
+    if len(donors):
+        dots = donors.copy()
+        seat = {d: i for i, d in enumerate(sorted(dots.donor.unique()))}
+        spread = np.linspace(-0.3, 0.3, max(len(seat), 2)) * step
+        dots["x"] = (
+            dots.timepoint.map(place)
+            + dots.configuration.map(offset)
+            + dots.donor.map(seat).map(lambda i: spread[i])
+        )
+        layers.append(
+            alt.Chart(dots)
+            .mark_point(filled=True, size=26, opacity=0.45)
+            .encode(
+                x=x,
+                y=y("macro_f1"),
+                color=colours,
+                shape=shapes,
+                tooltip=[
+                    alt.Tooltip("display_name:N", title="Model"),
+                    alt.Tooltip("donor:N", title="Donor"),
+                    alt.Tooltip("timepoint:N", title="Timepoint"),
+                    alt.Tooltip("macro_f1:Q", title="Macro-F1 of this donor", format=".2f"),
+                    alt.Tooltip("n_cells:Q", title="Cells", format=","),
+                    alt.Tooltip("n_types:Q", title="Types"),
+                ],
+            )
+        )
+    layers.append(base.mark_line(strokeWidth=2, opacity=0.8).encode(y=y("macro_f1")))
+    scores_base = alt.Chart(rows).encode(x=x, color=colours)
+    layers.append(
+        scores_base.mark_rule(strokeWidth=2.5).encode(
+            y=y("low"),
+            y2="high:Q",
+            strokeDash=alt.condition("datum.is_few", alt.value([5, 3]), alt.value([1, 0])),
+        )
+    )
+    chosen = alt.selection_point(
+        name=SELECTION, fields=["configuration", "timepoint"], on="click", empty=False
+    )
+    layers.append(
+        scores_base.mark_point(
+            filled=True, size=150, opacity=1, stroke=palette.ink(dark=dark), strokeWidth=1.2,
+            cursor="pointer",
+        )
+        .encode(
+            y=y("macro_f1"),
+            shape=shapes,
+            tooltip=_score_tooltip(),
+        )
+        .add_params(chosen)
+    )  # fmt: skip
+    return alt.layer(*layers).properties(height=430, width=760)
+
+
+def heatmap(
+    cells: pd.DataFrame,
+    *,
+    row: str,
+    column: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    row_title: str,
+    column_title: str,
+    with_n: Sequence[str] = ("n_cells", "n_donors"),
+    value: str = "f1",
+    diverging: bool = False,
+    dark: bool,
+) -> alt.LayerChart:
+    """Draw a table of scores as coloured cells with the score and its support written in.
+
+    Parameters
+    ----------
+    with_n
+        Columns of counts that are written under the score, joined by a slash.
+    diverging
+        Colour signed differences around 0 instead of values from 0 to 1.
+    """
+    data = cells.copy()
+    small = data.get("is_small", pd.Series(data=False, index=data.index)).astype(bool)
+    data["is_grey"] = small | data[value].isna()
+    span = float(np.nanmax(np.abs(data[value]))) if diverging and data[value].notna().any() else 1.0
+    span = max(span, 0.01)
+    if diverging:
+        data["value_text"] = [f"{100 * v:+.0f}" if pd.notna(v) else "–" for v in data[value]]
+        data["ink"] = np.where(data[value].abs() > 0.75 * span, "white", "black")
+        scale = alt.Scale(
+            domain=[-span, -span / 2, 0, span / 2, span], range=list(palette.DIVERGING)
+        )
+        legend_title, legend_format = "Predicted − labelled share", "+.0%"
+    else:
+        data["value_text"] = [f"{v:.2f}" if pd.notna(v) else "–" for v in data[value]]
+        data["ink"] = np.where(data[value] < 0.6, "white", "black")
+        scale = alt.Scale(domain=[0, 1], scheme="viridis")
+        legend_title, legend_format = "F1", ".1f"
+    data.loc[data.is_grey, "ink"] = "black"
+    if with_n:
+        data["n_text"] = [
+            " / ".join(f"{int(n):,}" for n in counts)
+            for counts in zip(*(data[name] for name in with_n), strict=True)
+        ]
+    wide = len(columns) <= 6
+    base = alt.Chart(data).encode(
+        x=alt.X(
+            f"{column}:N",
+            sort=list(columns),
+            title=column_title,
+            axis=alt.Axis(
+                orient="top",
+                labelAngle=0 if wide else -50,
+                labelExpr="split(datum.label, ' ')" if wide else "datum.label",
+                labelLimit=160,
+                labelFontSize=12,
+                ticks=False,
+                domain=False,
+            ),
+            scale=alt.Scale(paddingInner=0.03, paddingOuter=0),
+        ),
+        y=alt.Y(
+            f"{row}:N",
+            sort=list(rows),
+            title=row_title,
+            axis=alt.Axis(labelLimit=200, labelFontSize=12, ticks=False, domain=False),
+            scale=alt.Scale(paddingInner=0.05, paddingOuter=0),
+        ),
+    )
+    tooltip = [
+        alt.Tooltip(f"{row}:N", title=row_title),
+        alt.Tooltip(f"{column}:N", title=column_title),
+        *(
+            alt.Tooltip(f"{field}:Q", title=title, format=form)
+            for field, title, form in (
+                (value, "Difference" if diverging else "F1", "+.1%" if diverging else ".2f"),
+                ("precision", "Precision", ".2f"),
+                ("recall", "Recall", ".2f"),
+                ("low", "95 % low", ".2f"),
+                ("high", "95 % high", ".2f"),
+                ("labelled_share", "Labelled share", ".1%"),
+                ("predicted_share", "Predicted share", ".1%"),
+                ("n_cells", "Cells", ","),
+                ("n_donors", "Donors", ","),
+                ("top_donor_share", "Largest donor's share", ".0%"),
+            )
+            if field in data
+        ),
+    ]
+    chosen = alt.selection_point(name=SELECTION, fields=[row, column], on="click", empty=False)
+    rect = (
+        base.mark_rect(cursor="pointer")
+        .encode(
+            color=alt.condition(
+                "datum.is_grey",
+                alt.value(palette.SMALL),
+                alt.Color(
+                    f"{value}:Q",
+                    scale=scale,
+                    legend=alt.Legend(
+                        orient="bottom", title=legend_title, format=legend_format,
+                        gradientLength=240, direction="horizontal",
+                    ),
+                ),
+            ),
+            tooltip=tooltip,
+        )
+        .add_params(chosen)
+    )  # fmt: skip
+    ink = alt.Color("ink:N", scale=None)
+    size = 13 if wide else 11
+    score = base.mark_text(fontSize=size, dy=-7 if with_n else 0, fontWeight=600).encode(
+        text="value_text:N", color=ink
+    )
+    support = base.mark_text(fontSize=size - 2, dy=8).encode(text="n_text:N", color=ink)
+    layers = (rect, score, support) if with_n else (rect, score)
+    return alt.layer(*layers).properties(
+        height=len(rows) * (34 if with_n else 24), width=max(360, len(columns) * 64)
+    )
+
+
+def slopes(rows: pd.DataFrame, *, protocols: Sequence[str], dark: bool) -> alt.LayerChart:
+    """Draw F1 under each protocol, one line per model on the same types.
+
+    Parameters
+    ----------
+    rows
+        Long: configuration, display_name, protocol, f1, and what the tooltip may show.
+    """
+    models = dict(
+        sorted(zip(rows.configuration, rows.display_name, strict=True), key=lambda pair: pair[1])
+    )
+    names = list(models.values())
+    colours = palette.model_colours(models)
+    shapes = palette.model_shapes(models)
+    base = alt.Chart(rows).encode(
+        x=alt.X(
+            "protocol:N",
+            sort=list(protocols),
+            title="Protocol",
+            scale=alt.Scale(domain=list(protocols), type="point", padding=0.35),
+            axis=alt.Axis(labelAngle=0, labelFontSize=13, grid=True),
+        ),
+        y=alt.Y("f1:Q", scale=_UNIT, title="Macro-F1"),
+        color=alt.Color(
+            "display_name:N",
+            scale=alt.Scale(domain=names, range=[colours[n] for n in names]),
+            legend=alt.Legend(orient="top", title=None, labelLimit=260, symbolSize=90, columns=4),
+        ),
+    )
+    line = base.mark_line(strokeWidth=2.5)
+    dot = base.mark_point(
+        filled=True, size=150, opacity=1, stroke=palette.ink(dark=dark), strokeWidth=1
+    ).encode(
+        shape=alt.Shape(
+            "display_name:N", scale=alt.Scale(domain=names, range=[shapes[n] for n in names])
+        ),
+        tooltip=[
+            alt.Tooltip("display_name:N", title="Model"),
+            alt.Tooltip("protocol:N", title="Protocol"),
+            alt.Tooltip("f1:Q", title="F1", format=".2f"),
+            *(
+                alt.Tooltip(f"{field}:Q", title=title, format=",")
+                for field, title in (("n_donors", "Donors"), ("n_cells", "Cells"))
+                if field in rows
+            ),
+        ],
+    )
+    last = rows[rows.protocol == protocols[-1]]
+    text = (
+        alt.Chart(last)
+        .mark_text(align="left", dx=12, fontSize=12, color=palette.ink(dark=dark))
+        .encode(
+            x=alt.X("protocol:N", sort=list(protocols)),
+            y="f1:Q",
+            text=alt.Text("f1:Q", format=".2f"),
+        )
+    )
+    return alt.layer(line, dot, text).properties(height=380, width=560)
+
+
+def gap_dots(gaps: pd.DataFrame, *, name: str, title: str, dark: bool) -> alt.LayerChart:
+    """Draw a difference per row with its interval around a line at 0.
+
+    Parameters
+    ----------
+    name
+        Column of the rows' names; `gap`, `low`, `high`, `interval`, `n_cells`, `n_donors` follow.
+    """
+    rows = _with_words(gaps)
+    order = sorted(rows[name].unique())
+    known = rows[["gap", "low", "high"]].to_numpy(dtype=float)
+    reach = max(0.05, float(np.nanmax(np.abs(known))) if np.isfinite(known).any() else 0.05) * 1.1
+    scale = alt.Scale(domain=[-reach, reach])
+    base = alt.Chart(rows).encode(
+        y=alt.Y(
+            f"{name}:N",
+            sort=order,
+            title=None,
+            axis=alt.Axis(labelLimit=210, labelFontSize=13, ticks=False, domain=False),
+        )
+    )
+    zero = (
+        alt.Chart(pd.DataFrame({"gap": [0.0]}))
+        .mark_rule(color=palette.ink(dark=dark), strokeWidth=1)
+        .encode(x=alt.X("gap:Q", scale=scale, title=title))
+    )
+    rule = base.mark_rule(strokeWidth=2.5, color=palette.BLUE).encode(
+        x=alt.X("low:Q", scale=scale, title=title),
+        x2="high:Q",
+        strokeDash=alt.condition("datum.is_few", alt.value([5, 3]), alt.value([1, 0])),
+    )
+    dot = base.mark_point(size=120, strokeWidth=2, color=palette.BLUE, opacity=1).encode(
+        x=alt.X("gap:Q", scale=scale, title=title),
+        fill=alt.condition("datum.has_interval", alt.value(palette.BLUE), alt.value("transparent")),
+        tooltip=[
+            alt.Tooltip(f"{name}:N", title="Model"),
+            alt.Tooltip("gap:Q", title="Gap", format="+.3f"),
+            alt.Tooltip("interval_text:N", title="Interval"),
+            alt.Tooltip("n_donors:Q", title="Donors", format=","),
+            alt.Tooltip("n_cells:Q", title="Cells", format=","),
+        ],
+    )
+    return alt.layer(zero, rule, dot).properties(height=max(len(order), 2) * 42, width=620)

@@ -1,0 +1,88 @@
+"""One way to put a chart on a page: heading, simulated mark, alt text, picture downloads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import altair as alt
+import streamlit as st
+
+from app.components import export, palette
+from app.components.selection import selected_points
+from app.state import current_source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Builder", "draw", "is_dark"]
+
+
+class Builder(Protocol):
+    """Builds the same chart for a light or a dark background."""
+
+    def __call__(self, *, dark: bool) -> alt.TopLevelMixin:
+        """Return the chart for one background."""
+
+
+def is_dark() -> bool:
+    """Return whether the browser shows the dark theme."""
+    return st.context.theme.type == "dark"
+
+
+def draw(
+    build: Builder,
+    *,
+    name: str,
+    title: str,
+    alt_text: str,
+    select: Sequence[str] = (),
+    height: int | None = None,
+) -> list[dict[str, Any]]:
+    """Draw a chart with its heading and downloads; return the selected points.
+
+    Parameters
+    ----------
+    build
+        Called with `dark=`; the picture files always use the light one.
+    name
+        Part of file names and of the widget key, unique on the page.
+    select
+        Fields of the chart's point selection `dot`; empty for a chart without selection.
+    """
+    source = current_source()
+    st.markdown(f"##### {title}")
+    chart = build(dark=is_dark())
+    if source.simulated:
+        chart = chart.properties(
+            title=alt.TitleParams(
+                "Simulated data, not a finding",
+                anchor="start",
+                color=palette.SIMULATED[is_dark()],
+                fontSize=13,
+                fontWeight="bold",
+            )
+        )
+    prefix = f"Simulated data, not a finding. {alt_text}" if source.simulated else alt_text
+    options: dict[str, Any] = {"width": "stretch", "alt": prefix, "key": f"figure.{name}"}
+    points = []
+    if select:
+        state = st.altair_chart(chart, on_select="rerun", **options)
+        points = selected_points(state, select)
+    else:
+        st.altair_chart(chart, **options)
+    with st.container(horizontal=True, gap="small", key=f"downloads.{name}"):
+        for suffix, mime in (("png", "image/png"), ("svg", "image/svg+xml")):
+            st.download_button(
+                suffix.upper(),
+                data=lambda suffix=suffix: export.picture_bytes(
+                    build(dark=False), source, title, suffix
+                ),
+                file_name=export.file_name(source, name, suffix),
+                mime=mime,
+                key=f"figure.{name}.{suffix}",
+                type="tertiary",
+                icon=":material/download:",
+                on_click="ignore",
+                help=f"Download this chart as {suffix.upper()} with its title and source",
+            )
+    return points

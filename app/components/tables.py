@@ -1,0 +1,129 @@
+"""Tables: readable on the page, complete as CSV."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import streamlit as st
+
+from app.components import export
+from app.state import current_source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+__all__ = ["show"]
+
+_SCORES: Final = {
+    "macro_f1": "Macro-F1",
+    "f1": "F1",
+    "precision": "Precision",
+    "recall": "Recall",
+    "low": "95 % low",
+    "high": "95 % high",
+    "random": "F1, random",
+    "donor_f1": "F1, donor",
+    "gap": "Gap",
+    "confidence": "Confidence",
+    "labelled_share": "Labelled share",
+    "predicted_share": "Predicted share",
+    "difference": "Difference",
+    "top_donor_share": "Largest donor's share",
+}
+_COUNTS: Final = {
+    "n_cells": "Cells",
+    "n_donors": "Donors",
+    "n_types": "Types",
+    "n_types_scored": "Types scored",
+    "n_predicted": "Predicted cells",
+    "n_predicted_absent": "Predicted, not labelled here",
+    "n_train_random": "Training cells, random",
+    "n_train_donor": "Training cells, donor",
+    "n_seeds": "Seeds",
+    "n_folds_done": "Folds done",
+    "n_folds": "Folds",
+}
+_WORDS: Final = {
+    "display_name": "Model",
+    "configuration": "Key",
+    "cell_type": "Cell type",
+    "timepoint": "Timepoint",
+    "donor": "Donor",
+    "sample": "Sample",
+    "interval": "Interval",
+    "status_text": "Folds",
+    "label": "Label",
+    "predicted": "Predicted",
+    "outcome": "Outcome",
+    "cell_id": "Cell",
+    "genotype": "Genotype",
+    "label_source": "Label source",
+    "column": "Column",
+    "is_small": "Small",
+    "init": "Init",
+    "notes": "Notes",
+    "reason": "Reason",
+    "share": "Share",
+}
+
+
+def _column_config(frame: pd.DataFrame, labels: dict[str, str]) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    for column in frame.columns:
+        if column in labels:
+            config[column] = labels[column]
+        elif column in _SCORES:
+            config[column] = st.column_config.NumberColumn(_SCORES[column], format="%.2f")
+        elif column in _COUNTS:
+            config[column] = st.column_config.NumberColumn(_COUNTS[column], format="localized")
+        elif column in _WORDS:
+            config[column] = _WORDS[column]
+    return config
+
+
+def show(
+    frame: pd.DataFrame,
+    *,
+    name: str,
+    alt_text: str,
+    columns: Sequence[str] | None = None,
+    labels: dict[str, str] | None = None,
+    height: int | str = "auto",
+) -> None:
+    """Show a table and a CSV download of all its rows and columns.
+
+    Parameters
+    ----------
+    name
+        Part of the file name and of the widget key, unique on the page.
+    columns
+        Columns on the page, in order; the file holds all of them. None shows all.
+    labels
+        Headings that differ from the usual ones.
+    """
+    source = current_source()
+    shown = [c for c in columns if c in frame.columns] if columns else list(frame.columns)
+    if source.simulated:
+        st.badge("Simulated data", color="orange")
+    st.dataframe(
+        frame,
+        hide_index=True,
+        column_order=shown,
+        column_config=_column_config(frame, labels or {}),
+        height=height,
+        key=f"table.{name}",
+        alt=alt_text,
+    )
+    st.download_button(
+        "CSV",
+        data=lambda: export.csv_bytes(frame, source),
+        file_name=export.file_name(source, name, "csv"),
+        mime="text/csv",
+        key=f"csv.{name}",
+        type="tertiary",
+        icon=":material/download:",
+        on_click="ignore",
+        help="Download these numbers with their source",
+    )

@@ -1,0 +1,34 @@
+"""Entry of the dashboard: page frame, shared filters, navigation."""
+
+import streamlit as st
+
+from app import cache, nav, state
+from app.components import errors, export
+
+st.set_page_config(page_title="Faultline", page_icon=str(nav.ICON), layout="wide")
+
+page, info = nav.navigation()
+body, footer = st.container(), st.container()
+footer.divider()
+footer.caption(export.FOOTER)
+
+with body, errors.shown_to_user():
+    choices = cache.scope_choices(state.OWNER)
+    if choices.empty and info.needs_results:
+        st.title(info.title, anchor=False)
+        st.info(
+            "There are no results yet. Fit a model with `python -m backend run --help`, or start "
+            "with the shipped results in `precomputed/`.",
+            icon=":material/info:",
+        )
+        st.stop()
+    if not choices.empty:
+        with st.sidebar:
+            state.sidebar_scope(choices, cache.configurations, cache.timepoints)
+    st.title(info.title, anchor=False)
+    st.caption(info.question)
+    if info.needs_results:
+        source = state.current_source()
+        if source.simulated:
+            st.warning("Simulated data, not a finding. For a tour and for tests.")
+    page.run()

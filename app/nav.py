@@ -1,0 +1,95 @@
+"""The one list of pages: file, title, address and the question that each answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import streamlit as st
+
+from backend.config import project_root
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from streamlit.navigation.page import Page
+
+__all__ = ["ICON", "PAGES", "PageInfo", "navigation", "page_file"]
+
+
+ICON: Final = project_root() / "app" / "icon.svg"
+"""A file: a named icon would be fetched from another host for the browser's tab."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageInfo:
+    """One page: `key` is its file in `pages/` and, but for the first page, its address."""
+
+    key: str
+    title: str
+    icon: str
+    question: str
+    needs_results: bool = True
+
+
+PAGES: Final = (
+    PageInfo(
+        "overview",
+        "Overview",
+        ":material/overview:",
+        "Where do the models break on this data?",
+    ),
+    PageInfo(
+        "timepoints",
+        "Timepoints",
+        ":material/timeline:",
+        "How does each model fall along the clinical course?",
+    ),
+    PageInfo(
+        "cell_types",
+        "Cell types",
+        ":material/grid_on:",
+        "Which types are lost, and where?",
+    ),
+    PageInfo(
+        "failure_map",
+        "Failure map",
+        ":material/scatter_plot:",
+        "Which cells fail?",
+    ),
+    PageInfo("donors", "Donors", ":material/group:", "Is it one patient?"),
+    PageInfo(
+        "protocols",
+        "Protocols",
+        ":material/compare_arrows:",
+        "How much did the split flatter the models?",
+    ),
+    PageInfo(
+        "methods",
+        "Methods",
+        ":material/menu_book:",
+        "How is each number made?",
+        needs_results=False,
+    ),
+)
+
+
+def page_file(key: str) -> Path:
+    """Return the script of a page, as `st.switch_page` and `st.page_link` want it."""
+    return project_root() / "pages" / f"{key}.py"
+
+
+def navigation() -> tuple[Page, PageInfo]:
+    """Draw the sidebar's page list; return the chosen page and what is known of it."""
+    pages = [
+        st.Page(
+            page_file(page.key),
+            title=page.title,
+            icon=page.icon,
+            url_path=page.key,
+            default=page is PAGES[0],
+        )
+        for page in PAGES
+    ]
+    chosen = st.navigation(pages, position="sidebar", expanded=True)
+    return chosen, PAGES[pages.index(chosen)]

@@ -1,0 +1,77 @@
+"""Cell types: which types are lost, and where?"""
+
+from functools import partial
+
+import streamlit as st
+
+from app import cache, nav
+from app.components import charts, errors, figure, frames, provenance, tables
+from app.state import (
+    CELL_TYPE,
+    CONFIGURATION,
+    choose_model,
+    choose_one,
+    current_models,
+    current_scope,
+    query_of,
+)
+
+scope = current_scope()
+models = current_models()
+
+left, right = st.columns(2, vertical_alignment="bottom")
+with left:
+    by = choose_one("Columns", ("model", "timepoint"), "by")
+with right:
+    configuration = choose_model(models) if by == "timepoint" else None
+
+with errors.shown_to_user():
+    view = cache.f1_by_cell_type(scope, by=by, configuration=configuration)
+
+if view.scores.empty:
+    st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
+    st.stop()
+
+frames.name_types("Never predicted", view.never_predicted)
+frames.name_types("F1 of 0 although predicted or labelled", view.zero_f1)
+
+rows = frames.by_loss(view.scores)
+columns = frames.in_order(view.scores["column"], by)
+points = figure.draw(
+    partial(
+        charts.heatmap, view.scores, row="cell_type", column="column", rows=rows, columns=columns,
+        row_title="Cell type", column_title="Model" if by == "model" else "Timepoint",
+    ),
+    name=f"f1-by-cell-type-and-{by}",
+    title=f"F1 by cell type and {by}" + (f", {models[configuration]}" if configuration else ""),
+    alt_text=f"Heatmap of F1 from 0 to 1, a row per cell type and a column per {by}, worst rows "
+    f"first: {', '.join(rows[:3])}. Every cell shows F1, then cells and donors.",
+    select=("cell_type", "column"),
+)  # fmt: skip
+st.caption(
+    "In each cell: F1, then labelled cells / donors. Worst rows first. Grey: fewer than 20 cells "
+    "or 3 donors, too few to read as a score. “–”: no labelled cell."
+)
+if points:
+    cell_type, column = points[0]["cell_type"], points[0]["column"]
+    model = models[configuration] if configuration else column
+    narrowed = scope if by == "model" else scope.with_(timepoints=(column,))
+    st.page_link(
+        nav.page_file("failure_map"),
+        label=f"See the {cell_type} cells of {model} on the failure map",
+        icon=":material/scatter_plot:",
+        query_params=query_of(narrowed, **{CONFIGURATION: model, CELL_TYPE: [cell_type]}),
+    )
+
+st.markdown("##### The same numbers as a table")
+tables.show(
+    view.scores,
+    name=f"f1-by-cell-type-and-{by}",
+    alt_text=f"F1, precision and recall per cell type and {by}, with cells and donors",
+    columns=(
+        "cell_type", "column", "f1", "low", "high", "precision", "recall", "n_cells", "n_donors",
+        "top_donor_share", "is_small", "n_predicted_absent",
+    ),
+    labels={"column": "Model" if by == "model" else "Timepoint"},
+)  # fmt: skip
+provenance.caption(cache.provenance(scope))

@@ -1,0 +1,78 @@
+"""Donors: is it one patient?"""
+
+from functools import partial
+
+import streamlit as st
+
+from app import cache
+from app.components import charts, errors, figure, frames, provenance, tables
+from app.state import choose_model, current_models, current_scope
+
+scope = current_scope()
+models = current_models()
+configuration = choose_model(models)
+with errors.shown_to_user():
+    view = cache.f1_by_donor(scope, configuration)
+
+if view.scores.empty:
+    st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
+    st.stop()
+
+st.markdown(frames.donor_sentence(view.totals, models[configuration]))
+scores = frames.with_donor_names(view.scores)
+donors = frames.donor_order(scores)
+cell_types = frames.in_order(scores.cell_type, "cell_type")
+figure.draw(
+    partial(
+        charts.heatmap, scores, row="donor_name", column="cell_type", rows=donors,
+        columns=cell_types, row_title="Donor", column_title="Cell type", with_n=("n_cells",),
+    ),
+    name="f1-by-donor",
+    title=f"F1 by donor and cell type, {models[configuration]}",
+    alt_text=f"Heatmap of F1 from 0 to 1, a row for each of {len(donors)} donors and a column "
+    "per cell type. Every cell shows F1 and the number of cells.",
+)  # fmt: skip
+st.caption("In each cell: F1, then labelled cells. Grey: fewer than 20 cells.")
+tables.show(
+    scores,
+    name="f1-by-donor",
+    alt_text="F1 per donor and cell type with the number of cells",
+    columns=("donor", "timepoint", "cell_type", "f1", "n_cells", "is_small"),
+    height=300,
+)
+
+composition = frames.with_donor_names(view.composition)
+figure.draw(
+    partial(
+        charts.heatmap, composition, row="donor_name", column="cell_type",
+        rows=frames.donor_order(composition),
+        columns=frames.in_order(composition.cell_type, "cell_type"), row_title="Donor",
+        column_title="Cell type", with_n=(), value="difference", diverging=True,
+    ),
+    name="composition-by-donor",
+    title=f"Predicted minus labelled share of cells, {models[configuration]}",
+    alt_text="Heatmap of the predicted minus the labelled share of each cell type per donor, in "
+    "percentage points; orange where the model finds too many, blue where too few.",
+)  # fmt: skip
+st.caption(
+    "Percentage points of a donor's labelled cells. Orange: the model calls more cells of this "
+    "type than are labelled; blue: fewer."
+)
+tables.show(
+    composition,
+    name="composition-by-donor",
+    alt_text="Labelled and predicted share of every cell type per donor",
+    columns=(
+        "donor", "timepoint", "cell_type", "labelled_share", "predicted_share", "difference",
+        "n_cells",
+    ),
+    height=300,
+)  # fmt: skip
+st.markdown("##### Donors in all")
+tables.show(
+    view.totals,
+    name="donors",
+    alt_text="Macro-F1 and cells of every donor",
+    columns=("donor", "timepoint", "macro_f1", "n_cells", "n_types"),
+)
+provenance.caption(cache.provenance(scope))

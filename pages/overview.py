@@ -1,0 +1,78 @@
+"""Overview: where do the models break on this data?"""
+
+from functools import partial
+
+import streamlit as st
+
+from app import cache, nav
+from app.components import charts, errors, figure, provenance, tables
+from app.state import current_scope, query_of
+
+scope = current_scope()
+with errors.shown_to_user():
+    view = cache.overview(scope)
+    series = cache.series_table(scope)
+
+if view.scores.empty:
+    st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
+    st.stop()
+
+st.markdown("\n".join(f"- {sentence}" for sentence in view.sentences))
+provenance.series_notes(series)
+
+points = figure.draw(
+    partial(charts.score_dots, view.scores),
+    name="f1-overview",
+    title="Macro-F1 by model and timepoint",
+    alt_text="Dot plot of macro-F1 from 0 to 1, a row per model and a dot per timepoint, with "
+    "95 % intervals over donors. " + " ".join(view.sentences),
+    select=("configuration", "timepoint"),
+)
+if points:
+    st.switch_page(
+        nav.page_file("timepoints"),
+        query_params=query_of(scope.with_(configurations=(points[0]["configuration"],))),
+    )
+st.caption(
+    "A click on a dot opens its model on the Timepoints page. Open dots have no interval (fewer "
+    "than 5 donors); dashed intervals rest on 5–9 donors. Donors redrawn, fitted models fixed."
+)
+provenance.panel_note(view.panel)
+st.page_link(
+    nav.page_file("timepoints"),
+    label="See the clinical course",
+    icon=":material/timeline:",
+    query_params=query_of(scope),
+)
+
+collapsed, missing = st.columns([3, 2], gap="large")
+with collapsed:
+    st.markdown("##### Types that collapse")
+    if view.collapsed.empty:
+        st.markdown("No type of sufficient size collapses in this choice.")
+    else:
+        tables.show(
+            view.collapsed,
+            name="collapsed-types",
+            alt_text="Cell types whose F1 collapses, by model and timepoint",
+            columns=("cell_type", "display_name", "timepoint", "f1", "n_cells", "n_donors"),
+        )
+with missing:
+    st.markdown("##### Not labelled in this dataset")
+    st.markdown(
+        ", ".join(view.not_labelled) + ". No score can be given for them."
+        if view.not_labelled
+        else "Every expected type is labelled."
+    )
+    provenance.strip(view.provenance)
+
+st.markdown("##### The same numbers as a table")
+tables.show(
+    view.scores,
+    name="f1-overview",
+    alt_text="Macro-F1 with interval, donors and cells per model and timepoint",
+    columns=(
+        "display_name", "timepoint", "macro_f1", "low", "high", "interval", "n_donors", "n_cells",
+        "n_types_scored", "n_types", "status_text",
+    ),
+)  # fmt: skip

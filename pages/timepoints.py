@@ -1,0 +1,67 @@
+"""Timepoints: how does each model fall along the clinical course?"""
+
+from functools import partial
+
+import streamlit as st
+
+from app import cache, nav
+from app.components import charts, errors, figure, provenance, tables
+from app.state import CONFIGURATION, course, current_models, current_scope, query_of
+
+scope = current_scope()
+with errors.shown_to_user():
+    view = cache.f1_by_timepoint(scope)
+    series = cache.series_table(scope)
+
+if view.scores.empty:
+    st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
+    st.stop()
+
+if view.missing:
+    st.markdown(f"No data in this dataset: {', '.join(view.missing)}. Nothing is filled in.")
+provenance.series_notes(series)
+
+points = figure.draw(
+    partial(
+        charts.course_lines, view.scores, view.donors, timepoints=course(view.scores.timepoint)
+    ),
+    name="f1-by-timepoint",
+    title="Macro-F1 along the clinical course",
+    alt_text="Line chart of macro-F1 from 0 to 1 over Healthy, Diagnosis, Post-treatment and "
+    "Relapse, a line per model, small marks for single donors, bars for 95 % intervals. "
+    f"No data: {', '.join(view.missing) or 'none missing'}.",
+    select=("configuration", "timepoint"),
+)
+if points:
+    st.switch_page(
+        nav.page_file("cell_types"),
+        query_params=query_of(
+            scope.with_(timepoints=(points[0]["timepoint"],)),
+            **{CONFIGURATION: current_models().get(points[0]["configuration"])},
+        ),
+    )
+st.caption(
+    "Large marks: all donors pooled; small marks: one donor each. Bars and bands: 95 % interval "
+    "over donors, dashed with 5–9 donors, none below 5. A click on a large mark opens its "
+    "timepoint on the Cell types page."
+)
+provenance.panel_note(view.panel)
+
+st.markdown("##### The same numbers as a table")
+tables.show(
+    view.scores,
+    name="f1-by-timepoint",
+    alt_text="Macro-F1 with interval, donors and cells per model and timepoint",
+    columns=(
+        "display_name", "timepoint", "macro_f1", "low", "high", "interval", "n_donors", "n_cells",
+        "n_types_scored", "n_types", "n_seeds", "status_text",
+    ),
+)  # fmt: skip
+with st.expander(f"Single donors ({view.donors.donor.nunique()} donors)"):
+    tables.show(
+        view.donors,
+        name="f1-by-donor-and-timepoint",
+        alt_text="Macro-F1 of every single donor per model and timepoint",
+        columns=("display_name", "timepoint", "donor", "macro_f1", "n_cells", "n_types", "seed"),
+    )
+provenance.caption(cache.provenance(scope))
