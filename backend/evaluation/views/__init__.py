@@ -1,0 +1,45 @@
+"""One function per page question; pages, CLI and reports read scores only through these."""
+
+from __future__ import annotations
+
+from backend.evaluation.views.cell_types import f1_by_cell_type
+from backend.evaluation.views.choices import configurations, scope_choices, series_table
+from backend.evaluation.views.donors import f1_by_donor
+from backend.evaluation.views.failures import OUTCOMES, failures
+from backend.evaluation.views.overview import COLLAPSE_F1, overview, provenance
+from backend.evaluation.views.protocols import optimism
+from backend.evaluation.views.results import (
+    CellTypeScores,
+    DonorScores,
+    Failures,
+    ModelDifferences,
+    OptimismScores,
+    Overview,
+    Provenance,
+    TimepointScores,
+)
+from backend.evaluation.views.timepoints import f1_by_timepoint, model_differences
+
+__all__ = [
+    "COLLAPSE_F1",
+    "OUTCOMES",
+    "CellTypeScores",
+    "DonorScores",
+    "Failures",
+    "ModelDifferences",
+    "OptimismScores",
+    "Overview",
+    "Provenance",
+    "TimepointScores",
+    "configurations",
+    "f1_by_cell_type",
+    "f1_by_donor",
+    "f1_by_timepoint",
+    "failures",
+    "model_differences",
+    "optimism",
+    "overview",
+    "provenance",
+    "scope_choices",
+    "series_table",
+]

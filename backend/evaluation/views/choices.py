@@ -1,0 +1,95 @@
+"""What there is to choose from: datasets, scopes, series and configurations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pandas as pd
+
+from backend.evaluation.views.source import Reader, configurations_in, series_of
+from backend.types import LABEL_LEVELS
+
+if TYPE_CHECKING:
+    from backend.types import Scope
+
+__all__ = ["configurations", "scope_choices", "series_table"]
+
+_SERIES: Final = [
+    "series_id",
+    "configuration",
+    "display_name",
+    "model",
+    "preset",
+    "init",
+    "checkpoint",
+    "label_level",
+    "seed",
+    "split_seed",
+    "n_folds",
+    "n_folds_done",
+    "n_folds_failed",
+    "is_complete",
+    "status_text",
+    "notes",
+    "created_at",
+]
+_CHOICES: Final = ["dataset_id", "name", "simulated", "label_level", "protocol", "budget"]
+
+
+def series_table(store: Reader, scope: Scope) -> pd.DataFrame:
+    """Return one row per series in scope, all seeds, failed and unfinished ones included."""
+    series = series_of(store, scope)
+    if scope.configurations:
+        series = series[series["configuration"].isin(scope.configurations)]
+    return series[_SERIES].reset_index(drop=True)
+
+
+def configurations(store: Reader, scope: Scope) -> pd.DataFrame:
+    """Return the choices of the model filter.
+
+    Columns `configuration`, `display_name`, `note`, `status_text`, `is_complete`, `is_default`
+    (shown when the user has chosen none).
+    """
+    rows = [
+        {
+            "configuration": item.key,
+            "display_name": item.display_name,
+            "note": item.note,
+            "status_text": item.status_text,
+            "is_complete": item.is_complete,
+            "is_default": item.is_default,
+        }
+        for item in configurations_in(store, scope, every=True)
+    ]
+    columns = [
+        "configuration",
+        "display_name",
+        "note",
+        "status_text",
+        "is_complete",
+        "is_default",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def scope_choices(store: Reader, owner: str = "local") -> pd.DataFrame:
+    """Return the combinations that have runs, real datasets before simulated ones.
+
+    Columns `dataset_id`, `name`, `simulated`, `label_level`, `protocol`, `budget`. A fine-trained
+    series is offered at the lineage level too.
+    """
+    datasets = store.query("datasets", owner=owner).sort_values(["simulated", "name"])
+    rows = []
+    for dataset in datasets.itertuples():
+        runs = store.query("runs", dataset_id=dataset.dataset_id, owner=owner)
+        combinations = runs[["label_level", "protocol", "budget"]].drop_duplicates()
+        seen = {
+            (level, row.protocol, row.budget)
+            for row in combinations.itertuples()
+            for level in LABEL_LEVELS[LABEL_LEVELS.index(row.label_level) :]
+        }
+        rows += [
+            (dataset.dataset_id, dataset.name, bool(dataset.simulated), *choice)
+            for choice in sorted(seen)
+        ]
+    return pd.DataFrame(rows, columns=_CHOICES)

@@ -1,0 +1,133 @@
+"""Donors: is it one patient."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+
+from backend.evaluation.f1 import SMALL_CELLS, f1_by_class, mean_f1_of_present
+from backend.evaluation.views.results import DonorScores
+from backend.evaluation.views.source import (
+    NO_DONOR,
+    NO_TIMEPOINT,
+    Reader,
+    load_counts,
+    load_labels,
+    one_configuration,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from backend.evaluation.panel import Panel
+    from backend.evaluation.tallies import Tallies
+    from backend.types import Scope
+
+__all__ = ["f1_by_donor"]
+
+_SCORES: Final = ["donor", "timepoint", "cell_type", "f1", "n_cells", "is_small"]
+_TOTALS: Final = ["donor", "timepoint", "macro_f1", "n_types", "n_cells"]
+_COMPOSITION: Final = [
+    "donor",
+    "timepoint",
+    "cell_type",
+    "labelled_share",
+    "predicted_share",
+    "difference",
+    "n_cells",
+]
+
+
+def f1_by_donor(store: Reader, scope: Scope, configuration: str) -> DonorScores:
+    """Score one configuration donor by donor, and compare predicted with labelled composition.
+
+    A donor seen at several timepoints has one row for each. Seeds are averaged. Composition is
+    over each donor's labelled cells without sorted fractions, whose shares are the sorter's.
+    """
+    labels = load_labels(store, scope)
+    panel = labels.panel(scope)
+    chosen = one_configuration(store, scope, configuration)
+    counts = load_counts(store, scope, chosen.series, labels)
+    scores, totals = [], []
+    for timepoint in labels.timepoints if chosen.is_complete else ():
+        tallies = counts.of(chosen.series, timepoint)
+        scores.append(_types_of_donors(tallies, timepoint, scope.cell_types))
+        totals.append(_totals_of_donors(tallies, timepoint, panel))
+    return DonorScores(
+        configuration=chosen.key,
+        display_name=chosen.display_name,
+        status_text=chosen.status_text,
+        scores=_joined(scores, _SCORES),
+        totals=_joined(totals, _TOTALS),
+        composition=_composition(store, scope, chosen.series),
+        panel=panel,
+        cautions=labels.cautions,
+    )
+
+
+def _joined(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def _types_of_donors(tallies: Tallies, timepoint: str, types: Sequence[str]) -> pd.DataFrame:
+    f1 = f1_by_class(tallies.tp, tallies.n_label, tallies.n_predicted).mean(axis=0)
+    n_cells = tallies.n_label[0]
+    rows, columns = np.nonzero(n_cells)
+    table = pd.DataFrame(
+        {
+            "donor": np.asarray(tallies.donors, dtype=object)[rows],
+            "timepoint": timepoint,
+            "cell_type": np.asarray(tallies.types, dtype=object)[columns],
+            "f1": f1[rows, columns],
+            "n_cells": n_cells[rows, columns],
+            "is_small": n_cells[rows, columns] < SMALL_CELLS,
+        }
+    )
+    return table[table["cell_type"].isin(types)] if types else table
+
+
+def _totals_of_donors(tallies: Tallies, timepoint: str, panel: Panel) -> pd.DataFrame:
+    score, n_types = mean_f1_of_present(
+        tallies.tp, tallies.n_label, tallies.n_predicted, panel=tallies.mask(panel.types)
+    )
+    return pd.DataFrame(
+        {
+            "donor": list(tallies.donors),
+            "timepoint": timepoint,
+            "macro_f1": score.mean(axis=0),
+            "n_types": n_types[0],
+            "n_cells": tallies.n_label[0].sum(axis=-1),
+        }
+    )
+
+
+def _composition(store: Reader, scope: Scope, series: Sequence[str]) -> pd.DataFrame:
+    if not series:
+        return pd.DataFrame(columns=_COMPOSITION)
+    rows = store.query(
+        "composition",
+        dataset_id=scope.dataset_id,
+        label_level=scope.label_level,
+        series_ids=list(series),
+        timepoints=list(scope.timepoints) or None,
+        truth=scope.truth,
+        owner=scope.owner,
+    )
+    rows = rows.assign(
+        timepoint=rows["timepoint"].fillna(NO_TIMEPOINT), donor=rows["donor"].fillna(NO_DONOR)
+    )
+    # A type that one seed never predicts has no row there: its share is 0, so divide by all seeds.
+    shares = rows.groupby(["donor", "timepoint", "cell_type"], as_index=False).agg(
+        labelled_share=("labelled_share", "sum"),
+        predicted_share=("predicted_share", "sum"),
+        n_cells=("n_cells", "max"),
+    )
+    shares[["labelled_share", "predicted_share"]] /= len(series)
+    shares["difference"] = shares["predicted_share"] - shares["labelled_share"]
+    if scope.cell_types:
+        shares = shares[shares["cell_type"].isin(scope.cell_types)]
+    return shares.reset_index(drop=True)[_COMPOSITION]

@@ -1,0 +1,125 @@
+"""Failure map: which cells fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+
+from backend.errors import InputError
+from backend.evaluation.views.results import Failures
+from backend.evaluation.views.source import (
+    Reader,
+    load_labels,
+    one_configuration,
+    series_of,
+)
+
+if TYPE_CHECKING:
+    from backend.types import Scope
+
+__all__ = ["OUTCOMES", "failures"]
+
+OUTCOMES: Final = ("correct", "wrong", "confidently wrong", "not scored")
+"""Outcomes in the order of legends. A cell is "not scored" when it has no label, or no prediction
+because its fold is missing."""
+
+_COLUMNS: Final = [
+    "cell_id",
+    "cell_index",
+    "umap_x",
+    "umap_y",
+    "label",
+    "predicted",
+    "confidence",
+    "outcome",
+    "donor",
+    "timepoint",
+    "sample",
+    "genotype",
+    "label_source",
+]
+
+
+def failures(store: Reader, scope: Scope, configuration: str, seed: int | None = None) -> Failures:
+    """Return every cell of the scope with its outcome under one series.
+
+    Parameters
+    ----------
+    configuration
+        The model.
+    seed
+        Which of its seeds; the lowest by default. One series at a time, because a cell can be
+        right under one seed and wrong under another.
+
+    Raises
+    ------
+    InputError
+        If there is no such configuration or seed.
+    """
+    labels = load_labels(store, scope)
+    chosen = one_configuration(store, scope, configuration)
+    series = series_of(store, scope)
+    series = series[series["configuration"] == configuration].sort_values(
+        ["is_complete", "seed"], ascending=[False, True]
+    )
+    if seed is not None:
+        seeds = sorted(set(series["seed"]))
+        series = series[series["seed"] == seed]
+        if series.empty:
+            msg = f'"{configuration}" has no seed {seed}. Found: {", ".join(map(str, seeds))}.'
+            raise InputError(msg, "Choose one of them.")
+    row = series.iloc[0]
+    cells = store.query(
+        "cells_of_series",
+        dataset_id=scope.dataset_id,
+        label_level=scope.label_level,
+        series_id=row["series_id"],
+        timepoints=list(scope.timepoints) or None,
+        truth=scope.truth,
+        owner=scope.owner,
+    )
+    if scope.cell_types:
+        cells = cells[cells["label"].isin(scope.cell_types)].reset_index(drop=True)
+    threshold = _threshold(store, scope, str(row["series_id"]))
+    cells = cells.assign(outcome=_outcomes(cells, threshold))[_COLUMNS]
+    grouped = cells.groupby("outcome", observed=False)
+    counts = pd.DataFrame(
+        {"n_cells": grouped.size(), "n_donors": grouped["donor"].nunique()}
+    ).reset_index()
+    if threshold is None:
+        counts = counts[counts["outcome"] != "confidently wrong"].reset_index(drop=True)
+    return Failures(
+        configuration=chosen.key,
+        display_name=chosen.display_name,
+        series_id=str(row["series_id"]),
+        seed=int(row["seed"]),
+        status_text=str(row["status_text"]),
+        cells=cells,
+        threshold=threshold,
+        counts=counts,
+        cautions=labels.cautions,
+    )
+
+
+def _threshold(store: Reader, scope: Scope, series_id: str) -> float | None:
+    rows = store.query(
+        "valid_confidence",
+        dataset_id=scope.dataset_id,
+        label_level=scope.label_level,
+        series_ids=[series_id],
+        owner=scope.owner,
+    )
+    return float(rows["threshold"].iloc[0]) if len(rows) else None
+
+
+def _outcomes(cells: pd.DataFrame, threshold: float | None) -> pd.Categorical:
+    is_scored = (cells["label"].notna() & cells["predicted"].notna()).to_numpy()
+    is_right = is_scored & (cells["label"] == cells["predicted"]).to_numpy(dtype=bool)
+    confidence = cells["confidence"].to_numpy(dtype=np.float64)
+    is_confident = np.zeros(len(cells), dtype=bool)
+    if threshold is not None:
+        is_confident = confidence >= threshold
+    codes = np.select([~is_scored, is_right, is_confident], [3, 0, 2], default=1)
+    return pd.Categorical.from_codes(codes, categories=list(OUTCOMES))

@@ -1,0 +1,179 @@
+"""Overview: where the models break on this data."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+
+from backend.evaluation.intervals import CAPTION, Estimate
+from backend.evaluation.views.cell_types import score_types
+from backend.evaluation.views.results import Overview, Provenance, TimepointScores
+from backend.evaluation.views.source import (
+    Configuration,
+    Labels,
+    Reader,
+    configurations_in,
+    load_counts,
+    load_labels,
+)
+from backend.evaluation.views.timepoints import f1_by_timepoint
+from backend.evaluation.wording import (
+    PROTOCOL_TEXTS,
+    TimepointScore,
+    init_text,
+    label_sources_text,
+    series_sentence,
+)
+from backend.types import TRUTHS
+
+if TYPE_CHECKING:
+    from backend.types import Scope
+
+__all__ = ["COLLAPSE_F1", "overview", "provenance"]
+
+COLLAPSE_F1: Final = 0.2
+"""A type that is not small and scores below this is named as collapsed."""
+
+_COLLAPSED: Final = [
+    "configuration",
+    "display_name",
+    "timepoint",
+    "cell_type",
+    "kind",
+    "f1",
+    "n_cells",
+    "n_donors",
+    "is_small",
+]
+
+
+def overview(store: Reader, scope: Scope) -> Overview:
+    """Return the sentences, scores and warnings of the first page, one sentence a configuration."""
+    labels = load_labels(store, scope)
+    configurations = configurations_in(store, scope)
+    result = f1_by_timepoint(store, scope)
+    return Overview(
+        sentences=tuple(_sentence(item, result, labels, scope) for item in configurations),
+        scores=result.scores,
+        collapsed=_collapsed(store, scope, configurations, labels),
+        missing=result.missing,
+        not_labelled=_not_labelled(labels),
+        panel=result.panel,
+        notes=result.notes,
+        provenance=_provenance(scope, labels, configurations),
+    )
+
+
+def provenance(store: Reader, scope: Scope) -> Provenance:
+    """Say where the numbers of this scope come from."""
+    return _provenance(scope, load_labels(store, scope), configurations_in(store, scope))
+
+
+def _estimate(row: Any, value: str) -> Estimate:
+    return Estimate(
+        float(getattr(row, value)),
+        float(row.low),
+        float(row.high),
+        row.interval,
+        int(row.n_donors),
+        row.reason,
+    )
+
+
+def _sentence(item: Configuration, result: TimepointScores, labels: Labels, scope: Scope) -> str:
+    differences = {
+        row.timepoint: _estimate(row, "difference")
+        for row in result.differences.itertuples()
+        if row.configuration == item.key
+    }
+    scores = [
+        TimepointScore(
+            timepoint=row.timepoint,
+            estimate=_estimate(row, "macro_f1"),
+            n_cells=int(row.n_cells),
+            is_dots_only=row.timepoint in result.panel.skipped,
+            difference=differences.get(row.timepoint),
+        )
+        for row in result.scores.itertuples()
+        if row.configuration == item.key
+    ]
+    return series_sentence(
+        item.key,
+        scores,
+        types=result.panel.describe(),
+        label_sources=label_sources_text(labels.sources),
+        simulated=bool(labels.dataset["simulated"]),
+        status=item.status_text,
+        is_complete=item.is_complete,
+        n_seeds=len(item.series),
+        truth=scope.truth,
+    )
+
+
+def _collapsed(
+    store: Reader, scope: Scope, configurations: list[Configuration], labels: Labels
+) -> pd.DataFrame:
+    series = [name for item in configurations for name in item.series]
+    counts = load_counts(store, scope, series, labels)
+    parts = []
+    for item in configurations:
+        for timepoint in labels.timepoints if item.is_complete else ():
+            table = score_types(counts.of(item.series, timepoint))
+            table = table[table["n_cells"] > 0]
+            kind = pd.Series("", index=table.index, dtype=object)
+            kind[~table["is_small"] & (table["f1"] < COLLAPSE_F1)] = f"F1 below {COLLAPSE_F1:g}"
+            kind[table["f1"] == 0] = "F1 0"
+            kind[table["n_predicted"] == 0] = "never predicted"
+            parts.append(
+                table.assign(
+                    configuration=item.key,
+                    display_name=item.display_name,
+                    timepoint=timepoint,
+                    kind=kind,
+                )[kind != ""]
+            )
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_COLLAPSED)
+    if scope.cell_types:
+        table = table[table["cell_type"].isin(scope.cell_types)]
+    return table[_COLLAPSED].reset_index(drop=True)
+
+
+def _not_labelled(labels: Labels) -> tuple[str, ...]:
+    info = labels.dataset.get("info")
+    values = json.loads(info) if isinstance(info, str) else (info or {})
+    return tuple(values.get("not_labelled") or ())
+
+
+def _folds_text(configurations: list[Configuration]) -> str:
+    texts = sorted({item.status_text for item in configurations})
+    if len(texts) == 1:
+        return texts[0]
+    return "; ".join(f"{item.key}: {item.status_text}" for item in configurations)
+
+
+def _provenance(scope: Scope, labels: Labels, configurations: list[Configuration]) -> Provenance:
+    dataset = labels.dataset
+    return Provenance(
+        dataset_id=scope.dataset_id,
+        dataset_name=str(dataset["name"]),
+        simulated=bool(dataset["simulated"]),
+        source=str(dataset.get("source") or ""),
+        citation=str(dataset.get("citation") or ""),
+        label_level=scope.label_level,
+        label_sources=label_sources_text(labels.sources),
+        inits={
+            item.key: init_text(preset=item.preset, init=item.init, checkpoint=item.checkpoint)
+            for item in configurations
+        },
+        protocol=PROTOCOL_TEXTS[scope.protocol],
+        budget=scope.budget,
+        folds=_folds_text(configurations),
+        truth=TRUTHS[scope.truth],
+        n_cells=labels.n_cells,
+        n_donors=labels.n_donors,
+        created_at=max((item.created_at for item in configurations), default=""),
+        cautions=labels.cautions,
+        caption=CAPTION,
+    )

@@ -1,0 +1,213 @@
+"""What each page question returns: frozen, picklable, every number with its n."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from backend.evaluation.panel import Panel
+
+__all__ = [
+    "CellTypeScores",
+    "DonorScores",
+    "Failures",
+    "ModelDifferences",
+    "OptimismScores",
+    "Overview",
+    "Provenance",
+    "TimepointScores",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Provenance:
+    """Where the numbers come from, in words.
+
+    `inits` maps a configuration to what its model started from. `cautions` go beside every score;
+    `caption` under every interval.
+    """
+
+    dataset_id: str
+    dataset_name: str
+    simulated: bool
+    source: str
+    citation: str
+    label_level: str
+    label_sources: str
+    inits: dict[str, str]
+    protocol: str
+    budget: str
+    folds: str
+    truth: str
+    n_cells: int
+    n_donors: int
+    created_at: str
+    cautions: tuple[str, ...]
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class TimepointScores:
+    """Macro-F1 by timepoint on one panel.
+
+    Parameters
+    ----------
+    scores
+        `configuration`, `display_name`, `timepoint`, `macro_f1`, `low`, `high`, `interval`,
+        `reason` (why there is no interval or score), `n_cells`, `n_donors`, `n_types_scored`,
+        `n_types`, `n_seeds`, `label_source`, `status_text`.
+    donors
+        `configuration`, `display_name`, `timepoint`, `donor`, `seed`, `macro_f1` (mean over the
+        panel types that the donor has), `n_cells`, `n_types`.
+    differences
+        `configuration`, `display_name`, `timepoint`, `reference`, `difference`, `low`, `high`,
+        `interval`, `reason`, `n_donors`: each later timepoint against the first one with a score.
+    missing
+        Timepoints without cells; drawn as "no data", never filled.
+    """
+
+    scores: pd.DataFrame
+    donors: pd.DataFrame
+    differences: pd.DataFrame
+    panel: Panel
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+    cautions: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelDifferences:
+    """Each configuration against one named reference, paired by donor, per timepoint.
+
+    `differences` has `configuration`, `display_name`, `reference`, `timepoint`, `difference`,
+    `low`, `high`, `interval`, `reason`, `n_donors`.
+    """
+
+    reference: str
+    differences: pd.DataFrame
+    panel: Panel
+
+
+@dataclass(frozen=True, eq=False)
+class Overview:
+    """The first page: sentences, scores by timepoint, what collapses and what is not labelled.
+
+    `collapsed` has `configuration`, `display_name`, `timepoint`, `cell_type`, `kind` ("never
+    predicted", "F1 0" or "F1 below 0.2"), `f1`, `n_cells`, `n_donors`, `is_small`.
+    """
+
+    sentences: tuple[str, ...]
+    scores: pd.DataFrame
+    collapsed: pd.DataFrame
+    missing: tuple[str, ...]
+    not_labelled: tuple[str, ...]
+    panel: Panel
+    notes: tuple[str, ...]
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class CellTypeScores:
+    """F1 of every type by model or by timepoint, hardest types first.
+
+    Parameters
+    ----------
+    scores
+        `cell_type`, `column` (display name or timepoint), `configuration`, `f1`, `precision`,
+        `recall`, `low`, `high`, `interval`, `reason`, `n_cells`, `n_donors`, `top_donor_share`,
+        `is_small`, `n_predicted_absent`.
+    never_predicted, zero_f1
+        `cell_type`, `column`, `configuration`, `n_cells`, `n_donors`: types with labels that are
+        never predicted, and types that are predicted but never rightly.
+    """
+
+    scores: pd.DataFrame
+    never_predicted: pd.DataFrame
+    zero_f1: pd.DataFrame
+    status: dict[str, str]
+    cautions: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class DonorScores:
+    """One configuration, donor by donor.
+
+    Parameters
+    ----------
+    scores
+        `donor`, `timepoint`, `cell_type`, `f1`, `n_cells`, `is_small`.
+    totals
+        `donor`, `timepoint`, `macro_f1` (mean over the panel types that the donor has), `n_types`,
+        `n_cells`.
+    composition
+        `donor`, `timepoint`, `cell_type`, `labelled_share`, `predicted_share`, `difference`,
+        `n_cells`: shares of the donor's labelled cells.
+    """
+
+    configuration: str
+    display_name: str
+    status_text: str
+    scores: pd.DataFrame
+    totals: pd.DataFrame
+    composition: pd.DataFrame
+    panel: Panel
+    cautions: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Failures:
+    """Every cell of a scope with its outcome under one series.
+
+    Parameters
+    ----------
+    cells
+        `cell_id`, `cell_index`, `umap_x`, `umap_y`, `label`, `predicted`, `confidence`, `outcome`
+        ("correct", "wrong", "confidently wrong", "not scored"), `donor`, `timepoint`, `sample`,
+        `genotype`, `label_source`.
+    threshold
+        Median confidence of the series' correct validation cells; None when it has none, and then
+        no cell is called confidently wrong.
+    counts
+        `outcome`, `n_cells`, `n_donors`, in the order in which legends name them.
+    """
+
+    configuration: str
+    display_name: str
+    series_id: str
+    seed: int
+    status_text: str
+    cells: pd.DataFrame
+    threshold: float | None
+    counts: pd.DataFrame
+    cautions: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class OptimismScores:
+    """What a random split flatters: the same cells, types, models and training sizes.
+
+    Parameters
+    ----------
+    gaps
+        `configuration`, `display_name`, `random`, `donor`, `gap` (random - donor), `low`, `high`,
+        `interval`, `reason`, `n_train_random`, `n_train_donor` (mean a fold), `n_donors`,
+        `n_cells`, `n_seeds`.
+    by_type
+        `configuration`, `display_name`, `cell_type`, `random`, `donor`, `gap`, `low`, `high`,
+        `interval`, `reason`, `n_cells`, `n_donors`.
+    study
+        `configuration`, `display_name`, `donor`, `study`, `gap` (donor - study), `low`, `high`,
+        `interval`, `reason`, `n_train_donor`, `n_train_study`, `n_donors`, `n_cells`, `n_seeds`;
+        empty where it is not measurable, which `notes` says.
+    """
+
+    gaps: pd.DataFrame
+    by_type: pd.DataFrame
+    study: pd.DataFrame
+    sentences: tuple[str, ...]
+    panel: Panel
+    notes: tuple[str, ...]
+    cautions: tuple[str, ...]
