@@ -1,0 +1,413 @@
+"""The store: one process's own DuckDB file that caches all bundles for queries."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import threading
+import warnings
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from backend.config import home, precomputed_dir
+from backend.errors import StoreError
+from backend.store.lineage import proba_matrix
+from backend.store.roots import Location, check_id, open_root
+from backend.store.sync import PUBLIC, SyncReport, sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["Store", "probabilities", "query_names"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_FILES: Final = 8
+"""Processes that may keep a store file in one folder; more work in memory."""
+
+_OWNER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PARAMETER: Final = re.compile(r"\$([a-z_]+)")
+
+# Nothing is downloaded, and no extension is needed.
+_CONFIG: Final[dict[str, Any]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+
+# What DuckDB raises on a file that is damaged, truncated or of another version.
+_DAMAGE: Final = (
+    duckdb.IOException,
+    duckdb.FatalException,
+    duckdb.InternalException,
+    duckdb.SerializationException,
+)
+
+
+def query_names() -> tuple[str, ...]:
+    """Return the names that `Store.query` knows."""
+    folder = files("backend.store") / "queries"
+    return tuple(
+        sorted(p.name.removesuffix(".sql") for p in folder.iterdir() if p.name.endswith(".sql"))
+    )
+
+
+@cache
+def _query(name: str) -> tuple[str, frozenset[str], frozenset[str]]:
+    """Return a query's SQL, all its parameters and the optional ones among them."""
+    if name not in query_names():
+        msg = f'There is no query "{name}".'
+        raise StoreError(msg, f"Queries: {', '.join(query_names())}.")
+    sql = (files("backend.store") / "queries" / f"{name}.sql").read_text(encoding="utf-8")
+    header = " ".join(line.strip("- ") for line in sql.splitlines() if line.startswith("--"))
+    optional = re.search(r"Optional: ([^.]*)\.", header)
+    body = "\n".join(line for line in sql.splitlines() if not line.lstrip().startswith("--"))
+    return (
+        sql,
+        frozenset(_PARAMETER.findall(body)),
+        frozenset(_PARAMETER.findall(optional.group(1)) if optional else ()),
+    )
+
+
+def _migrations() -> list[tuple[str, str]]:
+    """Return name and SQL of all migrations, in order."""
+    folder = files("backend.store") / "schema"
+    found = sorted((p for p in folder.iterdir() if p.name.endswith(".sql")), key=lambda p: p.name)
+    return [(p.name.removesuffix(".sql"), p.read_text(encoding="utf-8")) for p in found]
+
+
+def migrate(connection: duckdb.DuckDBPyConnection) -> int:
+    """Apply the migrations that are missing, in order; return how many were.
+
+    Raises
+    ------
+    StoreError
+        If an applied migration is unknown here or its text has changed since.
+    """
+    connection.execute(
+        """
+        create table if not exists schema_migrations (
+            version varchar not null, sha256 varchar not null, applied_at timestamp not null
+        )
+        """
+    )
+    applied = connection.execute(
+        "select version, sha256 from schema_migrations order by version"
+    ).fetchall()
+    ours = [
+        (version, hashlib.sha256(sql.encode("utf-8")).hexdigest(), sql)
+        for version, sql in _migrations()
+    ]
+    if applied != [(version, sha256) for version, sha256, _ in ours[: len(applied)]]:
+        msg = f"The store was made by another Faultline (its schema is {applied[-1][0]})."
+        raise StoreError(msg, "Run `python -m backend store rebuild`.")
+    for version, sha256, sql in ours[len(applied) :]:
+        connection.begin()
+        connection.execute(sql)
+        connection.execute(
+            "insert into schema_migrations values ($version, $sha256, now()::timestamp)",
+            {"version": version, "sha256": sha256},
+        )
+        connection.commit()
+    return len(ours) - len(applied)
+
+
+def _own_file(path: Path) -> tuple[Path | None, int | None]:
+    """Find a store file for this process alone: `path`, else `path` with -1, -2, … at its stem.
+
+    DuckDB lets one process open a file for writing. Ownership is a kernel lock on `<file>.lock`,
+    which a killed process cannot leave behind. Files of ended processes are taken over, so a
+    command beside a running server finds the file that the last command left.
+
+    Returns
+    -------
+    The file and the handle that holds its lock; (None, None) when the folder cannot be written or
+    all files are taken.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in range(_MAX_FILES):
+            file = path if number == 0 else path.with_stem(f"{path.stem}-{number}")
+            handle = os.open(f"{file}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                continue
+            return file, handle
+    except OSError as error:
+        logger.warning("No store file in %s (%s): working in memory.", path.parent, error)
+    return None, None
+
+
+class Store:
+    """Queries over all bundles below some roots.
+
+    Safe for threads: each call works on its own cursor. Use `sync` to see new bundles.
+
+    Parameters
+    ----------
+    path
+        The store's file, or ":memory:". When another process has it, a file beside it is used:
+        see `path` of the instance.
+    roots
+        (owner, location) pairs, or a function that returns them anew at each sync. What the owner
+        `public` has is seen by everyone.
+    threads
+        Threads of DuckDB; by default one a core.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        roots: Sequence[tuple[str, Location]] | Callable[[], Sequence[tuple[str, Location]]],
+        *,
+        threads: int | None = None,
+    ) -> None:
+        self._roots = roots if callable(roots) else lambda: roots
+        self._config = _CONFIG | ({} if threads is None else {"threads": threads})
+        self._lock = threading.RLock()
+        self._readers = threading.Condition()
+        self._n_cursors = 0
+        self._maker: int | None = None
+        self._generation = 0
+        self._file, self._handle = (None, None) if path == ":memory:" else _own_file(Path(path))
+        self._connection = self._connect()
+        self._version = self._read_version()
+
+    @classmethod
+    def open_default(cls, *, threads: int | None = None) -> Self:
+        """Open the store of `FAULTLINE_HOME` over the shipped, own and users' bundles."""
+        return cls(home() / "store.duckdb", default_roots, threads=threads)
+
+    @property
+    def path(self) -> Path | None:
+        """The file in use, or None for a store in memory."""
+        return self._file
+
+    @property
+    def version(self) -> str:
+        """Hash of the contents: changes whenever a query may answer differently."""
+        return self._version
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        """Open the file and bring its schema up to date; make it anew when it is damaged."""
+        if self._file is None:
+            connection = duckdb.connect(":memory:", config=self._config)
+            migrate(connection)
+            return connection
+        try:
+            return self._open(self._file)
+        except (StoreError, duckdb.Error) as error:
+            reason = error.message if isinstance(error, StoreError) else type(error).__name__
+            msg = f"The store {self._file.name} cannot be used and is made again: {reason}"
+            warnings.warn(msg, stacklevel=3)
+            self._remove_file()
+            return self._open(self._file)
+
+    def _open(self, file: Path) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(str(file), config=self._config)
+        try:
+            migrate(connection)
+        except (StoreError, duckdb.Error):
+            connection.close()
+            raise
+        return connection
+
+    def _remove_file(self) -> None:
+        assert self._file is not None
+        for path in (self._file, Path(f"{self._file}.wal")):
+            path.unlink(missing_ok=True)
+
+    def _read_version(self) -> str:
+        rows = self._connection.cursor().execute("select version from contents").fetchall()
+        return str(rows[0][0]) if rows else ""
+
+    @contextlib.contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Give a cursor of its own to one call; waits while the store is made again."""
+        with self._readers:
+            self._readers.wait_for(lambda: self._maker in (None, threading.get_ident()))
+            self._n_cursors += 1
+        try:
+            cursor = self._connection.cursor()
+            try:
+                yield cursor
+            finally:
+                cursor.close()
+        finally:
+            with self._readers:
+                self._n_cursors -= 1
+                self._readers.notify_all()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no cursor is open and let nobody else open one."""
+        with self._readers:
+            self._maker = threading.get_ident()
+            self._readers.wait_for(lambda: self._n_cursors == 0)
+        try:
+            yield
+        finally:
+            with self._readers:
+                self._maker = None
+                self._readers.notify_all()
+
+    def _repair(self, generation: int, error: duckdb.Error) -> None:
+        """Make a damaged store again, once, whichever threads noticed."""
+        with self._lock:
+            if self._generation == generation:
+                msg = f"The store is damaged and is made again ({type(error).__name__})."
+                warnings.warn(msg, stacklevel=4)
+                self.rebuild()
+
+    def _sync(self, progress: Callable[[int, int], None] | None) -> SyncReport:
+        with self._cursor() as cursor:
+            report = sync(cursor, self._roots(), progress)
+        self._version = report.version
+        return report
+
+    def sync(self, progress: Callable[[int, int], None] | None = None) -> SyncReport:
+        """Make the store equal to the bundles below its roots.
+
+        Parameters
+        ----------
+        progress
+            Called with the number of runs read and to read.
+        """
+        with self._lock:
+            try:
+                return self._sync(progress)
+            except _DAMAGE as error:
+                msg = f"The store is damaged and is made again ({type(error).__name__})."
+                warnings.warn(msg, stacklevel=2)
+                return self.rebuild(progress)
+
+    def rebuild(self, progress: Callable[[int, int], None] | None = None) -> SyncReport:
+        """Forget everything and read all bundles again."""
+        with self._lock, self._alone():
+            with contextlib.suppress(duckdb.Error):
+                self._connection.close()
+            if self._file is not None:
+                self._remove_file()
+            self._connection = self._connect()
+            self._generation += 1
+            return self._sync(progress)
+
+    def query(self, name: str, *, owner: str = "local", **parameters: Any) -> pd.DataFrame:
+        """Run `queries/<name>.sql` for what `owner` may see.
+
+        Parameters
+        ----------
+        name
+            One of `query_names()`; the file's header names its parameters and the grain of a row.
+        **parameters
+            Values by name. Optional ones may be left out; None and empty lists filter nothing there.
+        """
+        sql, known, optional = _query(name)
+        given = {key: _plain(value) for key, value in parameters.items()}
+        given |= {key: None for key in optional if key not in given or given[key] == []}
+        given["owner"] = owner
+        if given.keys() != known:
+            wrong = sorted(given.keys() ^ known)
+            msg = f'The query "{name}" does not fit its parameters: {", ".join(wrong)}.'
+            raise StoreError(msg, f"It takes: {', '.join(sorted(known - {'owner'}))}.")
+        generation = self._generation
+        try:
+            with self._cursor() as cursor:
+                return cursor.execute(sql, given).df()
+        except (*_DAMAGE, duckdb.ConnectionException) as error:
+            self._repair(generation, error)
+        with self._cursor() as cursor:
+            return cursor.execute(sql, given).df()
+
+    def sql(self, statement: str, **parameters: Any) -> pd.DataFrame:
+        """Run SQL of the caller's own, for tests, benchmarks and a look by hand; no owner filter."""
+        with self._cursor() as cursor:
+            return cursor.execute(statement, parameters or None).df()
+
+    def close(self) -> None:
+        """Close the file and let another process have it."""
+        with self._lock:
+            self._connection.close()
+            if self._handle is not None:
+                os.close(self._handle)
+                self._handle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def default_roots() -> list[tuple[str, Location]]:
+    """Return the shipped bundles, the own ones and those of each user."""
+    roots: list[tuple[str, Location]] = [(PUBLIC, precomputed_dir()), (PUBLIC, home())]
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        names = sorted(entry.name for entry in os.scandir(home() / "users") if entry.is_dir())
+        roots += [
+            (name, home() / "users" / name)
+            for name in names
+            if _OWNER.fullmatch(name) and name != PUBLIC
+        ]
+    return roots
+
+
+def _plain(value: Any) -> Any:
+    """Return lists for tuples and arrays, and Python numbers for numpy's."""
+    if isinstance(value, str) or value is None:
+        return value
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return list(value) if isinstance(value, (tuple, set, frozenset, pd.Index)) else value
+
+
+def probabilities(
+    store: Store, run_id: str, cell_ids: Sequence[str], *, owner: str = "local"
+) -> pd.DataFrame:
+    """Read class probabilities of some cells from the bundle of their run.
+
+    Returns
+    -------
+    One row a cell in the order of `cell_ids`, one column a class in the order of the run; NaN for
+    cells that the run did not predict. Of runs with more than 64 classes only the five most
+    probable ones are known, the others are 0.
+    """
+    check_id(run_id, "`run_id`")
+    found = store.sql(
+        """
+        select b.root, r.classes
+        from runs r join bundles b on b.owner = r.owner and b.kind = 'runs' and b.name = r.run_id
+        where r.run_id = $run_id and r.owner in ('public', $owner)
+            and r.status = 'done' and r.problem is null and r.fold >= 0
+        """,
+        run_id=run_id,
+        owner=owner,
+    )
+    if found.empty:
+        msg = f"No scored run {run_id}."
+        raise StoreError(msg, "Bring the store up to date: `python -m backend store sync`.")
+    classes = list(found["classes"][0])
+    ids = list(cell_ids)
+    columns = ["cell_id", "proba", "top5"]
+    try:
+        root = open_root(found["root"][0])
+        with root.local_file("runs", run_id, "predictions.parquet") as path:
+            table = pq.read_table(path, columns=columns, filters=[("cell_id", "in", ids)])
+        matrix = proba_matrix(table, len(classes))
+    except (FileNotFoundError, pa.ArrowException, OSError, ValueError) as error:
+        msg = f"The probabilities of run {run_id} cannot be read ({type(error).__name__})."
+        raise StoreError(msg, "Make the bundle again, then sync the store.") from error
+    frame = pd.DataFrame(matrix, index=pd.Index(table["cell_id"].to_pylist()), columns=classes)
+    return frame.reindex(pd.Index(ids, name="cell_id"))
