@@ -36,7 +36,9 @@ def examine(
     counts = _find_counts(file, roles, n_cells, n_genes, seed)
     table = "raw/var" if counts.name == "raw/X" else "var"
     genes = _map_file_genes(file, table, notes)
-    return OpenDataset(path, file, n_cells, counts.shape[1], counts, genes, roles, _about(path, file), notes)
+    return OpenDataset(
+        path, file, n_cells, counts.shape[1], counts, genes, roles, _about(path, file), notes
+    )
 
 
 def _roles(file, roles, purpose):
@@ -46,7 +48,11 @@ def _roles(file, roles, purpose):
 
 def _find_counts(file, roles, n_cells, n_genes, seed):
     for name in COUNTS_PLACES:
-        shape = (n_cells, table_length(file, "raw/var")) if name == "raw/X" and name in file else (n_cells, n_genes)
+        shape = (
+            (n_cells, table_length(file, "raw/var"))
+            if name == "raw/X" and name in file
+            else (n_cells, n_genes)
+        )
         matrix = find_matrix(file, name, shape)
         if matrix is None:
             continue
@@ -67,12 +73,25 @@ def _map_file_genes(file, table, notes):
 
 
 def _about(path: Path, file: h5py.File) -> dict[str, Any]:
-    about = {"name": path.stem, "simulated": False, "source": "file", "citation": None, "licence_note": None, "parent": None}
+    about = {
+        "name": path.stem,
+        "simulated": False,
+        "source": "file",
+        "citation": None,
+        "licence_note": None,
+        "parent": None,
+    }
     group = file.get("uns/faultline")
     if group is not None:
         for name in ABOUT_FIELDS:
             if name in group:
                 v = group[name][()]
-                v = v.decode() if isinstance(v, bytes) else bool(v) if isinstance(v, np.bool_) else v
+                v = (
+                    v.decode()
+                    if isinstance(v, bytes)
+                    else bool(v)
+                    if isinstance(v, np.bool_)
+                    else v
+                )
                 about[name] = None if v == "" else v
     return about

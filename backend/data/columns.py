@@ -151,7 +151,9 @@ def _strings(node: h5py.Dataset, start: int, stop: int, place: str) -> np.ndarra
         return node.asstr()[start:stop].astype(object)
     except UnicodeDecodeError as error:
         msg = f'"{place}" is not valid UTF-8 text.'
-        raise Refusal("column", msg, "Write the names as UTF-8, and save the file again.") from error
+        raise Refusal(
+            "column", msg, "Write the names as UTF-8, and save the file again."
+        ) from error
 
 
 def _group(file: h5py.File, table: str) -> h5py.Group:
@@ -181,6 +183,6 @@ def _index(file: h5py.File, table: str) -> h5py.Dataset:
     if isinstance(node, h5py.Group) and isinstance(node.get("values"), h5py.Dataset):
         node = node["values"]
     if not isinstance(node, h5py.Dataset) or node.ndim != 1:
-        msg = f"`{table}` has no index (looked for \"{name}\")."
+        msg = f'`{table}` has no index (looked for "{name}").'
         raise Refusal("not_anndata", msg, "Write the file again with anndata.")
     return node

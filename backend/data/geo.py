@@ -464,7 +464,9 @@ def _sample_obs(
             "label_source": pd.Categorical(["clustering" if is_healthy else "classifier"] * n),
             "genotype": pd.Categorical(genotype),
             "is_malignant": pd.array(
-                [False] * n if is_healthy else malignancy.astype(object).where(malignancy.notna(), None),
+                [False] * n
+                if is_healthy
+                else malignancy.astype(object).where(malignancy.notna(), None),
                 dtype="boolean",
             ),
         },

@@ -50,17 +50,21 @@ class OpenDataset:
 
     def obs(self) -> pd.DataFrame:
         """Return the role columns of all cells in the layout of the data contract, unnamed rows."""
+        from functools import partial
+
+        from backend.data.columns import read_column
         from backend.data.layout import standard_obs
 
-        return standard_obs(self.file, self.roles, self.n_cells, self.notes)
+        read = partial(read_column, self.file, "obs")
+        return standard_obs(read, self.roles, self.n_cells, self.notes)
 
     def anndata(self, start: int, stop: int, obs: pd.DataFrame) -> AnnData:
         """Read some cells; `obs` is what `obs()` returned."""
         import anndata as ad
-        import numpy as np
         import pandas as pd
 
         from backend.data.columns import read_index
+        from backend.data.layout import add_totals
 
         stop = min(stop, self.n_cells)
         counts = self.genes.apply(self.counts.rows(start, stop))
@@ -70,11 +74,7 @@ class OpenDataset:
             raise _values_refusal(self.counts.name, seen)
         obs = obs.iloc[start:stop].copy()
         obs.index = pd.Index(read_index(self.file, "obs", start, stop), name="cell_id")
-        obs.insert(len(obs.columns), "n_counts", np.asarray(counts.sum(axis=1)).ravel())
-        obs["n_counts"] = obs["n_counts"].astype(np.float32)
-        obs["n_genes"] = np.diff(counts.indptr).astype(np.int32)
-        if "sort" in obs:
-            obs["sort"] = obs.pop("sort")
+        obs = add_totals(obs, counts)
         var = pd.DataFrame(
             {"ensembl": list(self.genes.ensembl)},
             index=pd.Index(self.genes.symbols, name="gene", dtype=object),

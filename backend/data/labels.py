@@ -65,7 +65,10 @@ _FAMILY_WORDS: Final = (
     ("B lineage", r"\bb[ -]?cell|plasma ?(cell|blast)|\b(pre|pro)[ -]?b\b"),
     ("T and NK", r"\bt[ -]?cell|\bcd[48]\b|\btreg|natural killer|\bnkt?\b|\bctl\b"),
     ("Monocytic and dendritic", r"mono|dendritic|\b[cp]?dc[0-9]*\b|macrophage"),
-    ("Stem and progenitor", r"\bhsc|\bhspc|stem|progenitor|\bprog\b|\b(cmp|gmp|mep|lmpp|clp|mpp)\b"),
+    (
+        "Stem and progenitor",
+        r"\bhsc|\bhspc|stem|progenitor|\bprog\b|\b(cmp|gmp|mep|lmpp|clp|mpp)\b",
+    ),
 )
 
 _LABEL_SOURCE_WORDS: Final = {

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from backend.data.columns import read_column
 from backend.data.labels import (
     is_malignant_label,
     normalise_genotype,
@@ -23,9 +22,9 @@ from backend.types import GENOTYPES, LABEL_SOURCES, TIMEPOINTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import h5py
+    from scipy.sparse import csr_matrix
 
-__all__ = ["UNKNOWN_DONOR", "standard_obs"]
+__all__ = ["UNKNOWN_DONOR", "add_totals", "standard_obs"]
 
 UNKNOWN_DONOR: Final = "unknown"
 _MISSING: Final = {"", "nan", "na", "n/a", "none", "null", "unlabelled", "unlabeled", "unassigned"}
@@ -34,15 +33,27 @@ _FALSE: Final = {"false", "0", "no", "normal", "non-malignant", "nonmalignant", 
 
 
 def standard_obs(
-    file: h5py.File, roles: Roles, n_cells: int, notes: list[str]
+    read: Callable[[str], pd.Series], roles: Roles, n_cells: int, notes: list[str]
 ) -> pd.DataFrame:
-    """Return the role columns in order, rows as in the file; `notes` gets what was lost."""
+    """Return the role columns in the order of the contract, without row names.
+
+    Parameters
+    ----------
+    read
+        Returns a column of `obs` by name.
+    roles
+        Column of each role.
+    n_cells
+        Rows of every column.
+    notes
+        Gets a sentence for everything that was lost.
+    """
     columns = roles.columns()
 
     def text(role: str) -> pd.Categorical:
         if role not in columns:
             return _constant(None, n_cells)
-        return _as_text(read_column(file, "obs", columns[role]))
+        return _as_text(read(columns[role]))
 
     fine = text("cell_type")
     timepoint = _timepoints(text("timepoint"), roles, notes)
@@ -58,7 +69,7 @@ def standard_obs(
             "donor": donor,
             "study": text("study"),
             "sample": _fill(sample, "unknown"),
-            "day": _days(file, columns, n_cells),
+            "day": _days(read, columns, n_cells),
             "label_source": _label_sources(text("label_source"), notes),
             "genotype": _map(_fill(text("genotype"), "none"), normalise_genotype, GENOTYPES),
             "is_malignant": _malignancy(text("is_malignant"), fine, timepoint, columns),
@@ -66,6 +77,18 @@ def standard_obs(
     )
     if "sort" in columns:
         obs["sort"] = text("sort")
+    return obs
+
+
+def add_totals(obs: pd.DataFrame, counts: csr_matrix) -> pd.DataFrame:
+    """Return `obs` with counts and detected genes of each cell; `sort` stays last."""
+    totals = {
+        "n_counts": np.asarray(counts.sum(axis=1)).ravel().astype(np.float32),
+        "n_genes": np.diff(counts.indptr).astype(np.int32),
+    }
+    obs = obs.assign(**totals)
+    if "sort" in obs:
+        obs["sort"] = obs.pop("sort")
     return obs
 
 
@@ -148,10 +171,12 @@ def _label_sources(values: pd.Categorical, notes: list[str]) -> pd.Categorical:
     return mapped
 
 
-def _days(file: h5py.File, columns: dict[str, str], n_cells: int) -> pd.arrays.IntegerArray:
+def _days(
+    read: Callable[[str], pd.Series], columns: dict[str, str], n_cells: int
+) -> pd.arrays.IntegerArray:
     if "day" not in columns:
         return pd.array([pd.NA] * n_cells, dtype="Int32")
-    values = read_column(file, "obs", columns["day"])
+    values = read(columns["day"])
     if isinstance(values.dtype, pd.CategoricalDtype):
         days = {}
         for name in values.cat.categories:

@@ -228,7 +228,7 @@ def find_matrix(file: h5py.File, name: str, shape: tuple[int, int]) -> Matrix | 
     ):
         msg = (
             f'The parts of "{name}" do not fit: {n_values:,} values, '
-            f'{len(parts["indices"]):,} positions, row ends up to {int(indptr[-1]):,}.'
+            f"{len(parts['indices']):,} positions, row ends up to {int(indptr[-1]):,}."
         )
         raise Refusal("shape", msg, "The file is damaged; write it again with anndata.")
     return Matrix(name, kind, node, shape, indptr)
@@ -281,9 +281,9 @@ def _transposed_on_disk(matrix: Matrix) -> Matrix:
     for number, (values, cells) in enumerate(matrix.slabs()):
         assert cells is not None
         first = number * SLAB_VALUES
-        genes = np.searchsorted(
-            matrix.indptr, np.arange(first, first + len(values)), side="right"
-        ) - 1
+        genes = (
+            np.searchsorted(matrix.indptr, np.arange(first, first + len(values)), side="right") - 1
+        )
         order = np.argsort(cells, kind="stable")
         sorted_cells = cells[order].astype(np.int64)
         starts = np.flatnonzero(np.diff(sorted_cells, prepend=-1))

@@ -139,7 +139,9 @@ class _Walk:
                     file_name, _ = group.links.get_val(raw)
                     target = f' to another file ("{file_name.decode("utf-8", "replace")}")'
                 msg = f'"{child_place}" is an external link{target}.'
-                hint = "Save a file that holds its own data: read it with anndata and write it again."
+                hint = (
+                    "Save a file that holds its own data: read it with anndata and write it again."
+                )
                 raise Refusal("external_link", msg, hint)
             child = h5py.h5o.open(group, raw)
             if isinstance(child, h5py.h5g.GroupID):
@@ -193,7 +195,9 @@ class _Walk:
         why = _refused_type(dataset.get_type())
         if why:
             msg = f'"{place}" holds {why}, which can hide a pickle or lead anywhere.'
-            hint = "Turn it into text, numbers or categories, or delete it, and save the file again."
+            hint = (
+                "Turn it into text, numbers or categories, or delete it, and save the file again."
+            )
             raise Refusal("object_column", msg, hint)
         for index in range(plist.get_nfilters()):
             code = plist.get_filter(index)[0]

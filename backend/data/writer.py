@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from scipy.sparse import csr_matrix
 
-__all__ = ["ABOUT_FIELDS", "H5adWriter"]
+__all__ = ["ABOUT_FIELDS", "H5adWriter", "stack_frames"]
 
 ABOUT_FIELDS = ("name", "simulated", "source", "citation", "licence_note", "parent")
 """What `uns["faultline"]` says about a dataset."""
@@ -105,7 +105,7 @@ class H5adWriter:
         import pandas as pd
         from anndata.io import write_elem
 
-        obs = _concatenate(self._frames) if self._frames else pd.DataFrame()
+        obs = stack_frames(self._frames) if self._frames else pd.DataFrame()
         matrix = self._file["X"]
         matrix.attrs["shape"] = np.array([len(obs), len(self.var)], dtype=np.int64)
         matrix.create_dataset(
@@ -121,7 +121,7 @@ class H5adWriter:
         write_elem(self._file, "uns", {"faultline": about})
 
 
-def _concatenate(frames: list[pd.DataFrame]) -> pd.DataFrame:
+def stack_frames(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """Stack frames; categories are united in order of appearance, so that codes stay small."""
     import pandas as pd
     from pandas.api.types import union_categoricals
