@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import scipy.sparse as sp
 
-__all__ = ["cell_fingerprints", "hash_names", "mix", "stream_key", "uniform"]
+__all__ = ["cell_fingerprints", "cell_keys", "hash_names", "mix", "stream_key", "uniform"]
 
 _STEP: Final = np.uint64(0x9E3779B97F4A7C15)
 _FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
@@ -53,23 +53,24 @@ def stream_key(seed: int, draw: int, purpose: str = "") -> np.uint64:
     return mix(mix(words[:1] + _STEP) + mix(words[1:] + _FIRST) + purposes)[0]
 
 
-def uniform(key: np.uint64, cells: np.ndarray, genes: np.ndarray) -> np.ndarray:
-    """Return numbers in [0, 1) for pairs of cell and gene hashes.
+def cell_keys(stream: np.uint64, cells: np.ndarray) -> np.ndarray:
+    """Return the key of each cell (hashes from `hash_names`) in a stream from `stream_key`."""
+    return mix(cells ^ stream)
+
+
+def uniform(keys: np.ndarray, genes: np.ndarray) -> np.ndarray:
+    """Return a number in [0, 1) for each pair of a cell's key and a gene's hash.
 
     Parameters
     ----------
-    key
-        From `stream_key`.
-    cells, genes
-        Hashes from `hash_names`, of one shape or shapes that broadcast.
+    keys, genes
+        From `cell_keys` and `hash_names`, of one shape or of shapes that broadcast.
 
     Returns
     -------
     float64 multiples of 2**-53.
     """
-    of_cells = mix(cells ^ key)
-    words = mix(of_cells + genes * _STEP)
-    return (words >> np.uint64(11)) * 2.0**-53
+    return (mix(keys + genes) >> np.uint64(11)) * 2.0**-53
 
 
 def cell_fingerprints(counts: sp.csr_matrix, genes: Iterable[str]) -> np.ndarray:

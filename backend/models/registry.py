@@ -18,6 +18,7 @@ _MODULES: Final = {
     "hgb": "backend.models.hgb:GradientBoosting",
     "scbert": "backend.models.scbert:ScBert",
     "scfoundation": "backend.models.scfoundation:ScFoundation",
+    "scgpt": "backend.models.scgpt:ScGPT",
 }
 
 

@@ -1,0 +1,117 @@
+"""Rows of different lengths as one long array: what tokenisation works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import scipy.sparse as sp
+
+from backend.errors import InputError
+from backend.models.base import TokenStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from anndata import AnnData
+
+__all__ = ["Ragged", "blocks", "check_counts", "join", "known_entries", "pad"]
+
+BLOCK_CELLS: Final = 1024
+"""Cells that are sorted together: few enough for the processor's cache and for 12-bit row keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Entries of many cells; cell i owns `indptr[i]:indptr[i + 1]`.
+
+    indptr  : (n_cells + 1,) int64
+    columns : (n_entries,) int32, column of the matrix that an entry comes from
+    values  : (n_entries,) any number type, never zero
+    """
+
+    indptr: np.ndarray
+    columns: np.ndarray
+    values: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Entries of each cell."""
+        return np.diff(self.indptr)
+
+    def rows(self) -> np.ndarray:
+        """Return the cell of each entry."""
+        return np.repeat(np.arange(len(self.indptr) - 1), self.lengths)
+
+
+def blocks(chunks: Iterable[AnnData], size: int = BLOCK_CELLS) -> Iterator[tuple[AnnData, slice]]:
+    """Cut chunks into runs of at most `size` cells, in order."""
+    for chunk in chunks:
+        for start in range(0, chunk.n_obs, size):
+            yield chunk, slice(start, min(start + size, chunk.n_obs))
+
+
+def known_entries(counts: sp.csr_matrix, is_known: np.ndarray) -> Ragged:
+    """Return the non-zero entries of known genes, in the order of the matrix.
+
+    Raises
+    ------
+    InputError
+        If an entry is negative or not finite.
+    """
+    counts = sp.csr_matrix(counts)
+    counts.sum_duplicates()
+    is_kept = is_known[counts.indices] & (counts.data != 0)
+    kept_before = np.concatenate([[0], np.cumsum(is_kept, dtype=np.int64)])
+    values = counts.data[is_kept]
+    if values.size and not (np.isfinite(values).all() and values.min() > 0):
+        msg = "`X` holds negative values or values that are not finite."
+        raise InputError(msg, "Use raw counts.")
+    return Ragged(kept_before[counts.indptr], counts.indices[is_kept].astype(np.int32), values)
+
+
+def join(stores: Iterable[TokenStore]) -> TokenStore:
+    """Put the cells of several stores into one, in order."""
+    stores = list(stores)
+    lengths = [np.diff(store.indptr) for store in stores]
+    indptr = np.concatenate([[0], *lengths]).astype(np.int64).cumsum()
+    names = stores[0].extra if stores else {}
+    return TokenStore(
+        indptr=indptr,
+        ids=np.concatenate([np.empty(0, np.int32), *(store.ids for store in stores)]),
+        values=np.concatenate([np.empty(0, np.float32), *(store.values for store in stores)]),
+        extra={name: np.concatenate([store.extra[name] for store in stores]) for name in names},
+    )
+
+
+def pad(rows: Sequence[np.ndarray], fill: float, dtype: type) -> np.ndarray:
+    """Return rows as one (n_rows, longest) array, filled up to the right."""
+    lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+    padded: np.ndarray = np.full((len(rows), int(lengths.max(initial=0))), fill, dtype=dtype)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(rows) if len(rows) else 0
+    return padded
+
+
+def check_counts(x: sp.spmatrix | np.ndarray, display_name: str) -> None:
+    """Refuse a matrix that does not hold raw counts.
+
+    Raises
+    ------
+    InputError
+        If values are negative, not finite, or not whole numbers.
+    """
+    values: np.ndarray = np.asarray(x.data if sp.issparse(x) else x)
+    if values.size == 0:
+        return
+    hint = f'{display_name} needs raw counts. Put them in `X` or `layers["counts"]`.'
+    lowest, highest = float(values.min()), float(values.max())
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        msg = "`X` holds values that are not finite (NaN or infinite)."
+        raise InputError(msg, hint)
+    if lowest < 0:
+        msg = f"`X` holds negative values (min {lowest:g}), so it looks scaled."
+        raise InputError(msg, hint)
+    if (values != np.floor(values)).any():
+        msg = f"`X` holds non-integer values (max {highest:.3g}), so it looks log-normalised."
+        raise InputError(msg, hint)
