@@ -35,15 +35,16 @@ class Panel:
     skipped
         Slice to reason, for slices with too few donors to set a panel: they are shown as donor
         dots only.
-    notes
-        What a reader must know about the panel as a whole.
+    is_normal_only
+        Whether malignant types are labelled but none of them is in every slice, as when Healthy
+        is compared at the fine level.
     """
 
     types: tuple[str, ...]
     excluded: dict[str, str] = field(default_factory=dict)
     slices: tuple[str, ...] = ()
     skipped: dict[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    is_normal_only: bool = False
 
     @property
     def n_types(self) -> int:
@@ -63,8 +64,10 @@ class Panel:
         )
 
     def describe(self) -> str:
-        """Return "12 of 15 types"."""
-        return f"{len(self.types)} of {self.n_types} types"
+        """Return "12 of 15 types", and when malignant types drop out, that normal ones only are."""
+        return f"{len(self.types)} of {self.n_types} types" + (
+            ", normal types only" if self.is_normal_only else ""
+        )
 
 
 def make_panel(
@@ -85,8 +88,7 @@ def make_panel(
     chosen
         Types that the user asked for; empty means all.
     malignant
-        Malignant types. When all of them leave because a slice holds none, a note says that only
-        normal types are compared.
+        Malignant types.
     """
     counts = {name: np.asarray(table) for name, table in support.items()}
     n_donors = {name: int((table.sum(axis=1) > 0).sum()) for name, table in counts.items()}
@@ -116,7 +118,9 @@ def make_panel(
         excluded=excluded,
         slices=setting,
         skipped=skipped,
-        notes=_notes(kept, excluded, malignant),
+        is_normal_only=bool(
+            kept and set(malignant) & excluded.keys() and not set(malignant) & set(kept)
+        ),
     )
 
 
@@ -136,12 +140,3 @@ def _reason(
         if n_donors < PANEL_DONORS:
             return f"{n_donors} {'donor' if n_donors == 1 else 'donors'}{where}"
     return ""
-
-
-def _notes(
-    kept: Sequence[str], excluded: Mapping[str, str], malignant: Sequence[str]
-) -> tuple[str, ...]:
-    lost = [name for name in malignant if name in excluded]
-    if kept and lost and not set(kept) & set(malignant):
-        return ("Malignant types are not in every slice compared: normal types only are scored.",)
-    return ()

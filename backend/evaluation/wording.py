@@ -33,9 +33,9 @@ __all__ = [
 ]
 
 PROTOCOL_TEXTS: Final = {
-    "random": "random: cells split at random, so a donor's cells are in training and in test",
-    "donor": "donor-held-out: a test donor is never trained on",
-    "study": "cross-experiment: a test study is never trained on",
+    "random": "Random: cells split at random, so a donor's cells are in training and in test",
+    "donor": "Donor-held-out: a test donor is never trained on",
+    "study": "Cross-experiment: a test study is never trained on",
 }
 
 _SOURCE_TEXTS: Final = {
@@ -162,7 +162,7 @@ def series_sentence(
     """
     name = f"`{configuration}`" + (" on *simulated* data" if simulated else "")
     if not is_complete:
-        return f"{name}: {status} finished; no headline number."
+        return f"{name}: {status}; no headline number."
     scored = [score for score in scores if not math.isnan(score.estimate.value)]
     dots = [
         f"{score.timepoint} has {plural(score.estimate.n_donors, 'donor')}, shown as dots only."
@@ -201,13 +201,20 @@ def _differences(scored: Sequence[TimepointScore]) -> list[str]:
     return [f"Against {first}: {'; '.join(texts)}."]
 
 
-def label_sources_text(sources: Mapping[str, Sequence[str]]) -> str:
+def _listed(names: Sequence[str]) -> str:
+    """Return "A", "A and B" or "A, B and C"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def label_sources_text(sources: Mapping[str, Sequence[str]], *, prefix: bool = True) -> str:
     """Name where labels come from, per timepoint when that differs.
 
     Parameters
     ----------
     sources
         Timepoint to label sources found there.
+    prefix
+        Whether to return a sentence, or only what follows "Labels:".
     """
     texts = {
         name: " and ".join(_SOURCE_TEXTS.get(source, source) for source in sorted(found))
@@ -217,9 +224,14 @@ def label_sources_text(sources: Mapping[str, Sequence[str]]) -> str:
     if not texts:
         return ""
     if len(set(texts.values())) == 1:
-        return f"Labels come from {next(iter(texts.values()))}."
-    parts = [f"{name} from {text}" for name, text in texts.items()]
-    return f"Label sources differ: {', '.join(parts)}."
+        text = f"from {next(iter(texts.values()))}"
+        return f"Labels come {text}." if prefix else text
+    groups = {
+        found: [name for name in texts if texts[name] == found]
+        for found in dict.fromkeys(texts.values())
+    }
+    text = "; ".join(f"{_listed(names)} from {found}" for found, names in groups.items())
+    return f"Label sources differ: {text}." if prefix else text
 
 
 def cautions(source: str, sources: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -11,14 +11,8 @@ from backend.errors import InputError
 from backend.evaluation.f1 import class_table, f1_by_class
 from backend.evaluation.intervals import jackknife, leave_one_out
 from backend.evaluation.views.results import CellTypeScores
-from backend.evaluation.views.source import (
-    Configuration,
-    Reader,
-    configurations_in,
-    load_counts,
-    load_labels,
-    one_configuration,
-)
+from backend.evaluation.views.series import Reader, one_configuration
+from backend.evaluation.views.source import load_scored
 from backend.evaluation.views.timepoints import interval_columns
 
 if TYPE_CHECKING:
@@ -78,15 +72,11 @@ def f1_by_cell_type(
     if by == "timepoint" and configuration is None:
         msg = "F1 by cell type and timepoint is shown for one model, and none is chosen."
         raise InputError(msg, "Choose a model.")
-    labels = load_labels(store, scope)
-    models: list[Configuration]
-    if by == "timepoint" and configuration is not None:
-        models = [one_configuration(store, scope, configuration)]
-    else:
-        models = configurations_in(store, scope)
-    counts = load_counts(store, scope, [name for item in models for name in item.series], labels)
+    models = [one_configuration(store, scope, configuration)] if configuration else None
+    scored = load_scored(store, scope, models if by == "timepoint" else None)
+    labels, counts = scored.labels, scored.counts
     parts = []
-    for item in models:
+    for item in scored.configurations:
         if not item.is_complete:
             continue
         for timepoint in labels.timepoints if by == "timepoint" else (None,):
@@ -106,7 +96,7 @@ def f1_by_cell_type(
         scores=scores.drop(columns="n_predicted"),
         never_predicted=never,
         zero_f1=zero,
-        status={item.key: item.status_text for item in models},
+        status={item.key: item.status_text for item in scored.configurations},
         cautions=labels.cautions,
     )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from backend.evaluation.views.source import Reader, configurations_in, series_of
+from backend.evaluation.views.series import Reader, configurations_in, series_of
 from backend.types import LABEL_LEVELS
 
 if TYPE_CHECKING:

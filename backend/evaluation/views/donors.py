@@ -9,14 +9,8 @@ import pandas as pd
 
 from backend.evaluation.f1 import SMALL_CELLS, f1_by_class, mean_f1_of_present
 from backend.evaluation.views.results import DonorScores
-from backend.evaluation.views.source import (
-    NO_DONOR,
-    NO_TIMEPOINT,
-    Reader,
-    load_counts,
-    load_labels,
-    one_configuration,
-)
+from backend.evaluation.views.series import Reader, one_configuration
+from backend.evaluation.views.source import NO_DONOR, NO_TIMEPOINT, load_scored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,10 +40,10 @@ def f1_by_donor(store: Reader, scope: Scope, configuration: str) -> DonorScores:
     A donor seen at several timepoints has one row for each. Seeds are averaged. Composition is
     over each donor's labelled cells without sorted fractions, whose shares are the sorter's.
     """
-    labels = load_labels(store, scope)
-    panel = labels.panel(scope)
     chosen = one_configuration(store, scope, configuration)
-    counts = load_counts(store, scope, chosen.series, labels)
+    scored = load_scored(store, scope, [chosen])
+    labels, counts = scored.labels, scored.counts
+    panel = labels.panel(scope)
     scores, totals = [], []
     for timepoint in labels.timepoints if chosen.is_complete else ():
         tallies = counts.of(chosen.series, timepoint)

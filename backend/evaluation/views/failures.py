@@ -9,12 +9,8 @@ import pandas as pd
 
 from backend.errors import InputError
 from backend.evaluation.views.results import Failures
-from backend.evaluation.views.source import (
-    Reader,
-    load_labels,
-    one_configuration,
-    series_of,
-)
+from backend.evaluation.views.series import Reader, one_configuration, series_of
+from backend.evaluation.views.source import load_labels
 
 if TYPE_CHECKING:
     from backend.types import Scope

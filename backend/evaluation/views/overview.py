@@ -7,18 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from backend.evaluation.f1 import class_table
 from backend.evaluation.intervals import CAPTION, Estimate
-from backend.evaluation.views.cell_types import score_types
 from backend.evaluation.views.results import Overview, Provenance, TimepointScores
-from backend.evaluation.views.source import (
-    Configuration,
-    Labels,
-    Reader,
-    configurations_in,
-    load_counts,
-    load_labels,
-)
-from backend.evaluation.views.timepoints import f1_by_timepoint
+from backend.evaluation.views.series import Configuration, Reader, configurations_in
+from backend.evaluation.views.source import Labels, Scored, load_labels, load_scored
+from backend.evaluation.views.timepoints import timepoint_scores
 from backend.evaluation.wording import (
     PROTOCOL_TEXTS,
     TimepointScore,
@@ -51,13 +45,13 @@ _COLLAPSED: Final = [
 
 def overview(store: Reader, scope: Scope) -> Overview:
     """Return the sentences, scores and warnings of the first page, one sentence a configuration."""
-    labels = load_labels(store, scope)
-    configurations = configurations_in(store, scope)
-    result = f1_by_timepoint(store, scope)
+    scored = load_scored(store, scope)
+    labels, configurations = scored.labels, scored.configurations
+    result = timepoint_scores(scored, scope)
     return Overview(
         sentences=tuple(_sentence(item, result, labels, scope) for item in configurations),
         scores=result.scores,
-        collapsed=_collapsed(store, scope, configurations, labels),
+        collapsed=_collapsed(scored, scope),
         missing=result.missing,
         not_labelled=_not_labelled(labels),
         panel=result.panel,
@@ -112,15 +106,14 @@ def _sentence(item: Configuration, result: TimepointScores, labels: Labels, scop
     )
 
 
-def _collapsed(
-    store: Reader, scope: Scope, configurations: list[Configuration], labels: Labels
-) -> pd.DataFrame:
-    series = [name for item in configurations for name in item.series]
-    counts = load_counts(store, scope, series, labels)
+def _collapsed(scored: Scored, scope: Scope) -> pd.DataFrame:
+    """Name lost types; not those of `majority`, which loses all types but one by construction."""
     parts = []
-    for item in configurations:
-        for timepoint in labels.timepoints if item.is_complete else ():
-            table = score_types(counts.of(item.series, timepoint))
+    for item in scored.configurations:
+        if not item.is_complete or item.model == "majority":
+            continue
+        for timepoint in scored.labels.timepoints:
+            table = class_table(scored.counts.of(item.series, timepoint))
             table = table[table["n_cells"] > 0]
             kind = pd.Series("", index=table.index, dtype=object)
             kind[~table["is_small"] & (table["f1"] < COLLAPSE_F1)] = f"F1 below {COLLAPSE_F1:g}"
@@ -157,12 +150,16 @@ def _provenance(scope: Scope, labels: Labels, configurations: list[Configuration
     dataset = labels.dataset
     return Provenance(
         dataset_id=scope.dataset_id,
-        dataset_name=str(dataset["name"]),
+        dataset=str(dataset["name"]),
         simulated=bool(dataset["simulated"]),
         source=str(dataset.get("source") or ""),
         citation=str(dataset.get("citation") or ""),
         label_level=scope.label_level,
-        label_sources=label_sources_text(labels.sources),
+        label_sources=". ".join(
+            text.removesuffix(".")
+            for text in (label_sources_text(labels.sources, prefix=False), *labels.cautions)
+            if text
+        ),
         inits={
             item.key: init_text(preset=item.preset, init=item.init, checkpoint=item.checkpoint)
             for item in configurations

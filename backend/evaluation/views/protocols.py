@@ -9,14 +9,8 @@ import pandas as pd
 
 from backend.evaluation.optimism import Gap, optimism_gap
 from backend.evaluation.views.results import OptimismScores
-from backend.evaluation.views.source import (
-    Configuration,
-    Labels,
-    Reader,
-    configurations_in,
-    load_counts,
-    load_labels,
-)
+from backend.evaluation.views.series import Configuration, Reader, configurations_in
+from backend.evaluation.views.source import Labels, load_counts, load_labels
 from backend.evaluation.views.timepoints import interval_columns
 from backend.evaluation.wording import gap_sentence
 
@@ -95,8 +89,10 @@ def optimism(store: Reader, scope: Scope) -> OptimismScores:
         )
         notes += _unequal(first, second)
     study_rows, study_notes = _study(store, scope, labels, panel)
+    study_of = {row["configuration"]: row["study"] for row in study_rows}
+    gaps = pd.DataFrame(rows, columns=_OPTIMISM.columns())
     return OptimismScores(
-        gaps=pd.DataFrame(rows, columns=_OPTIMISM.columns()),
+        gaps=gaps.assign(study=gaps["configuration"].map(study_of).astype(float)),
         by_type=pd.DataFrame(types, columns=_TYPE_COLUMNS),
         study=pd.DataFrame(study_rows, columns=_STUDY.columns()),
         sentences=tuple(sentences),

@@ -26,12 +26,12 @@ __all__ = [
 class Provenance:
     """Where the numbers come from, in words.
 
-    `inits` maps a configuration to what its model started from. `cautions` go beside every score;
-    `caption` under every interval.
+    `inits` maps a configuration to what its model started from. `label_sources` ends with the
+    `cautions`, which go beside every score; `caption` goes under every interval.
     """
 
     dataset_id: str
-    dataset_name: str
+    dataset: str
     simulated: bool
     source: str
     citation: str
@@ -194,7 +194,7 @@ class OptimismScores:
     gaps
         `configuration`, `display_name`, `random`, `donor`, `gap` (random - donor), `low`, `high`,
         `interval`, `reason`, `n_train_random`, `n_train_donor` (mean a fold), `n_donors`,
-        `n_cells`, `n_seeds`.
+        `n_cells`, `n_seeds`, `study` (F1 with studies held out; NaN where that was not run).
     by_type
         `configuration`, `display_name`, `cell_type`, `random`, `donor`, `gap`, `low`, `high`,
         `interval`, `reason`, `n_cells`, `n_donors`.

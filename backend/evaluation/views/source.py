@@ -1,9 +1,9 @@
-"""From the store to arrays: which series are in scope, their counts, and the labels behind them."""
+"""From the store to arrays: the labels of a scope, and the counts of its series."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -12,25 +12,25 @@ from backend.data.labels import is_malignant_label
 from backend.errors import InputError
 from backend.evaluation.panel import Panel, make_panel
 from backend.evaluation.tallies import Tallies
+from backend.evaluation.views.series import Configuration, Reader, configurations_in
 from backend.evaluation.wording import cautions
-from backend.types import LABEL_LEVELS, TIMEPOINTS, Scope
+from backend.types import TIMEPOINTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from backend.types import Scope
+
 __all__ = [
     "NO_DONOR",
     "NO_TIMEPOINT",
-    "Configuration",
     "Counts",
     "Labels",
-    "Reader",
-    "configurations_in",
+    "Scored",
     "in_clinical_order",
     "load_counts",
     "load_labels",
-    "one_configuration",
-    "series_of",
+    "load_scored",
 ]
 
 NO_TIMEPOINT: Final = "No timepoint"
@@ -40,210 +40,10 @@ NO_DONOR: Final = "unknown donor"
 """Cells of a dataset without donors count as one donor, so they never get an interval."""
 
 
-class Reader(Protocol):
-    """The part of the store that views use."""
-
-    def query(self, name: str, **params: Any) -> pd.DataFrame:
-        """Run a named query and return its rows."""
-
-
 def in_clinical_order(names: Iterable[str]) -> tuple[str, ...]:
     """Return timepoints in clinical order, unknown names after them by name."""
     rank = {name: index for index, name in enumerate(TIMEPOINTS)}
     return tuple(sorted(names, key=lambda name: (rank.get(name, len(rank)), name)))
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """What the user compares: one or more series that differ in seeds only.
-
-    `series` and `seeds` name the complete ones, in step; `replicates` are their (split seed,
-    seed) pairs, by which protocols are matched.
-    """
-
-    key: str
-    display_name: str
-    note: str
-    series: tuple[str, ...]
-    seeds: tuple[int, ...]
-    replicates: tuple[tuple[int, int], ...]
-    status_text: str
-    is_default: bool
-    preset: str | None
-    init: str
-    checkpoint: str | None
-    n_train: float
-    created_at: str
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether at least one of its series has all folds."""
-        return bool(self.series)
-
-
-_SERIES_FIELDS: Final = [
-    "dataset_id",
-    "protocol",
-    "folds",
-    "split_seed",
-    "budget",
-    "model",
-    "preset",
-    "init",
-    "checkpoint",
-    "label_level",
-    "fraction",
-    "seed",
-    "configuration",
-    "display_name",
-]
-
-
-def series_of(store: Reader, scope: Scope, *, protocol: str | None = None) -> pd.DataFrame:
-    """Return one row per series that can be scored in `scope`, from its runs.
-
-    A series trained at a finer label level than the scope's is scored at the scope's level under a
-    configuration of its own (`logreg@fine`). So is each number of folds but the commonest
-    (`logreg@10-fold`), because other training sizes make another thing to compare.
-    """
-    runs = store.query("runs", dataset_id=scope.dataset_id, owner=scope.owner)
-    finest = LABEL_LEVELS[: LABEL_LEVELS.index(scope.label_level) + 1]
-    runs = runs[
-        (runs["protocol"] == (protocol or scope.protocol))
-        & (runs["budget"] == scope.budget)
-        & runs["label_level"].isin(finest)
-        & runs["is_current"].astype(bool)
-    ]
-    rows = [_series_row(series_id, folds) for series_id, folds in runs.groupby("series_id")]
-    table = pd.DataFrame(
-        rows,
-        columns=[
-            "series_id",
-            *_SERIES_FIELDS,
-            "n_folds",
-            "n_folds_done",
-            "n_folds_failed",
-            "is_complete",
-            "status_text",
-            "notes",
-            "n_train",
-            "created_at",
-        ],
-    )
-    if table.empty:
-        return table.assign(is_default=pd.Series(dtype=bool))
-    return _with_variants(table, scope.label_level).sort_values(
-        ["configuration", "split_seed", "seed", "series_id"], ignore_index=True
-    )
-
-
-def _series_row(series_id: str, runs: pd.DataFrame) -> dict[str, Any]:
-    first = runs.iloc[0]
-    is_scored = (runs["status"] == "done") & runs["problem"].isna()
-    done = runs[is_scored]
-    n_folds, n_done = int(first["folds"]), int(done["fold"].nunique())
-    failed = runs[~is_scored & ~runs["fold"].isin(done["fold"])]
-    status = f"{n_done} of {n_folds} folds"
-    if len(failed):
-        status += f", {len(failed)} failed"
-    notes = dict.fromkeys(note for notes in runs["notes"] for note in notes)
-    reasons = failed["reason"].fillna(failed["problem"]).dropna()
-    notes |= dict.fromkeys(f"failed: {reason}" for reason in reasons)
-    return {
-        "series_id": series_id,
-        **{name: first[name] for name in _SERIES_FIELDS},
-        "n_folds": n_folds,
-        "n_folds_done": n_done,
-        "n_folds_failed": len(failed),
-        "is_complete": n_done == n_folds,
-        "status_text": status,
-        "notes": "; ".join(notes),
-        "n_train": float(done["n_train"].mean()) if len(done) else float("nan"),
-        "created_at": str(runs["created_at"].max()),
-    }
-
-
-def _with_variants(table: pd.DataFrame, label_level: str) -> pd.DataFrame:
-    native = set(table.loc[table["label_level"] == label_level, "configuration"])
-    usual = table["n_folds"].mode().max()
-    keys, names, defaults = [], [], []
-    for row in table.itertuples():
-        key, name = row.configuration, row.display_name
-        is_native = row.label_level == label_level
-        defaults.append(is_native or key not in native)
-        if not is_native:
-            key, name = f"{key}@{row.label_level}", f"{name} (trained on {row.label_level} labels)"
-        if row.n_folds != usual:
-            key, name = f"{key}@{row.n_folds}-fold", f"{name} ({row.n_folds} folds)"
-        keys.append(key)
-        names.append(name)
-    table = table.assign(configuration=keys, display_name=names, is_default=defaults)
-    # One name for two configurations would put two models on one line of a chart.
-    keys_of_name = table.groupby("display_name")["configuration"].transform("nunique")
-    named = table["display_name"] + " (" + table["configuration"] + ")"
-    return table.assign(display_name=table["display_name"].where(keys_of_name == 1, named))
-
-
-def configurations_in(
-    store: Reader, scope: Scope, *, protocol: str | None = None, every: bool = False
-) -> list[Configuration]:
-    """Return the configurations in scope by name; `every` ignores the user's choice of them.
-
-    Without a choice, a configuration trained at a finer level is left out where the same one
-    was trained at the scope's level.
-    """
-    series = series_of(store, scope, protocol=protocol)
-    if not every:
-        chosen = series["configuration"].isin(scope.configurations)
-        series = series[chosen if scope.configurations else series["is_default"].astype(bool)]
-    return [_configuration(key, rows) for key, rows in series.groupby("configuration")]
-
-
-def _configuration(key: str, rows: pd.DataFrame) -> Configuration:
-    complete, first = rows[rows["is_complete"].astype(bool)], rows.iloc[0]
-    if len(rows) == 1:
-        status = str(first["status_text"])
-    elif len(complete) == len(rows):
-        status = f"{len(rows)} seeds, {first['n_folds']} of {first['n_folds']} folds each"
-    else:
-        open_ones = rows[~rows["is_complete"].astype(bool)]
-        parts = [f"seed {row.seed}: {row.status_text}" for row in open_ones.itertuples()]
-        status = f"{len(complete)} of {len(rows)} seeds complete ({'; '.join(parts)})"
-    return Configuration(
-        key=key,
-        display_name=str(first["display_name"]),
-        note="; ".join(dict.fromkeys(note for note in rows["notes"] if note)),
-        series=tuple(complete["series_id"]),
-        seeds=tuple(int(seed) for seed in complete["seed"]),
-        replicates=tuple(
-            (int(split), int(seed))
-            for split, seed in zip(complete["split_seed"], complete["seed"], strict=True)
-        ),
-        status_text=status,
-        is_default=bool(first["is_default"]),
-        preset=first["preset"] if isinstance(first["preset"], str) else None,
-        init=str(first["init"]),
-        checkpoint=first["checkpoint"] if isinstance(first["checkpoint"], str) else None,
-        n_train=float(complete["n_train"].mean()) if len(complete) else float("nan"),
-        created_at=str(rows["created_at"].max()),
-    )
-
-
-def one_configuration(store: Reader, scope: Scope, key: str) -> Configuration:
-    """Return one configuration in scope.
-
-    Raises
-    ------
-    InputError
-        If the scope has none of that name.
-    """
-    known = configurations_in(store, scope, every=True)
-    for configuration in known:
-        if configuration.key == key:
-            return configuration
-    names = ", ".join(configuration.key for configuration in known) or "none"
-    msg = f'No series "{key}" under protocol {scope.protocol} at level {scope.label_level}. Found: {names}.'
-    raise InputError(msg, "Choose one of them, or another protocol or label level.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,8 +99,12 @@ class Labels:
         return make_panel(support, self.types, chosen=scope.cell_types, malignant=malignant)
 
     def notes(self, panel: Panel) -> tuple[str, ...]:
-        """Return what must be said beside a score: panel notes, skipped slices, left-out cells."""
-        notes = [*panel.notes, *(f"{name}: {why}." for name, why in panel.skipped.items())]
+        """Return what must be said beside a score: scope of the panel, slices and cells left out."""
+        notes = [f"{name}: {why}." for name, why in panel.skipped.items()]
+        if panel.is_normal_only:
+            notes.append(
+                "Malignant types are not in every slice compared: normal types only are scored."
+            )
         if self.n_without_timepoint:
             notes.append(
                 f"{self.n_without_timepoint:,} labelled cells have no timepoint: left out."
@@ -408,6 +212,9 @@ def load_counts(store: Reader, scope: Scope, series: Sequence[str], labels: Labe
 
     The type axis holds every labelled type and every type that is predicted.
     """
+    if not series:
+        none = np.zeros((0, *labels.counts.shape), dtype=np.int64)
+        return Counts((), labels.timepoints, labels.donors, labels.types, none, none, none)
     rows = store.query(
         "tallies",
         dataset_id=scope.dataset_id,
@@ -438,3 +245,22 @@ def load_counts(store: Reader, scope: Scope, series: Sequence[str], labels: Labe
         return np.bincount(flat, weights=weights, minlength=size).astype(np.int64).reshape(shape)
 
     return Counts(*axes, table("tp"), table("n_label"), table("n_predicted"))
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """All that a page about the scope's configurations starts from."""
+
+    labels: Labels
+    configurations: list[Configuration]
+    counts: Counts
+
+
+def load_scored(
+    store: Reader, scope: Scope, configurations: list[Configuration] | None = None
+) -> Scored:
+    """Return labels, configurations (by default those of the scope) and their counts."""
+    labels = load_labels(store, scope)
+    chosen = configurations_in(store, scope) if configurations is None else configurations
+    series = [name for item in chosen for name in item.series]
+    return Scored(labels, chosen, load_counts(store, scope, series, labels))

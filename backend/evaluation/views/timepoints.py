@@ -18,23 +18,20 @@ from backend.evaluation.intervals import (
     paired_difference,
 )
 from backend.evaluation.views.results import ModelDifferences, TimepointScores
-from backend.evaluation.views.source import (
+from backend.evaluation.views.series import (
     Configuration,
-    Counts,
-    Labels,
     Reader,
     configurations_in,
-    load_counts,
-    load_labels,
     one_configuration,
 )
+from backend.evaluation.views.source import Counts, Labels, Scored, load_scored
 
 if TYPE_CHECKING:
     from backend.evaluation.panel import Panel
     from backend.evaluation.tallies import Tallies
     from backend.types import Scope
 
-__all__ = ["f1_by_timepoint", "interval_columns", "model_differences"]
+__all__ = ["f1_by_timepoint", "interval_columns", "model_differences", "timepoint_scores"]
 
 SCORE_COLUMNS: Final = [
     "configuration",
@@ -94,15 +91,17 @@ def f1_by_timepoint(store: Reader, scope: Scope) -> TimepointScores:
     timepoint without cells is listed as missing. A configuration without a complete series has
     its status and no score.
     """
-    labels = load_labels(store, scope)
+    return timepoint_scores(load_scored(store, scope), scope)
+
+
+def timepoint_scores(scored: Scored, scope: Scope) -> TimepointScores:
+    """Score what is already loaded; see `f1_by_timepoint`."""
+    labels, counts = scored.labels, scored.counts
     panel = labels.panel(scope)
-    configurations = configurations_in(store, scope)
-    complete = [name for item in configurations for name in item.series]
-    counts = load_counts(store, scope, complete, labels)
     scores: list[dict[str, Any]] = []
     donors: list[pd.DataFrame] = []
     differences: list[dict[str, Any]] = []
-    for configuration in configurations:
+    for configuration in scored.configurations:
         samples: dict[str, LeaveOneOut] = {}
         for timepoint in labels.timepoints:
             row, sample = _score(configuration, timepoint, counts, labels, panel)
@@ -215,13 +214,11 @@ def model_differences(store: Reader, scope: Scope, reference: str) -> ModelDiffe
 
     The reference is the caller's choice and never the best model on these cells.
     """
-    labels = load_labels(store, scope)
-    panel = labels.panel(scope)
     base = one_configuration(store, scope, reference)
     others = [item for item in configurations_in(store, scope) if item.key != reference]
     complete = [item for item in others if item.is_complete and base.is_complete]
-    series = [*base.series, *(name for item in complete for name in item.series)]
-    counts = load_counts(store, scope, series, labels)
+    scored = load_scored(store, scope, [base, *complete])
+    counts, panel = scored.counts, scored.labels.panel(scope)
     rows = []
     for item in complete:
         for timepoint in panel.slices if panel.types else ():

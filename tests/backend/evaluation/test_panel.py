@@ -52,10 +52,9 @@ def test_types_that_no_cell_is_labelled_with_are_not_counted():
 def test_a_healthy_comparison_at_the_fine_level_says_that_normal_types_only_are_scored():
     support = {"Healthy": spread(3, 60, 0, 60, 0, 60), "Diagnosis": spread(3, 60, 0, 60, 60, 60)}
     panel = make_panel(support, TYPES, malignant=("HSC-like",))
-    assert "normal types only" in panel.notes[0]
-    assert (
-        make_panel({"Diagnosis": support["Diagnosis"]}, TYPES, malignant=("HSC-like",)).notes == ()
-    )
+    assert panel.describe() == "3 of 4 types, normal types only"
+    alone = make_panel({"Diagnosis": support["Diagnosis"]}, TYPES, malignant=("HSC-like",))
+    assert not alone.is_normal_only
 
 
 def test_the_hash_follows_types_and_slices_but_not_the_user_order():

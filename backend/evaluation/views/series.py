@@ -1,0 +1,225 @@
+"""Which series are in scope, and how they group into what the user compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import pandas as pd
+
+from backend.errors import InputError
+from backend.types import LABEL_LEVELS
+
+if TYPE_CHECKING:
+    from backend.types import Scope
+
+__all__ = ["Configuration", "Reader", "configurations_in", "one_configuration", "series_of"]
+
+
+class Reader(Protocol):
+    """The part of the store that views use."""
+
+    def query(self, name: str, **params: Any) -> pd.DataFrame:
+        """Run a named query and return its rows."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What the user compares: one or more series that differ in seeds only.
+
+    `series` and `seeds` name the complete ones, in step; `replicates` are their (split seed,
+    seed) pairs, by which protocols are matched.
+    """
+
+    key: str
+    display_name: str
+    note: str
+    series: tuple[str, ...]
+    seeds: tuple[int, ...]
+    replicates: tuple[tuple[int, int], ...]
+    status_text: str
+    is_default: bool
+    model: str
+    preset: str | None
+    init: str
+    checkpoint: str | None
+    n_train: float
+    created_at: str
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether at least one of its series has all folds."""
+        return bool(self.series)
+
+
+_SERIES_FIELDS: Final = [
+    "dataset_id",
+    "protocol",
+    "folds",
+    "split_seed",
+    "budget",
+    "model",
+    "preset",
+    "init",
+    "checkpoint",
+    "label_level",
+    "fraction",
+    "seed",
+    "configuration",
+    "display_name",
+]
+_SERIES_COLUMNS: Final = [
+    "series_id",
+    *_SERIES_FIELDS,
+    "n_folds",
+    "n_folds_done",
+    "n_folds_failed",
+    "is_complete",
+    "status_text",
+    "notes",
+    "n_train",
+    "created_at",
+    "is_default",
+]
+
+
+def series_of(store: Reader, scope: Scope, *, protocol: str | None = None) -> pd.DataFrame:
+    """Return one row per series that can be scored in `scope`, from its runs.
+
+    A series trained at a finer label level than the scope's is scored at the scope's level under a
+    configuration of its own (`logreg@fine`). So is each number of folds but the commonest
+    (`logreg@10-fold`), because other training sizes make another thing to compare.
+    """
+    runs = store.query("runs", dataset_id=scope.dataset_id, owner=scope.owner)
+    finest = LABEL_LEVELS[: LABEL_LEVELS.index(scope.label_level) + 1]
+    runs = runs[
+        (runs["protocol"] == (protocol or scope.protocol))
+        & (runs["budget"] == scope.budget)
+        & runs["label_level"].isin(finest)
+        & runs["is_current"].astype(bool)
+    ]
+    if runs.empty:
+        return pd.DataFrame(columns=_SERIES_COLUMNS)
+    is_scored = (runs["status"] == "done") & runs["problem"].isna()
+    by_series = runs.groupby("series_id", sort=False)
+    done = runs[is_scored].groupby("series_id", sort=False)
+    table = by_series[_SERIES_FIELDS].nth(0).set_index(by_series["series_id"].nth(0))
+    table["n_folds"] = table["folds"].astype(int)
+    table["n_folds_done"] = done["fold"].nunique()
+    table["n_folds_done"] = table["n_folds_done"].fillna(0).astype(int)
+    table["n_folds_failed"] = by_series["fold"].nunique() - table["n_folds_done"]
+    table["is_complete"] = table["n_folds_done"] == table["n_folds"]
+    table["status_text"] = [
+        f"{n_done} of {n} folds"
+        for n_done, n in zip(table["n_folds_done"], table["n_folds"], strict=True)
+    ]
+    table["notes"] = _notes(runs, is_scored).reindex(table.index).fillna("")
+    table["n_train"] = done["n_train"].mean()
+    table["created_at"] = by_series["created_at"].max()
+    table = _with_variants(table.reset_index(), scope.label_level)
+    return table.sort_values(
+        ["configuration", "split_seed", "seed", "series_id"], ignore_index=True
+    )[_SERIES_COLUMNS]
+
+
+def _notes(runs: pd.DataFrame, is_scored: pd.Series) -> pd.Series:
+    """Join what runs say of themselves and why others failed, each once, by series."""
+    reasons = "failed: " + runs["reason"].fillna(runs["problem"]).fillna("no reason given")
+    said: dict[str, dict[str, None]] = {}
+    for series_id, notes, reason, scored in zip(
+        runs["series_id"], runs["notes"], reasons, is_scored, strict=True
+    ):
+        kept = said.setdefault(series_id, {})
+        kept |= dict.fromkeys(notes)
+        if not scored:
+            kept[reason] = None
+    return pd.Series({key: "; ".join(kept) for key, kept in said.items()}, dtype=object)
+
+
+def _with_variants(table: pd.DataFrame, label_level: str) -> pd.DataFrame:
+    native = set(table.loc[table["label_level"] == label_level, "configuration"])
+    usual = table["n_folds"].mode().max()
+    keys, names, defaults = [], [], []
+    for row in table.itertuples():
+        key, name = row.configuration, row.display_name
+        is_native = row.label_level == label_level
+        defaults.append(is_native or key not in native)
+        if not is_native:
+            key, name = f"{key}@{row.label_level}", f"{name} (trained on {row.label_level} labels)"
+        if row.n_folds != usual:
+            key, name = f"{key}@{row.n_folds}-fold", f"{name} ({row.n_folds} folds)"
+        keys.append(key)
+        names.append(name)
+    table = table.assign(configuration=keys, display_name=names, is_default=defaults)
+    # One name for two configurations would put two models on one line of a chart.
+    keys_of_name = table.groupby("display_name")["configuration"].transform("nunique")
+    named = table["display_name"] + " (" + table["configuration"] + ")"
+    return table.assign(display_name=table["display_name"].where(keys_of_name == 1, named))
+
+
+def configurations_in(
+    store: Reader, scope: Scope, *, protocol: str | None = None, every: bool = False
+) -> list[Configuration]:
+    """Return the configurations in scope by name; `every` ignores the user's choice of them.
+
+    Without a choice, a configuration trained at a finer level is left out where the same one
+    was trained at the scope's level.
+    """
+    series = series_of(store, scope, protocol=protocol)
+    if not every:
+        chosen = series["configuration"].isin(scope.configurations)
+        series = series[chosen if scope.configurations else series["is_default"].astype(bool)]
+    return [_configuration(key, rows) for key, rows in series.groupby("configuration")]
+
+
+def _status(row: Any) -> str:
+    failed = f", {row.n_folds_failed} failed" if row.n_folds_failed else ""
+    return f"{row.status_text}{failed}"
+
+
+def _configuration(key: str, rows: pd.DataFrame) -> Configuration:
+    complete, first = rows[rows["is_complete"].astype(bool)], rows.iloc[0]
+    if len(rows) == 1:
+        status = _status(first)
+    elif len(complete) == len(rows):
+        status = f"{len(rows)} seeds, {first['n_folds']} of {first['n_folds']} folds each"
+    else:
+        open_ones = rows[~rows["is_complete"].astype(bool)]
+        parts = [f"seed {row.seed}: {_status(row)}" for row in open_ones.itertuples()]
+        status = f"{len(complete)} of {len(rows)} seeds complete ({'; '.join(parts)})"
+    return Configuration(
+        key=key,
+        display_name=str(first["display_name"]),
+        note="; ".join(dict.fromkeys(note for note in rows["notes"] if note)),
+        series=tuple(complete["series_id"]),
+        seeds=tuple(int(seed) for seed in complete["seed"]),
+        replicates=tuple(
+            (int(split), int(seed))
+            for split, seed in zip(complete["split_seed"], complete["seed"], strict=True)
+        ),
+        status_text=status,
+        is_default=bool(first["is_default"]),
+        model=str(first["model"]),
+        preset=first["preset"] if isinstance(first["preset"], str) else None,
+        init=str(first["init"]),
+        checkpoint=first["checkpoint"] if isinstance(first["checkpoint"], str) else None,
+        n_train=float(complete["n_train"].mean()) if len(complete) else float("nan"),
+        created_at=str(rows["created_at"].max()),
+    )
+
+
+def one_configuration(store: Reader, scope: Scope, key: str) -> Configuration:
+    """Return one configuration in scope.
+
+    Raises
+    ------
+    InputError
+        If the scope has none of that name.
+    """
+    known = configurations_in(store, scope, every=True)
+    for configuration in known:
+        if configuration.key == key:
+            return configuration
+    names = ", ".join(configuration.key for configuration in known) or "none"
+    msg = f'No series "{key}" under protocol {scope.protocol} at level {scope.label_level}. Found: {names}.'
+    raise InputError(msg, "Choose one of them, or another protocol or label level.")
