@@ -30,6 +30,7 @@ __all__ = [
     "f1_by_donor",
     "f1_by_timepoint",
     "failures",
+    "model_differences",
     "optimism",
     "overview",
     "package_versions",
@@ -100,6 +101,11 @@ def overview(scope: Scope) -> views.Overview:
 def f1_by_timepoint(scope: Scope) -> views.TimepointScores:
     """Return macro-F1 per model and timepoint, with every donor's own."""
     return _ask("f1_by_timepoint", scope)
+
+
+def model_differences(scope: Scope, reference: str) -> views.ModelDifferences:
+    """Return every model against one of them, paired by donor."""
+    return _ask("model_differences", scope, reference=reference)
 
 
 def f1_by_cell_type(

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app import cache, nav, state
-from app.components import errors, export
+from app.components import errors, export, provenance
 
 st.set_page_config(page_title="Faultline", page_icon=str(nav.ICON), layout="wide")
 
@@ -28,7 +28,7 @@ with body, errors.shown_to_user():
     st.title(info.title, anchor=False)
     st.caption(info.question)
     if info.needs_results:
-        source = state.current_source()
-        if source.simulated:
+        if state.current_source().simulated:
             st.warning("Simulated data, not a finding. For a tour and for tests.")
+        provenance.cautions(cache.provenance(state.current_scope()).cautions)
     page.run()

@@ -23,6 +23,7 @@ __all__ = [
     "CONFIGURATION",
     "OWNER",
     "PROTOCOL_WORDS",
+    "REFERENCE",
     "Source",
     "choose_model",
     "choose_one",
@@ -44,12 +45,16 @@ TIMEPOINT: Final = "timepoint"
 TRUTH: Final = "truth"
 CONFIGURATION: Final = "show"
 """The one model that a page about cells or donors shows."""
+REFERENCE: Final = "against"
+"""The model that others are compared with."""
 CELL_TYPE: Final = "cell_type"
 
 OWNER: Final = "local"
 
 _SCOPE: Final = "faultline.scope"
 _MODELS: Final = "faultline.models"
+_COMPLETE: Final = "faultline.complete_models"
+_DEFAULTS: Final = "faultline.default_models"
 _SOURCE: Final = "faultline.source"
 
 PROTOCOL_WORDS: Final = {
@@ -173,6 +178,7 @@ def sidebar_scope(
         budget=budget,
     )
     models = models_of(scope)
+    defaults = models.configuration[models.is_default.astype(bool)].tolist()
     labels = _unique_labels(dict(zip(models.configuration, models.display_name, strict=True)))
     chosen = st.multiselect(
         "Models",
@@ -206,15 +212,33 @@ def sidebar_scope(
         truth=truth,
     )
     source = Source(names[dataset_id], simulated[dataset_id], label_level, protocol, truth)
-    remember(scope, source, labels)
+    remember(scope, source, labels, defaults, models.configuration[models.is_complete.astype(bool)])
     return scope
 
 
-def remember(scope: Scope, source: Source, models: Mapping[str, str]) -> None:
-    """Keep what the pages of this session read."""
+def remember(
+    scope: Scope,
+    source: Source,
+    models: Mapping[str, str],
+    defaults: Iterable[str],
+    complete: Iterable[str],
+) -> None:
+    """Keep what the pages of this session read.
+
+    Parameters
+    ----------
+    models
+        Configuration → label of all models of the scope.
+    defaults
+        Those that are shown when the user chose none.
+    complete
+        Those that have all folds, so that a page about one model opens on one with scores.
+    """
     st.session_state[_SCOPE] = scope
     st.session_state[_SOURCE] = source
     st.session_state[_MODELS] = dict(models)
+    st.session_state[_DEFAULTS] = list(defaults)
+    st.session_state[_COMPLETE] = list(complete)
 
 
 def current_scope() -> Scope:
@@ -229,8 +253,8 @@ def current_source() -> Source:
 
 def current_models() -> dict[str, str]:
     """Return configuration → display name of the models in scope."""
-    models, wanted = st.session_state[_MODELS], current_scope().configurations
-    return {k: name for k, name in models.items() if not wanted or k in wanted}
+    wanted = current_scope().configurations or st.session_state[_DEFAULTS]
+    return {k: name for k, name in st.session_state[_MODELS].items() if k in wanted}
 
 
 def query_of(scope: Scope, **extra: str | Sequence[str] | None) -> dict[str, str | list[str]]:
@@ -249,21 +273,25 @@ def query_of(scope: Scope, **extra: str | Sequence[str] | None) -> dict[str, str
     return {key: value for key, value in query.items() if value}
 
 
-def choose_model(models: Mapping[str, str]) -> str:
-    """Draw the choice of the one model that a page shows; return its configuration."""
+def choose_model(
+    models: Mapping[str, str], *, key: str = CONFIGURATION, label: str = "Model"
+) -> str:
+    """Draw the choice of one model, first one with all folds; return its configuration."""
+    keys = list(models)
+    complete = st.session_state[_COMPLETE]
     return st.selectbox(
-        "Model",
-        list(models),
+        label,
+        keys,
+        index=next((i for i, key in enumerate(keys) if key in complete), 0),
         format_func=models.__getitem__,
-        key=CONFIGURATION,
+        key=key,
         bind="query-params",
     )
 
 
 def course(scored: Iterable[str]) -> list[str]:
     """Return the timepoints to draw: the whole course, or those that the user chose."""
-    return (
-        _ordered(scored, TIMEPOINTS)
-        if current_scope().timepoints
-        else _ordered({*scored, *TIMEPOINTS}, TIMEPOINTS)
-    )
+    found = set(scored)
+    if not current_scope().timepoints and found & set(TIMEPOINTS):
+        found |= set(TIMEPOINTS)
+    return _ordered(found, TIMEPOINTS)

@@ -5,7 +5,7 @@ from functools import partial
 import streamlit as st
 
 from app import cache, nav
-from app.components import charts, errors, figure, frames, provenance, tables
+from app.components import errors, figure, frames, heatmap, provenance, tables
 from app.state import (
     CELL_TYPE,
     CONFIGURATION,
@@ -32,14 +32,15 @@ if view.scores.empty:
     st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
     st.stop()
 
-frames.name_types("Never predicted", view.never_predicted)
-frames.name_types("F1 of 0 although predicted or labelled", view.zero_f1)
+lost = frames.lost_types(view.never_predicted, view.zero_f1)
+if len(lost):
+    frames.name_types(lost, by="kind")
 
-rows = frames.by_loss(view.scores)
+rows = frames.labelled_rows(view.scores)
 columns = frames.in_order(view.scores["column"], by)
 points = figure.draw(
     partial(
-        charts.heatmap, view.scores, row="cell_type", column="column", rows=rows, columns=columns,
+        heatmap.heatmap, view.scores, row="cell_type", column="column", rows=rows, columns=columns,
         row_title="Cell type", column_title="Model" if by == "model" else "Timepoint",
     ),
     name=f"f1-by-cell-type-and-{by}",
@@ -70,7 +71,7 @@ tables.show(
     alt_text=f"F1, precision and recall per cell type and {by}, with cells and donors",
     columns=(
         "cell_type", "column", "f1", "low", "high", "precision", "recall", "n_cells", "n_donors",
-        "top_donor_share", "is_small", "n_predicted_absent",
+        "top_donor_share", "is_small", "n_predicted_absent", "interval",
     ),
     labels={"column": "Model" if by == "model" else "Timepoint"},
 )  # fmt: skip

@@ -5,7 +5,7 @@ from functools import partial
 import streamlit as st
 
 from app import cache
-from app.components import charts, errors, figure, frames, provenance, tables
+from app.components import errors, figure, frames, heatmap, provenance, tables
 from app.state import choose_model, current_models, current_scope
 
 scope = current_scope()
@@ -15,7 +15,10 @@ with errors.shown_to_user():
     view = cache.f1_by_donor(scope, configuration)
 
 if view.scores.empty:
-    st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
+    st.info(
+        f"No scored cells of {view.display_name} ({view.status_text}). Choose another model, or "
+        "widen the timepoints or the truth."
+    )
     st.stop()
 
 st.markdown(frames.donor_sentence(view.totals, models[configuration]))
@@ -24,7 +27,7 @@ donors = frames.donor_order(scores)
 cell_types = frames.in_order(scores.cell_type, "cell_type")
 figure.draw(
     partial(
-        charts.heatmap, scores, row="donor_name", column="cell_type", rows=donors,
+        heatmap.heatmap, scores, row="donor_name", column="cell_type", rows=donors,
         columns=cell_types, row_title="Donor", column_title="Cell type", with_n=("n_cells",),
     ),
     name="f1-by-donor",
@@ -44,7 +47,7 @@ tables.show(
 composition = frames.with_donor_names(view.composition)
 figure.draw(
     partial(
-        charts.heatmap, composition, row="donor_name", column="cell_type",
+        heatmap.heatmap, composition, row="donor_name", column="cell_type",
         rows=frames.donor_order(composition),
         columns=frames.in_order(composition.cell_type, "cell_type"), row_title="Donor",
         column_title="Cell type", with_n=(), value="difference", diverging=True,

@@ -28,13 +28,16 @@ with types:
     )
 facet = st.toggle("One map per timepoint", key="facet", bind="query-params")
 
-cells = frames.with_label(view.cells, cell_types)
+if cell_types:
+    view = cache.failures(scope.with_(cell_types=tuple(cell_types)), configuration)
+cells = view.cells
 if cells.empty:
     st.info("No cells for this choice. Widen the timepoints, the types or the truth.")
     st.stop()
 
-counts = frames.outcome_counts(cells)
-st.markdown(frames.outcome_sentence(counts, models[configuration], view.threshold))
+counts = frames.with_share(view.counts)
+sentence = frames.outcome_sentence(counts, view.display_name, view.threshold)
+st.markdown(sentence)
 
 drawn = cell_map.choose_cells(cells)
 figure.draw(
@@ -49,8 +52,7 @@ figure.draw(
     ),
     name=f"failure-map-by-{colour_by}",
     title=f"Cells of {models[configuration]} by {colour_by}",
-    alt_text=f"Map of cells coloured by {colour_by}. "
-    + frames.outcome_sentence(counts, models[configuration], view.threshold).replace("**", ""),
+    alt_text=f"Map of cells coloured by {colour_by}. " + sentence.replace("**", ""),
 )
 st.caption(
     f"{drawn.words} Failures are drawn larger: triangles wrong, diamonds confidently wrong. "

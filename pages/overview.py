@@ -5,10 +5,11 @@ from functools import partial
 import streamlit as st
 
 from app import cache, nav
-from app.components import charts, errors, figure, provenance, tables
-from app.state import current_scope, query_of
+from app.components import charts, errors, figure, frames, provenance, tables
+from app.state import current_models, current_scope, query_of
 
 scope = current_scope()
+models = current_models()
 with errors.shown_to_user():
     view = cache.overview(scope)
     series = cache.series_table(scope)
@@ -17,7 +18,7 @@ if view.scores.empty:
     st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
     st.stop()
 
-st.markdown("\n".join(f"- {sentence}" for sentence in view.sentences))
+st.markdown("\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences))
 provenance.series_notes(series)
 
 points = figure.draw(
@@ -35,36 +36,38 @@ if points:
     )
 st.caption(
     "A click on a dot opens its model on the Timepoints page. Open dots have no interval (fewer "
-    "than 5 donors); dashed intervals rest on 5–9 donors. Donors redrawn, fitted models fixed."
+    "than 5 donors); dashed intervals rest on 5–9 donors. " + view.provenance.caption
 )
 provenance.panel_note(view.panel)
 st.page_link(
     nav.page_file("timepoints"),
-    label="See the clinical course",
+    label="See the clinical course of these models",
     icon=":material/timeline:",
     query_params=query_of(scope),
 )
 
-collapsed, missing = st.columns([3, 2], gap="large")
-with collapsed:
-    st.markdown("##### Types that collapse")
-    if view.collapsed.empty:
-        st.markdown("No type of sufficient size collapses in this choice.")
-    else:
+st.markdown("##### Types that collapse")
+if view.collapsed.empty:
+    st.markdown("No type collapses in this choice.")
+else:
+    frames.name_types(view.collapsed, by="kind")
+    with st.expander(f"All {len(view.collapsed)} by timepoint, with F1, cells and donors"):
         tables.show(
             view.collapsed,
             name="collapsed-types",
-            alt_text="Cell types whose F1 collapses, by model and timepoint",
-            columns=("cell_type", "display_name", "timepoint", "f1", "n_cells", "n_donors"),
-        )
-with missing:
-    st.markdown("##### Not labelled in this dataset")
-    st.markdown(
-        ", ".join(view.not_labelled) + ". No score can be given for them."
-        if view.not_labelled
-        else "Every expected type is labelled."
-    )
-    provenance.strip(view.provenance)
+            alt_text="Cell types that are lost, by model and timepoint, with cells and donors",
+            columns=(
+                "cell_type", "display_name", "timepoint", "kind", "f1", "n_cells", "n_donors",
+                "is_small",
+            ),
+        )  # fmt: skip
+st.markdown("##### Not labelled in this dataset")
+st.markdown(
+    f"{', '.join(view.not_labelled)}. No score can be given for them."
+    if view.not_labelled
+    else "Every expected type is labelled."
+)
+provenance.strip(view.provenance, models)
 
 st.markdown("##### The same numbers as a table")
 tables.show(
@@ -73,6 +76,6 @@ tables.show(
     alt_text="Macro-F1 with interval, donors and cells per model and timepoint",
     columns=(
         "display_name", "timepoint", "macro_f1", "low", "high", "interval", "n_donors", "n_cells",
-        "n_types_scored", "n_types", "status_text",
+        "n_types_scored", "n_types", "status_text", "reason",
     ),
 )  # fmt: skip

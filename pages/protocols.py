@@ -6,19 +6,21 @@ import streamlit as st
 
 from app import cache
 from app.components import charts, errors, figure, frames, provenance, tables
-from app.state import current_scope
+from app.state import current_models, current_scope
 
 scope = current_scope()
+models = current_models()
 with errors.shown_to_user():
     view = cache.optimism(scope)
 
+st.markdown("\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences))
 for note in view.notes:
-    st.markdown(note)
+    st.caption(note)
 if view.gaps.empty:
     st.info("No model was run under both `random` and `donor` here, so no gap can be measured.")
     st.stop()
 
-slopes = frames.by_protocol(view.gaps)
+slopes = frames.by_protocol(frames.with_study(view.gaps, view.study))
 figure.draw(
     partial(charts.slopes, slopes, protocols=frames.in_order(slopes.protocol, "protocol")),
     name="f1-by-protocol",
@@ -44,10 +46,23 @@ tables.show(
     alt_text="F1 under random and donor protocol and their difference per model",
     columns=(
         "display_name", "random", "donor", "gap", "low", "high", "interval", "n_donors", "n_cells",
-        "n_train_random", "n_train_donor",
+        "n_train_random", "n_train_donor", "reason",
     ),
     labels={"random": "F1, random", "donor": "F1, donor"},
 )  # fmt: skip
+
+if len(view.study):
+    st.markdown("##### From held-out donors to held-out studies")
+    tables.show(
+        view.study,
+        name="study-gap",
+        alt_text="F1 under donor and study protocol and their difference per model",
+        columns=(
+            "display_name", "donor", "study", "gap", "low", "high", "interval", "n_donors",
+            "n_cells", "n_train_donor", "n_train_study", "reason",
+        ),
+        labels={"donor": "F1, donor", "study": "F1, study"},
+    )  # fmt: skip
 
 st.markdown("##### Type by type")
 cell_type = st.selectbox(
@@ -64,7 +79,17 @@ tables.show(
     view.by_type,
     name="optimism-gap-by-type",
     alt_text="F1 under random and donor protocol and their difference per cell type and model",
-    columns=("cell_type", "display_name", "random", "donor", "gap", "n_donors", "n_cells"),
+    columns=(
+        "cell_type",
+        "display_name",
+        "random",
+        "donor",
+        "gap",
+        "low",
+        "high",
+        "n_donors",
+        "n_cells",
+    ),
     labels={"random": "F1, random", "donor": "F1, donor"},
     height=300,
 )

@@ -6,9 +6,18 @@ import streamlit as st
 
 from app import cache, nav
 from app.components import charts, errors, figure, provenance, tables
-from app.state import CONFIGURATION, course, current_models, current_scope, query_of
+from app.state import (
+    CONFIGURATION,
+    REFERENCE,
+    choose_model,
+    course,
+    current_models,
+    current_scope,
+    query_of,
+)
 
 scope = current_scope()
+models = current_models()
 with errors.shown_to_user():
     view = cache.f1_by_timepoint(scope)
     series = cache.series_table(scope)
@@ -19,6 +28,8 @@ if view.scores.empty:
 
 if view.missing:
     st.markdown(f"No data in this dataset: {', '.join(view.missing)}. Nothing is filled in.")
+for note in view.notes:
+    st.markdown(note)
 provenance.series_notes(series)
 
 points = figure.draw(
@@ -37,12 +48,13 @@ if points:
         nav.page_file("cell_types"),
         query_params=query_of(
             scope.with_(timepoints=(points[0]["timepoint"],)),
-            **{CONFIGURATION: current_models().get(points[0]["configuration"])},
+            by="model",
+            **{CONFIGURATION: models.get(points[0]["configuration"])},
         ),
     )
 st.caption(
-    "Large marks: all donors pooled; small marks: one donor each. Bars and bands: 95 % interval "
-    "over donors, dashed with 5–9 donors, none below 5. A click on a large mark opens its "
+    "Large marks: all donors pooled; small marks: one donor each. Bars and bands: 95 % intervals, "
+    "dashed with 5–9 donors, none below 5. A click on a large mark opens its "
     "timepoint on the Cell types page."
 )
 provenance.panel_note(view.panel)
@@ -54,9 +66,19 @@ tables.show(
     alt_text="Macro-F1 with interval, donors and cells per model and timepoint",
     columns=(
         "display_name", "timepoint", "macro_f1", "low", "high", "interval", "n_donors", "n_cells",
-        "n_types_scored", "n_types", "n_seeds", "status_text",
+        "n_types_scored", "n_types", "n_seeds", "status_text", "reason",
     ),
 )  # fmt: skip
+with st.expander("Change along the course, by model"):
+    tables.show(
+        view.differences,
+        name="change-along-course",
+        alt_text="Difference of macro-F1 to the first timepoint with a score, per model",
+        columns=(
+            "display_name", "timepoint", "reference", "difference", "low", "high", "interval",
+            "n_donors", "reason",
+        ),
+    )  # fmt: skip
 with st.expander(f"Single donors ({view.donors.donor.nunique()} donors)"):
     tables.show(
         view.donors,
@@ -64,4 +86,18 @@ with st.expander(f"Single donors ({view.donors.donor.nunique()} donors)"):
         alt_text="Macro-F1 of every single donor per model and timepoint",
         columns=("display_name", "timepoint", "donor", "macro_f1", "n_cells", "n_types", "seed"),
     )
+if len(models) > 1:
+    with st.expander("Models against one of them, paired by donor"):
+        reference = choose_model(models, key=REFERENCE, label="Against")
+        with errors.shown_to_user():
+            paired = cache.model_differences(scope, reference)
+        tables.show(
+            paired.differences,
+            name="models-paired-by-donor",
+            alt_text="Paired difference of macro-F1 to the chosen model, per model and timepoint",
+            columns=(
+                "display_name", "timepoint", "difference", "low", "high", "interval", "n_donors",
+                "reason",
+            ),
+        )  # fmt: skip
 provenance.caption(cache.provenance(scope))

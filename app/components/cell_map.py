@@ -58,7 +58,7 @@ def choose_cells(cells: pd.DataFrame, limit: int = MAX_POINTS) -> Drawn:
     rest = _even_sample(rest, min(n_rest, limit - len(failed)))
     order = np.concatenate([rest.index.to_numpy(), failed.index.to_numpy()])
     drawn = cells.loc[order]
-    drawn = drawn.sort_values("outcome", key=lambda o: o.map(_DRAW_ORDER), kind="stable")
+    drawn = drawn.iloc[np.argsort(drawn.outcome.astype(str).map(_DRAW_ORDER), kind="stable")]
     if len(drawn) == len(cells):
         words = f"All {len(cells):,} cells drawn, failures on top."
     else:
@@ -110,8 +110,9 @@ def cell_map(
     data[["umap_x", "umap_y"]] = data[["umap_x", "umap_y"]].astype(float).round(3)
     data["confidence"] = data.confidence.astype(float).round(3)
     data = data.astype(dict.fromkeys(("label", "predicted", "donor", "timepoint"), object))
+    data["outcome"] = data.outcome.astype(str)
     data["timepoint"] = data.timepoint.where(data.timepoint.notna(), "no timepoint")
-    data["category"] = data[colour_by].map(legend_text).fillna("not labelled")
+    data["category"] = data[colour_by].map(legend_text).astype(object).fillna("not labelled")
     data["is_failure"] = data.outcome.isin(FAILED)
     domain = list(legend_text.values())
     values = list(colours.values())

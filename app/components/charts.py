@@ -18,14 +18,9 @@ from app.components.selection import SELECTION
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["course_lines", "gap_dots", "heatmap", "score_dots", "slopes"]
+__all__ = ["course_lines", "gap_dots", "score_dots", "slopes"]
 
 _UNIT: Final = alt.Scale(domain=[0, 1])
-_INTERVAL_WORDS: Final = {
-    "jackknife": "95 % interval",
-    "few donors": "95 % interval, few donors",
-    "none": "no interval: fewer than 5 donors",
-}
 _ROW: Final = 18
 """Height of one row of dots, in pixels."""
 
@@ -50,7 +45,8 @@ def _with_words(scores: pd.DataFrame) -> pd.DataFrame:
         f"{low:.2f}–{high:.2f}" if known else "none"
         for low, high, known in zip(rows.low, rows.high, rows.has_interval, strict=True)
     ]
-    rows["interval_kind"] = rows.interval.map(_INTERVAL_WORDS).fillna(rows.interval)
+    if "reason" not in rows:
+        rows["reason"] = ""
     return rows
 
 
@@ -60,7 +56,7 @@ def _score_tooltip() -> list[alt.Tooltip]:
         alt.Tooltip("timepoint:N", title="Timepoint"),
         alt.Tooltip("macro_f1:Q", title="Macro-F1", format=".2f"),
         alt.Tooltip("interval_text:N", title="Interval"),
-        alt.Tooltip("interval_kind:N", title="Kind"),
+        alt.Tooltip("reason:N", title="Note"),
         alt.Tooltip("n_donors:Q", title="Donors", format=","),
         alt.Tooltip("n_cells:Q", title="Cells", format=","),
         alt.Tooltip("n_types_scored:Q", title="Types scored"),
@@ -143,8 +139,15 @@ def score_dots(scores: pd.DataFrame, *, dark: bool) -> alt.LayerChart:
             text="status_text:N",
         )
     )
-    height = len(names) * (_ROW * len(timepoints) + 10)
+    # The height holds the legend and the axis too: Streamlit fits the whole picture into it.
+    height = len(names) * (_ROW * len(timepoints) + 12) + 26 * len(timepoints) + 60
     return alt.layer(rule, dot, missing).properties(height=height, width=620)
+
+
+def _model_legend() -> alt.Legend:
+    return alt.Legend(
+        orient="top", title=None, labelLimit=260, symbolSize=90, symbolOpacity=1, columns=4
+    )
 
 
 def _course_axis(labels: Sequence[str]) -> alt.Axis:
@@ -204,12 +207,13 @@ def course_lines(
         "display_name:N",
         sort=names,
         scale=alt.Scale(domain=names, range=[palette.model_colours(models)[n] for n in names]),
-        legend=alt.Legend(orient="top", title=None, labelLimit=260, symbolSize=90, columns=4),
+        legend=_model_legend(),
     )
     shapes = alt.Shape(
         "display_name:N",
         sort=names,
         scale=alt.Scale(domain=names, range=[palette.model_shapes(models)[n] for n in names]),
+        legend=_model_legend(),
     )
     x_scale = alt.Scale(domain=[-0.5, len(timepoints) - 0.5], nice=False)
     x_axis = _course_axis(labels)
@@ -290,129 +294,6 @@ def course_lines(
     return alt.layer(*layers).properties(height=430, width=760)
 
 
-def heatmap(
-    cells: pd.DataFrame,
-    *,
-    row: str,
-    column: str,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    row_title: str,
-    column_title: str,
-    with_n: Sequence[str] = ("n_cells", "n_donors"),
-    value: str = "f1",
-    diverging: bool = False,
-    dark: bool,
-) -> alt.LayerChart:
-    """Draw a table of scores as coloured cells with the score and its support written in.
-
-    Parameters
-    ----------
-    with_n
-        Columns of counts that are written under the score, joined by a slash.
-    diverging
-        Colour signed differences around 0 instead of values from 0 to 1.
-    """
-    data = cells.copy()
-    small = data.get("is_small", pd.Series(data=False, index=data.index)).astype(bool)
-    data["is_grey"] = small | data[value].isna()
-    span = float(np.nanmax(np.abs(data[value]))) if diverging and data[value].notna().any() else 1.0
-    span = max(span, 0.01)
-    if diverging:
-        data["value_text"] = [f"{100 * v:+.0f}" if pd.notna(v) else "–" for v in data[value]]
-        data["ink"] = np.where(data[value].abs() > 0.75 * span, "white", "black")
-        scale = alt.Scale(
-            domain=[-span, -span / 2, 0, span / 2, span], range=list(palette.DIVERGING)
-        )
-        legend_title, legend_format = "Predicted − labelled share", "+.0%"
-    else:
-        data["value_text"] = [f"{v:.2f}" if pd.notna(v) else "–" for v in data[value]]
-        data["ink"] = np.where(data[value] < 0.6, "white", "black")
-        scale = alt.Scale(domain=[0, 1], scheme="viridis")
-        legend_title, legend_format = "F1", ".1f"
-    data.loc[data.is_grey, "ink"] = "black"
-    if with_n:
-        data["n_text"] = [
-            " / ".join(f"{int(n):,}" for n in counts)
-            for counts in zip(*(data[name] for name in with_n), strict=True)
-        ]
-    wide = len(columns) <= 6
-    base = alt.Chart(data).encode(
-        x=alt.X(
-            f"{column}:N",
-            sort=list(columns),
-            title=column_title,
-            axis=alt.Axis(
-                orient="top",
-                labelAngle=0 if wide else -50,
-                labelExpr="split(datum.label, ' ')" if wide else "datum.label",
-                labelLimit=160,
-                labelFontSize=12,
-                ticks=False,
-                domain=False,
-            ),
-            scale=alt.Scale(paddingInner=0.03, paddingOuter=0),
-        ),
-        y=alt.Y(
-            f"{row}:N",
-            sort=list(rows),
-            title=row_title,
-            axis=alt.Axis(labelLimit=200, labelFontSize=12, ticks=False, domain=False),
-            scale=alt.Scale(paddingInner=0.05, paddingOuter=0),
-        ),
-    )
-    tooltip = [
-        alt.Tooltip(f"{row}:N", title=row_title),
-        alt.Tooltip(f"{column}:N", title=column_title),
-        *(
-            alt.Tooltip(f"{field}:Q", title=title, format=form)
-            for field, title, form in (
-                (value, "Difference" if diverging else "F1", "+.1%" if diverging else ".2f"),
-                ("precision", "Precision", ".2f"),
-                ("recall", "Recall", ".2f"),
-                ("low", "95 % low", ".2f"),
-                ("high", "95 % high", ".2f"),
-                ("labelled_share", "Labelled share", ".1%"),
-                ("predicted_share", "Predicted share", ".1%"),
-                ("n_cells", "Cells", ","),
-                ("n_donors", "Donors", ","),
-                ("top_donor_share", "Largest donor's share", ".0%"),
-            )
-            if field in data
-        ),
-    ]
-    chosen = alt.selection_point(name=SELECTION, fields=[row, column], on="click", empty=False)
-    rect = (
-        base.mark_rect(cursor="pointer")
-        .encode(
-            color=alt.condition(
-                "datum.is_grey",
-                alt.value(palette.SMALL),
-                alt.Color(
-                    f"{value}:Q",
-                    scale=scale,
-                    legend=alt.Legend(
-                        orient="bottom", title=legend_title, format=legend_format,
-                        gradientLength=240, direction="horizontal",
-                    ),
-                ),
-            ),
-            tooltip=tooltip,
-        )
-        .add_params(chosen)
-    )  # fmt: skip
-    ink = alt.Color("ink:N", scale=None)
-    size = 13 if wide else 11
-    score = base.mark_text(fontSize=size, dy=-7 if with_n else 0, fontWeight=600).encode(
-        text="value_text:N", color=ink
-    )
-    support = base.mark_text(fontSize=size - 2, dy=8).encode(text="n_text:N", color=ink)
-    layers = (rect, score, support) if with_n else (rect, score)
-    return alt.layer(*layers).properties(
-        height=len(rows) * (34 if with_n else 24), width=max(360, len(columns) * 64)
-    )
-
-
 def slopes(rows: pd.DataFrame, *, protocols: Sequence[str], dark: bool) -> alt.LayerChart:
     """Draw F1 under each protocol, one line per model on the same types.
 
@@ -439,7 +320,7 @@ def slopes(rows: pd.DataFrame, *, protocols: Sequence[str], dark: bool) -> alt.L
         color=alt.Color(
             "display_name:N",
             scale=alt.Scale(domain=names, range=[colours[n] for n in names]),
-            legend=alt.Legend(orient="top", title=None, labelLimit=260, symbolSize=90, columns=4),
+            legend=_model_legend(),
         ),
     )
     line = base.mark_line(strokeWidth=2.5)
@@ -447,7 +328,9 @@ def slopes(rows: pd.DataFrame, *, protocols: Sequence[str], dark: bool) -> alt.L
         filled=True, size=150, opacity=1, stroke=palette.ink(dark=dark), strokeWidth=1
     ).encode(
         shape=alt.Shape(
-            "display_name:N", scale=alt.Scale(domain=names, range=[shapes[n] for n in names])
+            "display_name:N",
+            scale=alt.Scale(domain=names, range=[shapes[n] for n in names]),
+            legend=_model_legend(),
         ),
         tooltip=[
             alt.Tooltip("display_name:N", title="Model"),
@@ -460,17 +343,27 @@ def slopes(rows: pd.DataFrame, *, protocols: Sequence[str], dark: bool) -> alt.L
             ),
         ],
     )
-    last = rows[rows.protocol == protocols[-1]]
+    last = rows[rows.protocol == protocols[-1]].dropna(subset=["f1"]).sort_values("f1").copy()
+    last["place"] = _spread(last.f1.tolist(), gap=0.055)
     text = (
         alt.Chart(last)
-        .mark_text(align="left", dx=12, fontSize=12, color=palette.ink(dark=dark))
+        .mark_text(align="left", dx=14, fontSize=12, color=palette.ink(dark=dark))
         .encode(
             x=alt.X("protocol:N", sort=list(protocols)),
-            y="f1:Q",
+            y=alt.Y("place:Q", scale=_UNIT),
             text=alt.Text("f1:Q", format=".2f"),
         )
     )
     return alt.layer(line, dot, text).properties(height=380, width=560)
+
+
+def _spread(values: Sequence[float], gap: float) -> list[float]:
+    """Move ascending values apart so that texts at them do not meet."""
+    placed: list[float] = []
+    for value in values:
+        placed.append(max(value, placed[-1] + gap) if placed else value)
+    shift = max(placed[-1] - 1, 0.0) if placed else 0.0
+    return [value - shift for value in placed]
 
 
 def gap_dots(gaps: pd.DataFrame, *, name: str, title: str, dark: bool) -> alt.LayerChart:
@@ -511,8 +404,9 @@ def gap_dots(gaps: pd.DataFrame, *, name: str, title: str, dark: bool) -> alt.La
             alt.Tooltip(f"{name}:N", title="Model"),
             alt.Tooltip("gap:Q", title="Gap", format="+.3f"),
             alt.Tooltip("interval_text:N", title="Interval"),
+            alt.Tooltip("reason:N", title="Note"),
             alt.Tooltip("n_donors:Q", title="Donors", format=","),
             alt.Tooltip("n_cells:Q", title="Cells", format=","),
         ],
     )
-    return alt.layer(zero, rule, dot).properties(height=max(len(order), 2) * 42, width=620)
+    return alt.layer(zero, rule, dot).properties(height=max(len(order), 2) * 40 + 60, width=620)

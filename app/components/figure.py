@@ -29,6 +29,15 @@ def is_dark() -> bool:
     return st.context.theme.type == "dark"
 
 
+def _with_ink(chart: alt.TopLevelMixin, ink: str) -> alt.TopLevelMixin:
+    """Set axis, legend and header texts in a tone that is easy to read."""
+    return (
+        chart.configure_axis(labelColor=ink, titleColor=ink)
+        .configure_legend(labelColor=ink, titleColor=ink)
+        .configure_header(labelColor=ink, titleColor=ink)
+    )
+
+
 def draw(
     build: Builder,
     *,
@@ -36,7 +45,6 @@ def draw(
     title: str,
     alt_text: str,
     select: Sequence[str] = (),
-    height: int | None = None,
 ) -> list[dict[str, Any]]:
     """Draw a chart with its heading and downloads; return the selected points.
 
@@ -51,13 +59,14 @@ def draw(
     """
     source = current_source()
     st.markdown(f"##### {title}")
-    chart = build(dark=is_dark())
+    dark = is_dark()
+    chart = _with_ink(build(dark=dark), palette.ink(dark=dark))
     if source.simulated:
         chart = chart.properties(
             title=alt.TitleParams(
                 "Simulated data, not a finding",
                 anchor="start",
-                color=palette.SIMULATED[is_dark()],
+                color=palette.SIMULATED[dark],
                 fontSize=13,
                 fontWeight="bold",
             )

@@ -8,15 +8,13 @@ import pandas as pd
 import streamlit as st
 
 from app.components.cell_map import FAILED
-from app.components.palette import OUTCOMES
 from backend.data.labels import family
 from backend.types import PROTOCOLS, TIMEPOINTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
-    "by_loss",
     "by_protocol",
     "counts_of",
     "donor_order",
@@ -24,12 +22,15 @@ __all__ = [
     "failures_first",
     "families_of",
     "in_order",
+    "labelled_rows",
     "labels_of",
+    "lost_types",
     "name_types",
-    "outcome_counts",
     "outcome_sentence",
+    "with_display_name",
     "with_donor_names",
-    "with_label",
+    "with_share",
+    "with_study",
 ]
 
 _FAMILIES: Final = (
@@ -49,6 +50,15 @@ def families_of(cells: pd.DataFrame) -> dict[str, str]:
     return {cell_type: family(cell_type) for cell_type in sorted(types)}
 
 
+def with_display_name(sentence: str, models: Mapping[str, str]) -> str:
+    """Put a model's display name before the key that opens a sentence."""
+    for key, name in models.items():
+        opening = f"`{key}`"
+        if sentence.startswith(opening):
+            return f"**{name}** ({opening}){sentence.removeprefix(opening)}"
+    return sentence
+
+
 def in_order(values: Iterable[str], kind: str) -> list[str]:
     """Return distinct values in the order of their kind: clinical, by family, or by name."""
     distinct = {str(value) for value in values}
@@ -63,26 +73,37 @@ def in_order(values: Iterable[str], kind: str) -> list[str]:
     return known + sorted(distinct - set(known))
 
 
-def by_loss(scores: pd.DataFrame) -> list[str]:
-    """Return cell types, those with the lowest mean F1 first; types with few cells come last."""
-    ranked = scores.assign(is_small=scores.is_small.astype(bool)).pivot_table(
-        index="cell_type", values=["f1", "is_small"], aggfunc={"f1": "mean", "is_small": "min"},
-        dropna=False,
-    )  # fmt: skip
-    return list(ranked.sort_values(["is_small", "f1"], kind="stable").index)
+def labelled_rows(scores: pd.DataFrame) -> list[str]:
+    """Return the cell types with a label anywhere, in the order of the rows."""
+    return list(dict.fromkeys(scores.loc[scores.n_cells > 0, "cell_type"]))
 
 
-def name_types(title: str, rows: pd.DataFrame) -> None:
-    """Write which types are lost by which model, in one line per model."""
-    if rows.empty:
-        return
-    names = rows["display_name"] if "display_name" in rows else rows["column"]
+def lost_types(never_predicted: pd.DataFrame, zero_f1: pd.DataFrame) -> pd.DataFrame:
+    """Join the types that are never predicted and those that are never right."""
+    parts = [
+        never_predicted.assign(kind="never predicts"),
+        zero_f1.assign(kind="predicts, but is never right on"),
+    ]
+    parts = [part for part in parts if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else never_predicted.assign(kind="")
+
+
+def name_types(rows: pd.DataFrame, *, by: str) -> None:
+    """Write which types are lost by which model: a line per model and kind of loss.
+
+    Parameters
+    ----------
+    by
+        Column that says how a type is lost. Types with enough cells and donors come first.
+    """
+    name = "display_name" if "display_name" in rows else "column"
+    ordered = rows.sort_values("n_cells", ascending=False)
     lines = []
-    for name in sorted(names.unique()):
-        types = sorted(rows.loc[names == name, "cell_type"].unique())
+    for (model, kind), part in ordered.groupby([name, by], sort=True, observed=True):
+        types = list(dict.fromkeys(part.cell_type))
         more = f" and {len(types) - _SHOWN_TYPES} more" if len(types) > _SHOWN_TYPES else ""
-        lines.append(f"- {name}: {', '.join(types[:_SHOWN_TYPES])}{more}")
-    st.markdown(f"**{title}**\n" + "\n".join(lines))
+        lines.append(f"- **{model}**, {kind}: {', '.join(types[:_SHOWN_TYPES])}{more}")
+    st.markdown("\n".join(lines))
 
 
 def labels_of(cells: pd.DataFrame) -> list[str]:
@@ -90,28 +111,17 @@ def labels_of(cells: pd.DataFrame) -> list[str]:
     return in_order(cells.label.dropna(), "cell_type")
 
 
-def with_label(cells: pd.DataFrame, cell_types: Sequence[str]) -> pd.DataFrame:
-    """Return the cells labelled as one of `cell_types`; all cells when it is empty."""
-    return cells[cells.label.isin(cell_types)] if cell_types else cells
-
-
 def counts_of(cells: pd.DataFrame, column: str) -> dict[str, int]:
     """Return category → number of cells."""
     return {str(k): int(n) for k, n in cells[column].value_counts().items()}
 
 
-def outcome_counts(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return cells, donors and share of the labelled cells per outcome."""
-    table = (
-        cells.groupby("outcome", observed=True)
-        .agg(n_cells=("cell_id", "size"), n_donors=("donor", "nunique"))
-        .reindex([o for o in OUTCOMES if o in set(cells.outcome)])
-        .reset_index()
-    )
-    scored = table.outcome.ne("not scored")
-    total = int(table.n_cells[scored].sum())
-    table["share"] = (table.n_cells / total).where(scored) if total else float("nan")
-    return table
+def with_share(counts: pd.DataFrame) -> pd.DataFrame:
+    """Add each outcome's share of the cells that are scored."""
+    scored = counts.outcome.astype(str).ne("not scored")
+    total = int(counts.n_cells[scored].sum())
+    shares = counts.n_cells / total if total else counts.n_cells * float("nan")
+    return counts.assign(share=shares.where(scored))
 
 
 def outcome_sentence(counts: pd.DataFrame, model: str, threshold: float | None) -> str:
@@ -170,6 +180,13 @@ def donor_sentence(totals: pd.DataFrame, model: str) -> str:
         f"{low.timepoint}, {int(low.n_cells):,} cells) to {high.macro_f1:.2f} ({high.donor}, "
         f"{high.timepoint}, {int(high.n_cells):,} cells), over {len(known)} donors."
     )
+
+
+def with_study(gaps: pd.DataFrame, study: pd.DataFrame) -> pd.DataFrame:
+    """Add the F1 under the study protocol where it was measured on the same donors' F1."""
+    if study.empty:
+        return gaps
+    return gaps.merge(study[["configuration", "study"]], on="configuration", how="left")
 
 
 def by_protocol(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Where the numbers come from, in one strip; and what stands under every page's data."""
+"""Where the numbers come from, in one strip; and what stands beside every page's scores."""
 
 from __future__ import annotations
 
@@ -7,56 +7,63 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     import pandas as pd
 
     from backend.evaluation.panel import Panel
     from backend.evaluation.views import Provenance
 
-__all__ = ["caption", "panel_note", "series_notes", "strip"]
+__all__ = ["caption", "cautions", "panel_note", "series_notes", "strip"]
+
+_KINDS = {True: "simulated, not a finding", False: "real"}
 
 
-def strip(provenance: Provenance) -> None:
+def cautions(texts: Iterable[str]) -> None:
+    """Show what every score on these labels must carry."""
+    for text in texts:
+        st.markdown(f":material/info: {text}")
+
+
+def strip(provenance: Provenance, models: Mapping[str, str]) -> None:
     """Show dataset, kind, label source, init, protocol, folds and counts as labelled facts."""
-    kind = "simulated, not a finding" if provenance.simulated else "real"
-    inits = "; ".join(f"{name}: {init}" for name, init in dict(provenance.inits).items())
+    inits = "; ".join(f"{models.get(key, key)}: {t}" for key, t in provenance.inits.items())
     facts = {
-        "Dataset": f"{provenance.dataset} ({kind})",
-        "Label source": provenance.label_sources,
+        "Dataset": f"{provenance.dataset} ({_KINDS[provenance.simulated]}), "
+        f"{provenance.n_cells:,} scored cells, {provenance.n_donors:,} donors",
+        "Source": " ".join(filter(None, (provenance.source, provenance.citation))),
+        "Labels": f"{provenance.label_level} level. {provenance.label_sources} {provenance.truth}.",
+        "Protocol": f"{provenance.protocol}. {provenance.folds}; training cells: "
+        f"{provenance.budget}.",
         "Init": inits,
-        "Protocol": provenance.protocol,
-        "Folds": provenance.folds,
-        "Cells and donors": f"{provenance.n_cells:,} cells, {provenance.n_donors:,} donors",
-        "Citation": provenance.citation,
-        "Runs made": provenance.created_at,
+        "Runs made": provenance.created_at[:10],
     }
     with st.container(border=True):
         st.markdown("**Where these numbers come from**")
-        for name, value in facts.items():
-            if value:
-                st.caption(f"**{name}.** {value}")
+        st.markdown("\n".join(f"- **{name}.** {text}" for name, text in facts.items() if text))
 
 
 def caption(provenance: Provenance) -> None:
     """Close a page with one line on the source of its numbers."""
-    kind = "simulated data, not a finding" if provenance.simulated else "real data"
     st.caption(
-        f"{provenance.dataset} ({kind}). {provenance.protocol}. {provenance.folds}. "
-        f"{provenance.n_cells:,} cells, {provenance.n_donors:,} donors. Labels: "
-        f"{provenance.label_sources}. {provenance.citation}. Runs made {provenance.created_at}."
+        f"{provenance.dataset} ({_KINDS[provenance.simulated]}): {provenance.n_cells:,} "
+        f"scored cells, {provenance.n_donors:,} donors. {provenance.label_level} labels. "
+        f"{provenance.label_sources} Protocol {provenance.protocol}; {provenance.folds}. "
+        f"{provenance.caption} {provenance.citation} Runs made "
+        f"{provenance.created_at[:10]}."
     )
 
 
 def panel_note(panel: Panel) -> None:
     """Say over which types a macro-F1 is taken, and why others are not in it."""
-    excluded = "; ".join(f"{cell_type}: {reason}" for cell_type, reason in panel.excluded.items())
+    left_out = "; ".join(f"{name}: {reason}" for name, reason in panel.excluded.items())
     st.caption(
         f"Macro-F1 over {panel.describe()}, chosen from the labels before any score."
-        + (f" Left out: {excluded}." if excluded else "")
+        + (f" Left out: {left_out}." if left_out else "")
     )
 
 
 def series_notes(series: pd.DataFrame) -> None:
     """Name series with missing or failed folds: they have no headline number."""
     for row in series[~series.is_complete.astype(bool)].itertuples():
-        failed = f", {row.n_folds_failed} failed" if row.n_folds_failed else ""
-        st.warning(f"{row.display_name}: {row.status_text}{failed}. No headline number.")
+        st.warning(f"{row.display_name}: {row.status_text}. No headline number. {row.notes}")

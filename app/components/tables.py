@@ -8,6 +8,7 @@ import streamlit as st
 
 from app.components import export
 from app.state import current_source
+from backend.types import PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,15 +24,15 @@ _SCORES: Final = {
     "recall": "Recall",
     "low": "95 % low",
     "high": "95 % high",
-    "random": "F1, random",
-    "donor_f1": "F1, donor",
     "gap": "Gap",
     "confidence": "Confidence",
     "labelled_share": "Labelled share",
     "predicted_share": "Predicted share",
     "difference": "Difference",
+    "share": "Share",
     "top_donor_share": "Largest donor's share",
 }
+
 _COUNTS: Final = {
     "n_cells": "Cells",
     "n_donors": "Donors",
@@ -64,22 +65,25 @@ _WORDS: Final = {
     "is_small": "Small",
     "init": "Init",
     "notes": "Notes",
-    "reason": "Reason",
-    "share": "Share",
+    "kind": "What is lost",
+    "reason": "Note",
+    "reference": "Against",
 }
 
 
 def _column_config(frame: pd.DataFrame, labels: dict[str, str]) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for column in frame.columns:
-        if column in labels:
-            config[column] = labels[column]
-        elif column in _SCORES:
-            config[column] = st.column_config.NumberColumn(_SCORES[column], format="%.2f")
+        if column in _SCORES or (column in PROTOCOLS and column in labels):
+            config[column] = st.column_config.NumberColumn(
+                labels.get(column) or _SCORES[column], format="%.2f"
+            )
         elif column in _COUNTS:
-            config[column] = st.column_config.NumberColumn(_COUNTS[column], format="localized")
-        elif column in _WORDS:
-            config[column] = _WORDS[column]
+            config[column] = st.column_config.NumberColumn(
+                labels.get(column, _COUNTS[column]), format="localized"
+            )
+        elif column in labels or column in _WORDS:
+            config[column] = labels.get(column) or _WORDS[column]
     return config
 
 
@@ -115,6 +119,7 @@ def show(
         height=height,
         key=f"table.{name}",
         alt=alt_text,
+        placeholder="–",
     )
     st.download_button(
         "CSV",

@@ -1,0 +1,141 @@
+"""Tables of scores as coloured cells, each with its number and its support written in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from app.components import palette
+from app.components.selection import SELECTION
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["heatmap"]
+
+
+def heatmap(
+    cells: pd.DataFrame,
+    *,
+    row: str,
+    column: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    row_title: str,
+    column_title: str,
+    with_n: Sequence[str] = ("n_cells", "n_donors"),
+    value: str = "f1",
+    diverging: bool = False,
+    dark: bool,
+) -> alt.LayerChart:
+    """Draw a table of scores as coloured cells with the score and its support written in.
+
+    Parameters
+    ----------
+    with_n
+        Columns of counts that are written under the score, joined by a slash.
+    diverging
+        Colour signed differences around 0 instead of values from 0 to 1.
+    """
+    data = cells.copy()
+    small = data.get("is_small", pd.Series(data=False, index=data.index)).astype(bool)
+    data["is_grey"] = small | data[value].isna()
+    span = float(np.nanmax(np.abs(data[value]))) if diverging and data[value].notna().any() else 1.0
+    span = max(span, 0.01)
+    if diverging:
+        data["value_text"] = [f"{100 * v:+.0f}" if pd.notna(v) else "–" for v in data[value]]
+        data["ink"] = np.where(data[value].abs() > 0.75 * span, "white", "black")
+        scale = alt.Scale(
+            domain=[-span, -span / 2, 0, span / 2, span], range=list(palette.DIVERGING)
+        )
+        legend_title, legend_format = "Predicted − labelled share", "+.0%"
+    else:
+        data["value_text"] = [f"{v:.2f}" if pd.notna(v) else "–" for v in data[value]]
+        data["ink"] = np.where(data[value] < 0.6, "white", "black")
+        scale = alt.Scale(domain=[0, 1], scheme="viridis")
+        legend_title, legend_format = "F1", ".1f"
+    data.loc[data.is_grey, "ink"] = "black"
+    if with_n:
+        data["n_text"] = [
+            " / ".join(f"{int(n):,}" for n in counts)
+            for counts in zip(*(data[name] for name in with_n), strict=True)
+        ]
+    wide = len(columns) <= 6
+    base = alt.Chart(data).encode(
+        x=alt.X(
+            f"{column}:N",
+            sort=list(columns),
+            title=column_title,
+            axis=alt.Axis(
+                orient="top",
+                labelAngle=0 if wide else -50,
+                labelExpr="split(datum.label, ' ')" if wide else "datum.label",
+                labelLimit=160,
+                labelFontSize=12,
+                ticks=False,
+                domain=False,
+            ),
+            scale=alt.Scale(paddingInner=0.03, paddingOuter=0),
+        ),
+        y=alt.Y(
+            f"{row}:N",
+            sort=list(rows),
+            title=row_title,
+            axis=alt.Axis(labelLimit=200, labelFontSize=12, ticks=False, domain=False),
+            scale=alt.Scale(paddingInner=0.05, paddingOuter=0),
+        ),
+    )
+    tooltip = [
+        alt.Tooltip(f"{row}:N", title=row_title),
+        alt.Tooltip(f"{column}:N", title=column_title),
+        *(
+            alt.Tooltip(f"{field}:Q", title=title, format=form)
+            for field, title, form in (
+                (value, "Difference" if diverging else "F1", "+.1%" if diverging else ".2f"),
+                ("precision", "Precision", ".2f"),
+                ("recall", "Recall", ".2f"),
+                ("low", "95 % low", ".2f"),
+                ("high", "95 % high", ".2f"),
+                ("labelled_share", "Labelled share", ".1%"),
+                ("predicted_share", "Predicted share", ".1%"),
+                ("n_cells", "Cells", ","),
+                ("n_donors", "Donors", ","),
+                ("top_donor_share", "Largest donor's share", ".0%"),
+            )
+            if field in data
+        ),
+    ]
+    chosen = alt.selection_point(name=SELECTION, fields=[row, column], on="click", empty=False)
+    rect = (
+        base.mark_rect(cursor="pointer")
+        .encode(
+            color=alt.condition(
+                "datum.is_grey",
+                alt.value(palette.SMALL),
+                alt.Color(
+                    f"{value}:Q",
+                    scale=scale,
+                    legend=alt.Legend(
+                        orient="bottom", title=legend_title, format=legend_format,
+                        gradientLength=240, direction="horizontal",
+                    ),
+                ),
+            ),
+            tooltip=tooltip,
+        )
+        .add_params(chosen)
+    )  # fmt: skip
+    ink = alt.condition("datum.ink === 'white'", alt.value("white"), alt.value("black"))
+    size = 13 if wide else 11
+    score = base.mark_text(fontSize=size, dy=-7 if with_n else 0, fontWeight=600).encode(
+        text="value_text:N", color=ink
+    )
+    support = base.mark_text(fontSize=size - 2, dy=8).encode(text="n_text:N", color=ink)
+    layers = (rect, score, support) if with_n else (rect, score)
+    return alt.layer(*layers).properties(
+        height=len(rows) * (34 if with_n else 24) + (130 if wide else 150),
+        width=max(360, len(columns) * 64),
+    )
