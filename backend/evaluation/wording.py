@@ -91,12 +91,13 @@ def range_text(low: float, high: float) -> str:
 
 def score_text(estimate: Estimate, *, n_cells: int) -> str:
     """Return "0.63 (0.55–0.70; 13 donors, 8,113 cells)", or the score with why it has no interval."""
-    support = f"{plural(estimate.n_donors, 'donor')}, {plural(n_cells, 'cell')}"
-    value = number(estimate.value)
+    value, cells = number(estimate.value), plural(n_cells, "cell")
+    donors = plural(estimate.n_donors, "donor")
     if estimate.interval == "none":
-        return f"{value} ({support}; no interval)"
-    few = ", few donors" if estimate.interval == "few donors" else ""
-    return f"{value} ({range_text(estimate.low, estimate.high)}; {support}{few})"
+        return f"{value} ({donors}, {cells}; no interval)"
+    if estimate.interval == "few donors":
+        donors = f"few donors: {estimate.n_donors}"
+    return f"{value} ({range_text(estimate.low, estimate.high)}; {donors}, {cells})"
 
 
 def difference_text(name: str, reference: str, difference: Estimate) -> str:

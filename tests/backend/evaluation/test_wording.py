@@ -62,7 +62,7 @@ def test_loses_is_said_only_when_the_interval_excludes_0():
 
 def test_few_donors_are_marked():
     few = Estimate(0.6, 0.4, 0.8, "few donors", 7)
-    assert score_text(few, n_cells=1) == "0.60 (0.40–0.80; 7 donors, 1 cell, few donors)"
+    assert score_text(few, n_cells=1) == "0.60 (0.40–0.80; few donors: 7, 1 cell)"
     assert "few donors" in with_difference(-0.29, -0.38, -0.2, "few donors")
 
 
