@@ -19,6 +19,7 @@ _MODULES: Final = {
     "scbert": "backend.models.scbert:ScBert",
     "scfoundation": "backend.models.scfoundation:ScFoundation",
     "scgpt": "backend.models.scgpt:ScGPT",
+    "geneformer": "backend.models.geneformer:Geneformer",
 }
 
 
