@@ -50,7 +50,8 @@ def score_types(tallies: Tallies) -> pd.DataFrame:
         interval_columns(jackknife(sample.at(index), n_donors=int(n)))
         for index, n in enumerate(table["n_donors"])
     ]
-    return pd.concat([table, pd.DataFrame(estimates, index=table.index)], axis=1)
+    columns = ["low", "high", "interval", "reason"]
+    return table.join(pd.DataFrame(estimates, index=table.index, columns=columns))
 
 
 def f1_by_cell_type(

@@ -11,7 +11,13 @@ from backend.evaluation.f1 import class_table
 from backend.evaluation.intervals import CAPTION, Estimate
 from backend.evaluation.views.results import Overview, Provenance, TimepointScores
 from backend.evaluation.views.series import Configuration, Reader, configurations_in
-from backend.evaluation.views.source import Labels, Scored, load_labels, load_scored
+from backend.evaluation.views.source import (
+    NO_TIMEPOINT,
+    Labels,
+    Scored,
+    load_labels,
+    load_scored,
+)
 from backend.evaluation.views.timepoints import timepoint_scores
 from backend.evaluation.wording import (
     PROTOCOL_TEXTS,
@@ -84,7 +90,7 @@ def _sentence(item: Configuration, result: TimepointScores, labels: Labels, scop
     }
     scores = [
         TimepointScore(
-            timepoint=row.timepoint,
+            timepoint="" if row.timepoint == NO_TIMEPOINT else row.timepoint,
             estimate=_estimate(row, "macro_f1"),
             n_cells=int(row.n_cells),
             is_dots_only=row.timepoint in result.panel.skipped,

@@ -215,17 +215,18 @@ def load_counts(store: Reader, scope: Scope, series: Sequence[str], labels: Labe
     if not series:
         none = np.zeros((0, *labels.counts.shape), dtype=np.int64)
         return Counts((), labels.timepoints, labels.donors, labels.types, none, none, none)
+    has_timepoints = labels.timepoints != (NO_TIMEPOINT,)
     rows = store.query(
         "tallies",
         dataset_id=scope.dataset_id,
         label_level=scope.label_level,
         series_ids=list(series),
-        timepoints=list(scope.timepoints) or None,
+        timepoints=list(scope.timepoints) if has_timepoints else None,
         truth=scope.truth,
         owner=scope.owner,
     )
     rows = rows.assign(donor=rows["donor"].fillna(NO_DONOR))
-    if labels.timepoints == (NO_TIMEPOINT,):
+    if not has_timepoints:
         rows = rows.assign(timepoint=NO_TIMEPOINT)
     types = tuple(sorted(set(labels.types) | set(rows["cell_type"].unique())))
     axes = (tuple(series), labels.timepoints, labels.donors, types)
