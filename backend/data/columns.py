@@ -13,7 +13,7 @@ from backend.data.problems import Refusal, some
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["column_names", "read_column", "read_index", "index_slices", "table_length"]
+__all__ = ["column_names", "index_slices", "read_column", "read_index", "table_length"]
 
 _SLICE: Final = 131_072
 _OLD_FILE: Final = "The file was written by an old anndata: open it with anndata and save it again."
@@ -62,7 +62,7 @@ def read_column(file: h5py.File, table: str, name: str) -> pd.Series:
     group = _group(file, table)
     if name not in group or name not in column_names(file, table):
         msg = f'`{table}` has no column "{name}". Found: {some(column_names(file, table))}.'
-        raise Refusal("roles", msg, "Name a column that the file has.")
+        raise Refusal(msg, "Name a column that the file has.", code="roles")
     place = f"{table}/{name}"
     node = group[name]
     n = table_length(file, table)
@@ -74,13 +74,26 @@ def read_column(file: h5py.File, table: str, name: str) -> pd.Series:
         if isinstance(old, h5py.Group) and name in old:
             values = _categorical(node, old[name], place)
         elif h5py.check_string_dtype(node.dtype) is not None or node.dtype.kind == "S":
-            values = pd.Categorical(_strings(node, 0, n, place))
+            values = _text_as_categories(node, n, place)
         elif node.dtype.kind in "iufb":
             values = node[:]
         else:
             msg = f'The column "{place}" holds values of type {node.dtype}.'
-            raise Refusal("column", msg, "Turn it into text or numbers, and save the file again.")
+            raise Refusal(
+                msg, "Turn it into text or numbers, and save the file again.", code="column"
+            )
     return pd.Series(values, name=name)
+
+
+def _text_as_categories(node: h5py.Dataset, n: int, place: str) -> pd.Categorical:
+    """Read text in pieces, so that memory grows with the number of different words only."""
+    known: dict[str, int] = {}
+    codes = np.empty(n, dtype=np.int32)
+    for start in range(0, n, _SLICE):
+        numbers, words = pd.factorize(_strings(node, start, min(n, start + _SLICE), place))
+        places = np.array([known.setdefault(word, len(known)) for word in words], dtype=np.int32)
+        codes[start : start + len(numbers)] = places[numbers]
+    return pd.Categorical.from_codes(codes, categories=pd.Index(list(known), dtype=object))
 
 
 def _from_group(node: h5py.Group, place: str, n: int) -> object:
@@ -93,9 +106,9 @@ def _from_group(node: h5py.Group, place: str, n: int) -> object:
             _check_length(parts[part], n, place)
         mask = parts["mask"][:].astype(bool)
         if h5py.check_string_dtype(parts["values"].dtype) is not None:
-            text = _strings(parts["values"], 0, n, place)
-            text[mask] = None
-            return pd.Categorical(text)
+            text = _text_as_categories(parts["values"], n, place)
+            codes = np.where(mask, -1, text.codes)
+            return pd.Categorical.from_codes(codes, categories=text.categories)
         values = parts["values"][:]
         if values.dtype.kind == "b":
             return pd.arrays.BooleanArray(values, mask)
@@ -104,13 +117,13 @@ def _from_group(node: h5py.Group, place: str, n: int) -> object:
         if values.dtype.kind == "f":
             return np.where(mask, np.nan, values)
     msg = f'The column "{place}" is stored in a way that is not known.'
-    raise Refusal("column", msg, "Turn it into text or numbers, and save the file again.")
+    raise Refusal(msg, "Turn it into text or numbers, and save the file again.", code="column")
 
 
 def _categorical(codes: h5py.Dataset, categories: h5py.Dataset, place: str) -> pd.Categorical:
     if codes.dtype.kind not in "iu" or categories.ndim != 1:
         msg = f'The categories of "{place}" are damaged.'
-        raise Refusal("column", msg, "Write the file again with anndata.")
+        raise Refusal(msg, "Write the file again with anndata.", code="column")
     if h5py.check_string_dtype(categories.dtype) is not None or categories.dtype.kind == "S":
         names = _strings(categories, 0, len(categories), place)
     else:
@@ -118,7 +131,7 @@ def _categorical(codes: h5py.Dataset, categories: h5py.Dataset, place: str) -> p
     numbers = codes[:].astype(np.int64)
     if len(numbers) and (numbers.max() >= len(names) or numbers.min() < -1):
         msg = f'The column "{place}" points to categories that it does not have.'
-        raise Refusal("column", msg, "The file is damaged; write it again with anndata.")
+        raise Refusal(msg, "The file is damaged; write it again with anndata.", code="column")
     if len(set(names)) != len(names):
         lookup = pd.Index(names).unique()
         numbers = np.where(numbers < 0, -1, lookup.get_indexer(names)[numbers])
@@ -135,7 +148,7 @@ def _number_as_text(value: object) -> str:
 def _check_length(node: h5py.Dataset, n: int, place: str) -> None:
     if node.ndim != 1 or node.shape[0] != n:
         msg = f'The column "{place}" has shape {node.shape}, but there are {n:,} rows.'
-        raise Refusal("shape", msg, "The file is damaged; write it again with anndata.")
+        raise Refusal(msg, "The file is damaged; write it again with anndata.", code="shape")
 
 
 def _strings(node: h5py.Dataset, start: int, stop: int, place: str) -> np.ndarray:
@@ -144,26 +157,27 @@ def _strings(node: h5py.Dataset, start: int, stop: int, place: str) -> np.ndarra
         return np.array([_number_as_text(value) for value in node[start:stop]], dtype=object)
     if h5py.check_string_dtype(node.dtype) is None and node.dtype.kind != "S":
         msg = f'"{place}" holds values of type {node.dtype} instead of text.'
-        raise Refusal("column", msg, "Turn it into text, and save the file again.")
+        raise Refusal(msg, "Turn it into text, and save the file again.", code="column")
     try:
-        if node.dtype.kind == "S":
-            return np.array([value.decode("utf-8") for value in node[start:stop]], dtype=object)
-        return node.asstr()[start:stop].astype(object)
+        words = node[start:stop]
+        return np.array([word.decode("utf-8") for word in words], dtype=object)
     except UnicodeDecodeError as error:
         msg = f'"{place}" is not valid UTF-8 text.'
         raise Refusal(
-            "column", msg, "Write the names as UTF-8, and save the file again."
+            msg, "Write the names as UTF-8, and save the file again.", code="column"
         ) from error
 
 
 def _group(file: h5py.File, table: str) -> h5py.Group:
     if table not in file:
         msg = f"The file has no `{table}`. Found: {some(file)}."
-        raise Refusal("not_anndata", msg, "Give an .h5ad file as written by anndata or scanpy.")
+        raise Refusal(
+            msg, "Give an .h5ad file as written by anndata or scanpy.", code="not_anndata"
+        )
     group = file[table]
     if not isinstance(group, h5py.Group):
         msg = f"`{table}` is stored as one block."
-        raise Refusal("not_anndata", msg, _OLD_FILE)
+        raise Refusal(msg, _OLD_FILE, code="not_anndata")
     return group
 
 
@@ -184,5 +198,5 @@ def _index(file: h5py.File, table: str) -> h5py.Dataset:
         node = node["values"]
     if not isinstance(node, h5py.Dataset) or node.ndim != 1:
         msg = f'`{table}` has no index (looked for "{name}").'
-        raise Refusal("not_anndata", msg, "Write the file again with anndata.")
+        raise Refusal(msg, "Write the file again with anndata.", code="not_anndata")
     return node

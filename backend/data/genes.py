@@ -117,11 +117,12 @@ def gene_table() -> GeneTable:
         for ensembl, symbol in csv.reader(file):
             symbol_of[ensembl] = symbol
             ensembl_of.setdefault(symbol, ensembl)
-    current_of = {}
     with Path(__file__).with_name("old_symbols.csv").open(encoding="utf-8", newline="") as file:
-        for old, current in csv.reader(file):
-            if old not in ensembl_of and current in ensembl_of:
-                current_of[old] = current
+        current_of = {
+            row["old"]: row["current"]
+            for row in csv.DictReader(file)
+            if row["old"] not in ensembl_of and row["current"] in ensembl_of
+        }
     return GeneTable(symbol_of, ensembl_of, current_of)
 
 
@@ -154,15 +155,13 @@ def map_genes(names: Sequence[str], ensembl: Sequence[str] | None = None) -> Gen
         if known_id is not None:
             symbol, gene_id = table.symbol_of[known_id] or known_id, known_id
             n_from_id += 1
+        elif (current := _current_symbol(name, table, present)) is not None:
+            symbol, gene_id = current, table.ensembl_of[current]
+            n_from_symbol += 1
+            n_renamed += current != name
         else:
-            symbol = _current_symbol(name, table, present)
-            if symbol is not None:
-                gene_id = table.ensembl_of[symbol]
-                n_from_symbol += 1
-                n_renamed += symbol != name
-            else:
-                unmatched.append(name)
-                symbol, gene_id = own or name, given or own or ""
+            unmatched.append(name)
+            symbol, gene_id = own or name, given or own or ""
         n_matched += symbol in table.ensembl_of or gene_id in table.symbol_of
         if symbol not in symbols:
             symbols[symbol] = len(ids)

@@ -4,82 +4,81 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-from backend.data.genes import GeneMap, map_genes, strip_version
-from backend.data.matrix import COUNTS_PLACES, Matrix, ValueSummary, find_matrix
-from backend.data.problems import Problem, Refusal, some
-from backend.data.roles import PURPOSES, Roles, guess_roles
-from backend.data.safety import open_safely
-from backend.data.writer import ABOUT_FIELDS
+from backend.data.check import CheckReport, Examined, check, examine
+from backend.data.columns import read_column, read_index
+from backend.data.matrix import ValueSummary
+from backend.data.problems import Refusal
+from backend.data.safety import damage_refused, open_safely
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import h5py
-    import numpy as np
     import pandas as pd
     from anndata import AnnData
 
-__all__ = ["OpenDataset", "load", "open_dataset", "read_chunks"]
+    from backend.data.roles import Roles
 
-_SYMBOL_COLUMNS: Final = ("gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name")
-_ENSEMBL_COLUMNS: Final = ("ensembl", "ensembl_id", "gene_ids", "gene_id", "feature_id")
+__all__ = ["CheckReport", "OpenDataset", "check", "load", "open_dataset", "read_chunks"]
 
 
 @dataclass(slots=True)
 class OpenDataset:
-    """An `.h5ad` whose layout was found fit for use; its values are still in the file.
-
-    counts : the matrix that holds counts
-    genes : how its columns become genes
-    roles : column of each role
-    notes : what a user should know, though the file is usable
-    """
+    """An `.h5ad` that was found fit for use; its values are still in the file."""
 
     path: Path
     file: h5py.File = field(repr=False)
-    n_cells: int
-    n_genes_in_file: int
-    counts: Matrix
-    genes: GeneMap = field(repr=False)
-    roles: Roles
-    about: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
+    found: Examined
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return self.found.n_cells
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know, though the file is usable."""
+        return self.found.notes
 
     def obs(self) -> pd.DataFrame:
-        """Return the role columns of all cells in the layout of the data contract, unnamed rows."""
-        from functools import partial
-
-        from backend.data.columns import read_column
+        """Return the role columns of all cells in the order of the contract, without row names."""
         from backend.data.layout import standard_obs
 
-        read = partial(read_column, self.file, "obs")
-        return standard_obs(read, self.roles, self.n_cells, self.notes)
+        with damage_refused(self.path.name):
+            read = partial(read_column, self.file, "obs")
+            return standard_obs(read, self.found.roles, self.n_cells, self.notes)
 
-    def anndata(self, start: int, stop: int, obs: pd.DataFrame) -> AnnData:
-        """Read some cells; `obs` is what `obs()` returned."""
+    def cells(self, start: int, stop: int, obs: pd.DataFrame) -> AnnData:
+        """Read the cells of some rows; `obs` is what `obs()` returned."""
         import anndata as ad
         import pandas as pd
 
-        from backend.data.columns import read_index
         from backend.data.layout import add_totals
 
         stop = min(stop, self.n_cells)
-        counts = self.genes.apply(self.counts.rows(start, stop))
+        genes = self.found.genes
+        with damage_refused(self.path.name):
+            counts = self.found.counts.rows(start, stop)
+            names = read_index(self.file, "obs", start, stop)
         seen = ValueSummary()
         seen.add(counts.data)
         if seen.problem is not None and seen.problem[0] != "no_counts":
-            raise _values_refusal(self.counts.name, seen)
-        obs = obs.iloc[start:stop].copy()
-        obs.index = pd.Index(read_index(self.file, "obs", start, stop), name="cell_id")
-        obs = add_totals(obs, counts)
+            code, what = seen.problem
+            msg = f'"{self.found.counts.name}" holds {what}.'
+            hint = "Raw counts are needed: whole numbers from 0 up."
+            raise Refusal(msg, hint, code=code)
+        counts = genes.apply(counts)
+        obs = add_totals(obs.iloc[start:stop], counts)
+        obs.index = pd.Index(names, name="cell_id", dtype=object)
         var = pd.DataFrame(
-            {"ensembl": list(self.genes.ensembl)},
-            index=pd.Index(self.genes.symbols, name="gene", dtype=object),
+            {"ensembl": list(genes.ensembl)},
+            index=pd.Index(genes.symbols, name="gene", dtype=object),
         )
-        return ad.AnnData(counts, obs=obs, var=var, uns={"faultline": dict(self.about)})
+        return ad.AnnData(counts, obs=obs, var=var, uns={"faultline": dict(self.found.about)})
 
 
 @contextmanager
@@ -104,11 +103,12 @@ def open_dataset(
     Refusal
         With the first reason why the file cannot be used.
     """
-    from backend.data.check import examine
-
     path = Path(path)
     with open_safely(path) as file:
-        yield examine(path, file, roles, purpose=purpose, seed=seed)
+        with damage_refused(path.name):
+            found = examine(path, file, roles, purpose=purpose, seed=seed)
+        assert found is not None
+        yield OpenDataset(path, file, found)
 
 
 def load(path: str | Path, roles: Roles | None = None) -> AnnData:
@@ -122,10 +122,10 @@ def load(path: str | Path, roles: Roles | None = None) -> AnnData:
     Raises
     ------
     Refusal
-        If the file is unsafe or not usable.
+        If the file is unsafe or not usable; every value is looked at.
     """
     with open_dataset(path, roles) as dataset:
-        return dataset.anndata(0, dataset.n_cells, dataset.obs())
+        return dataset.cells(0, dataset.n_cells, dataset.obs())
 
 
 def read_chunks(
@@ -137,15 +137,8 @@ def read_chunks(
     """
     if size < 1:
         msg = f"A chunk of {size} cells was asked for."
-        raise Refusal("argument", msg, "Ask for at least one cell a chunk.")
+        raise Refusal(msg, "Ask for at least one cell a chunk.", code="argument")
     with open_dataset(path, roles) as dataset:
         obs = dataset.obs()
         for start in range(0, dataset.n_cells, size):
-            yield dataset.anndata(start, start + size, obs)
-
-
-def _values_refusal(name: str, seen: ValueSummary) -> Refusal:
-    assert seen.problem is not None
-    code, found = seen.problem
-    msg = f'"{name}" holds {found}.'
-    return Refusal(code, msg, "Models need raw counts: whole numbers from 0 up.")
+            yield dataset.cells(start, start + size, obs)

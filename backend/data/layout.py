@@ -126,7 +126,11 @@ def _map(
     codes = values.codes.astype(np.int64)
     used = np.unique(codes[codes >= 0])
     images = {code: function(str(values.categories[code])) for code in used}
-    names = list(categories) if categories is not None else sorted({*images.values()} - {None})  # type: ignore[type-var]
+    names = (
+        list(categories)
+        if categories is not None
+        else sorted({image for image in images.values() if image is not None})
+    )
     place = {name: position for position, name in enumerate(names)}
     table = np.full(len(values.categories) + 1, -1, dtype=np.int64)
     for code, image in images.items():

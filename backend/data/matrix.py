@@ -134,22 +134,28 @@ class Matrix:
     def slabs(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Yield all values in bounded pieces, with their gene (row-wise) or cell (column-wise)."""
         if self.kind == "dense":
-            step = max(1, SLAB_VALUES // max(1, self.shape[1]))
-            if self.node.chunks:
-                step = max(1, step // self.node.chunks[0]) * self.node.chunks[0]
-            for row in range(0, self.shape[0], step):
-                yield self.node[row : row + step].ravel(), None
+            yield from ((tile, None) for tile in self._tiles())
             return
         data, indices = self.node["data"], self.node["indices"]
         for low in range(0, self.n_stored, SLAB_VALUES):
             yield data[low : low + SLAB_VALUES], indices[low : low + SLAB_VALUES]
+
+    def _tiles(self) -> Iterator[np.ndarray]:
+        """Yield a dense matrix in tiles of whole chunks."""
+        n_cells, n_genes = self.shape
+        high, wide = self.node.chunks or (1, n_genes)
+        across = wide * max(1, SLAB_VALUES // (high * wide))
+        down = high * max(1, SLAB_VALUES // (high * min(across, n_genes)))
+        for row in range(0, n_cells, down):
+            for column in range(0, n_genes, across):
+                yield self.node[row : row + down, column : column + across].ravel()
 
     def check_indices(self, indices: np.ndarray) -> None:
         """Refuse positions outside the matrix."""
         limit = self.shape[1] if self.kind == "csr" else self.shape[0]
         if len(indices) and (indices.min() < 0 or indices.max() >= limit):
             msg = f'"{self.name}" points to positions outside its {limit:,} {self._other_axis}.'
-            raise Refusal("shape", msg, "The file is damaged; write it again with anndata.")
+            raise Refusal(msg, "The file is damaged; write it again with anndata.", code="shape")
 
     @property
     def _other_axis(self) -> str:
@@ -157,11 +163,16 @@ class Matrix:
 
     def rows(self, start: int, stop: int) -> csr_matrix:
         """Read some cells as float32 CSR with sorted genes."""
-        from scipy.sparse import csr_matrix
+        from scipy.sparse import csr_matrix, vstack
 
         stop = min(stop, self.shape[0])
         if self.kind == "dense":
-            return csr_matrix(self.node[start:stop].astype(np.float32))
+            step = max(1, SLAB_VALUES // self.shape[1])
+            parts = [
+                csr_matrix(self.node[row : min(stop, row + step)].astype(np.float32))
+                for row in range(start, stop, step)
+            ]
+            return vstack(parts, format="csr")
         if self.kind == "csc":
             if self._by_row is None:
                 self._by_row = _transposed_on_disk(self)
@@ -198,25 +209,25 @@ def find_matrix(file: h5py.File, name: str, shape: tuple[int, int]) -> Matrix | 
     if isinstance(node, h5py.Dataset):
         if node.shape is None or node.ndim != 2 or node.dtype.kind not in "iuf":
             msg = f'"{name}" is not a matrix of numbers (shape {node.shape}, type {node.dtype}).'
-            raise Refusal("shape", msg, "Write the file again with anndata.")
+            raise Refusal(msg, "Write the file again with anndata.", code="shape")
         _check_shape(name, node.shape, shape)
         return Matrix(name, "dense", node, shape, np.empty(0, dtype=np.int64))
     kind = _sparse_kind(node)
     parts = {part: node.get(part) for part in ("data", "indices", "indptr")}
     if kind is None or not all(isinstance(part, h5py.Dataset) for part in parts.values()):
         msg = f'"{name}" is neither a dense nor a sparse matrix as anndata writes it.'
-        raise Refusal("shape", msg, "Write the file again with anndata.")
+        raise Refusal(msg, "Write the file again with anndata.", code="shape")
     stated = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
     stated = tuple(int(n) for n in np.atleast_1d(stated)) if stated is not None else ()
     _check_shape(name, stated, shape)
     for part, kinds in (("data", "iuf"), ("indices", "iu"), ("indptr", "iu")):
         if parts[part].ndim != 1 or parts[part].dtype.kind not in kinds:
             msg = f'"{name}/{part}" is not a list of numbers of the right type.'
-            raise Refusal("shape", msg, "The file is damaged; write it again with anndata.")
+            raise Refusal(msg, "The file is damaged; write it again with anndata.", code="shape")
     n_major, n_minor = shape if kind == "csr" else shape[::-1]
     if len(parts["indptr"]) != n_major + 1:
         msg = f'"{name}/indptr" has {len(parts["indptr"]):,} entries for {n_major:,} rows.'
-        raise Refusal("shape", msg, "The file is damaged; write it again with anndata.")
+        raise Refusal(msg, "The file is damaged; write it again with anndata.", code="shape")
     indptr = parts["indptr"][:].astype(np.int64)
     lengths = np.diff(indptr)
     n_values = len(parts["data"])
@@ -230,7 +241,7 @@ def find_matrix(file: h5py.File, name: str, shape: tuple[int, int]) -> Matrix | 
             f'The parts of "{name}" do not fit: {n_values:,} values, '
             f"{len(parts['indices']):,} positions, row ends up to {int(indptr[-1]):,}."
         )
-        raise Refusal("shape", msg, "The file is damaged; write it again with anndata.")
+        raise Refusal(msg, "The file is damaged; write it again with anndata.", code="shape")
     return Matrix(name, kind, node, shape, indptr)
 
 
@@ -242,10 +253,10 @@ def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int, int]) -
             f'"{name}" is {found[0]:,} × {found[1]:,}, but there are {expected[0]:,} cells and '
             f"{expected[1]:,} genes: it is the wrong way round."
         )
-        raise Refusal("orientation", msg, "Transpose it: cells are rows, genes are columns.")
+        raise Refusal(msg, "Transpose it: cells are rows, genes are columns.", code="orientation")
     sizes = " × ".join(f"{n:,}" for n in found) or "of no stated shape"
     msg = f'"{name}" is {sizes}, but there are {expected[0]:,} cells and {expected[1]:,} genes.'
-    raise Refusal("shape", msg, "Write the file again with anndata.")
+    raise Refusal(msg, "Write the file again with anndata.", code="shape")
 
 
 def _sparse_kind(node: h5py.Group) -> Literal["csr", "csc"] | None:
@@ -292,4 +303,4 @@ def _transposed_on_disk(matrix: Matrix) -> Matrix:
         arrays["data"][place] = values[order]
         arrays["indices"][place] = genes[order]
         free[sorted_cells[starts]] += np.diff(starts, append=len(order))
-    return Matrix(matrix.name, "csr", arrays, matrix.shape, indptr)  # type: ignore[arg-type]
+    return Matrix(matrix.name, "csr", arrays, matrix.shape, indptr)

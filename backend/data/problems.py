@@ -27,10 +27,10 @@ class Problem:
         return asdict(self)
 
 
-class Refusal(InputError):
+class Refusal(InputError):  # noqa: N818 - reads as what it is
     """A file that cannot be used, with the code of the reason."""
 
-    def __init__(self, code: str, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, code: str) -> None:
         super().__init__(message, hint)
         self.code = code
 

@@ -118,8 +118,8 @@ def guess_roles(columns: Iterable[str]) -> Roles:
     found: dict[str, str] = {}
     for role, names in _NAMES.items():
         for name in names:
-            column = by_word.get(_word(name))
-            if column is not None and column not in taken:
+            column = by_word.get(_word(name), "")
+            if column and column not in taken:
                 found[role] = column
                 taken.add(column)
                 break

@@ -8,15 +8,18 @@ structure, which is read here with plain h5py and without following any link.
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from backend.data.problems import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import h5py
 
-__all__ = ["open_safely"]
+__all__ = ["damage_refused", "open_safely"]
 
 _ALLOWED_FILTERS: Final = {1: "gzip", 2: "shuffle", 32000: "lzf"}
 _FILTER_NAMES: Final = {
@@ -59,10 +62,10 @@ def open_safely(path: str | Path) -> h5py.File:
     path = Path(path)
     if not path.is_file():
         msg = f'There is no file "{path}".' if not path.exists() else f'"{path}" is not a file.'
-        raise Refusal("no_file", msg, "Give the path of an .h5ad file.")
+        raise Refusal(msg, "Give the path of an .h5ad file.", code="no_file")
     if not h5py.is_hdf5(path):
         msg = f'"{path.name}" is not an HDF5 file; {_looks_like(path)}.'
-        raise Refusal("not_hdf5", msg, "Give an .h5ad file as written by anndata or scanpy.")
+        raise Refusal(msg, "Give an .h5ad file as written by anndata or scanpy.", code="not_hdf5")
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -70,7 +73,7 @@ def open_safely(path: str | Path) -> h5py.File:
             msg = f'"{path.name}" is truncated: it ends before its own header says.'
         else:
             msg = f'"{path.name}" is damaged: its HDF5 structure cannot be read.'
-        raise Refusal("truncated", msg, "Copy or download the file again.") from error
+        raise Refusal(msg, "Copy or download the file again.", code="truncated") from error
     try:
         _Walk(path.name).file(file.id)
     except Refusal:
@@ -79,8 +82,18 @@ def open_safely(path: str | Path) -> h5py.File:
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         file.close()
         msg = f'"{path.name}" is damaged: its HDF5 structure cannot be read ({error}).'
-        raise Refusal("truncated", msg, "Copy or download the file again.") from error
+        raise Refusal(msg, "Copy or download the file again.", code="truncated") from error
     return file
+
+
+@contextmanager
+def damage_refused(name: str) -> Iterator[None]:
+    """Turn what HDF5 raises on damaged bytes into a refusal; for reading from an open file."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        msg = f'"{name}" is damaged: a part of it cannot be read ({error}).'
+        raise Refusal(msg, "Copy or download the file again.", code="damaged") from error
 
 
 def _looks_like(path: Path) -> str:
@@ -124,7 +137,7 @@ class _Walk:
 
         if depth > _DEEPEST:
             msg = f'Groups are nested deeper than {_DEEPEST} levels in "{place}".'
-            raise Refusal("structure", msg, _REWRITE)
+            raise Refusal(msg, _REWRITE, code="structure")
         if not self._is_new(group):
             return
         for raw in group:
@@ -142,7 +155,7 @@ class _Walk:
                 hint = (
                     "Save a file that holds its own data: read it with anndata and write it again."
                 )
-                raise Refusal("external_link", msg, hint)
+                raise Refusal(msg, hint, code="external_link")
             child = h5py.h5o.open(group, raw)
             if isinstance(child, h5py.h5g.GroupID):
                 self.group(child, child_place, depth + 1)
@@ -159,7 +172,7 @@ class _Walk:
         self.seen.add(key)
         if len(self.seen) > _MOST_OBJECTS:
             msg = f'"{self.name}" holds more than {_MOST_OBJECTS:,} groups and datasets.'
-            raise Refusal("structure", msg, _REWRITE)
+            raise Refusal(msg, _REWRITE, code="structure")
         return True
 
     def _soft_link(self, group: h5py.h5g.GroupID, raw: bytes, place: str) -> None:
@@ -168,7 +181,7 @@ class _Walk:
         if not self._leads_to_visited(group, raw):
             msg = f'"{place}" is a soft link that leads to nothing in this file ("{target}").'
             hint = "Save a file that holds its own data: read it with anndata and write it again."
-            raise Refusal("soft_link", msg, hint)
+            raise Refusal(msg, hint, code="soft_link")
 
     def _leads_to_visited(self, group: h5py.h5g.GroupID, raw: bytes) -> bool:
         import h5py
@@ -187,24 +200,26 @@ class _Walk:
         layout = plist.get_layout()
         if layout == h5py.h5d.VIRTUAL:
             msg = f'"{place}" is a virtual dataset: its values lie in other files or datasets.'
-            raise Refusal("virtual_dataset", msg, _REWRITE)
+            raise Refusal(msg, _REWRITE, code="virtual_dataset")
         if plist.get_external_count():
             outside = plist.get_external(0)[0].decode("utf-8", "replace")
             msg = f'The values of "{place}" lie outside this file (in "{outside}").'
-            raise Refusal("external_storage", msg, _REWRITE)
+            raise Refusal(msg, _REWRITE, code="external_storage")
         why = _refused_type(dataset.get_type())
         if why:
             msg = f'"{place}" holds {why}, which can hide a pickle or lead anywhere.'
             hint = (
                 "Turn it into text, numbers or categories, or delete it, and save the file again."
             )
-            raise Refusal("object_column", msg, hint)
+            raise Refusal(msg, hint, code="object_column")
         for index in range(plist.get_nfilters()):
             code = plist.get_filter(index)[0]
             if code not in _ALLOWED_FILTERS:
                 name = _FILTER_NAMES.get(code, f"number {code}")
                 msg = f'"{place}" is compressed with the HDF5 filter {name}.'
-                raise Refusal("filter", msg, f"Only gzip, lzf and shuffle are read. {_REWRITE}")
+                raise Refusal(
+                    msg, f"Only gzip, lzf and shuffle are read. {_REWRITE}", code="filter"
+                )
         self._inflation(dataset, place, is_chunked=layout == h5py.h5d.CHUNKED)
 
     def _inflation(self, dataset: h5py.h5d.DatasetID, place: str, *, is_chunked: bool) -> None:
@@ -220,7 +235,7 @@ class _Walk:
         chunk = math.prod(dataset.get_create_plist().get_chunk()) * item
         if chunk > _LARGEST_CHUNK:
             msg = f'"{place}" has chunks of {chunk / 2**20:,.0f} MiB; at most 64 MiB are read.'
-            raise Refusal("chunk_size", msg, _REWRITE)
+            raise Refusal(msg, _REWRITE, code="chunk_size")
         if chunk > _HARMLESS_CHUNK and dataset.get_num_chunks():
             sizes = _ChunkSizes(dataset)
             dataset.chunk_iter(sizes)
@@ -232,7 +247,7 @@ class _Walk:
             f'"{place}" would inflate from {stored:,} to {inflated:,} bytes, '
             f"more than {_LARGEST_INFLATION} times."
         )
-        raise Refusal("inflation", msg, f"No real counts shrink that much. {_REWRITE}")
+        raise Refusal(msg, f"No real counts shrink that much. {_REWRITE}", code="inflation")
 
 
 class _ChunkSizes:

@@ -199,15 +199,13 @@ def simulated_chunks(
 ) -> Iterator[tuple[csr_matrix, pd.DataFrame]]:
     """Yield counts (int32) and obs of the cohort piece by piece; memory does not grow with it."""
     cohort = plan_cohort(n_cells, seed=seed, n_genes=n_genes)
-    number = 0
-    for sample in cohort.samples:
+    for number, sample in enumerate(cohort.samples):
         profiles = cohort.profiles(sample)
         types = _types_of_cells(sample, np.random.default_rng([seed, 1, number]))
         for start in range(0, sample.n_cells, _CHUNK):
             rng = np.random.default_rng([seed, 2, number, start])
             kinds = types[start : start + _CHUNK]
             yield _counts(profiles, kinds, rng), _obs(sample, kinds, start, rng)
-        number += 1
 
 
 def write_simulated(
