@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from scipy.sparse import csr_matrix
 
-__all__ = ["Cohort", "plan_cohort", "simulate", "simulated_chunks", "write_simulated"]
+__all__ = [
+    "Cohort",
+    "plan_cohort",
+    "simulate",
+    "simulated_chunks",
+    "whole_parts",
+    "write_simulated",
+]
 
 ABOUT: Final = {
     "name": "Simulated AML course",
@@ -305,7 +312,7 @@ def _plan_samples(n_cells: int, rng: np.random.Generator) -> tuple[_Sample, ...]
     for timepoint, course in _COURSE.items():
         mine = timepoints == timepoint
         weights[mine] *= course.share / weights[mine].sum()
-    sizes = 1 + _whole_parts(weights, n_cells - len(planned))
+    sizes = 1 + whole_parts(weights, n_cells - len(planned))
     return tuple(
         _Sample(
             name=donor if day is None else f"{donor}-D{day}",
@@ -331,7 +338,7 @@ def _type_shares(timepoint: str, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([drawn, malignant])
 
 
-def _whole_parts(shares: np.ndarray, total: int) -> np.ndarray:
+def whole_parts(shares: np.ndarray, total: int) -> np.ndarray:
     """Split a whole number by shares; the largest remainders get the rest."""
     exact = shares / shares.sum() * total
     parts = np.floor(exact).astype(np.int64)
@@ -371,7 +378,7 @@ def _types_of_cells(sample: _Sample, rng: np.random.Generator) -> np.ndarray:
     """Give each cell of a sample its type: shares are met as exactly as whole cells allow."""
     chance = sample.shares + 0.5 / sample.n_cells * rng.random(len(sample.shares))
     chance[sample.shares == 0] = 0
-    kinds = np.repeat(np.arange(len(_TYPES)), _whole_parts(chance, sample.n_cells))
+    kinds = np.repeat(np.arange(len(_TYPES)), whole_parts(chance, sample.n_cells))
     return rng.permutation(kinds)
 
 

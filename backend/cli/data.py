@@ -1,0 +1,249 @@
+"""`python -m backend data`: import, check, simulate and subset datasets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from backend.data.roles import Roles
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the four actions."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    geo = actions.add_parser("import-geo", help="read the files of GEO GSE116256 into one .h5ad")
+    geo.add_argument("folder", type=Path, metavar="DIR", help="folder with the files from GEO")
+    geo.add_argument("out", type=Path, metavar="OUT.h5ad")
+    geo.add_argument(
+        "--clinical",
+        type=Path,
+        metavar="CSV",
+        help="sample,timepoint of samples; the only way to Relapse",
+    )
+
+    check = actions.add_parser("check", help="say whether a file can be used; exit code 0 or 2")
+    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument("--quick", action="store_true", help="look at samples of the values only")
+    check.add_argument(
+        "--for",
+        dest="purpose",
+        choices=("train", "evaluate", "predict"),
+        default="train",
+        help="what the file is for: train needs cell type and donor, evaluate the cell type",
+    )
+    _add_roles(check)
+
+    simulate = actions.add_parser("simulate", help="write a simulated AML course")
+    simulate.add_argument("out", type=Path, metavar="OUT.h5ad")
+    simulate.add_argument("--cells", type=int, default=6_000, metavar="N")
+    simulate.add_argument("--genes", type=int, default=3_000, metavar="G")
+    simulate.add_argument("--seed", type=int, default=0, metavar="S")
+
+    subset = actions.add_parser("subset", help="draw a subset with stated shares, donors kept")
+    subset.add_argument("source", type=Path, metavar="IN.h5ad")
+    subset.add_argument("out", type=Path, metavar="OUT.h5ad")
+    subset.add_argument("--by", default="timepoint", metavar="ROLE")
+    subset.add_argument("--shares", required=True, metavar="VALUE=SHARE,…")
+    subset.add_argument(
+        "--cells", type=int, default=None, metavar="N", help="default: as many as can be"
+    )
+    subset.add_argument("--seed", type=int, default=0, metavar="S")
+    _add_roles(subset)
+
+    for action in (geo, check, simulate, subset):
+        action.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one action."""
+    return _ACTIONS[args.action](args)
+
+
+def _add_roles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--role",
+        action="append",
+        default=[],
+        metavar="ROLE=COLUMN",
+        help="column of a role, such as cell_type=annotation or donor=patient; "
+        "counts=layers/NAME chooses the matrix",
+    )
+
+
+def _roles(args: argparse.Namespace) -> Roles | None:
+    from backend.data.roles import ROLE_NAMES, Roles
+
+    if not args.role:
+        return None
+    given: dict[str, Any] = {}
+    for entry in args.role:
+        name, equals, column = entry.partition("=")
+        if not equals or not column or name not in (*ROLE_NAMES, "counts"):
+            msg = f'"{entry}" does not name a role and its column.'
+            raise InputError(msg, f"Roles are: {', '.join((*ROLE_NAMES, 'counts'))}.")
+        given[name] = column
+    return Roles(**given)
+
+
+def _import_geo(args: argparse.Namespace) -> int:
+    from backend.data.geo import import_geo, read_clinical
+
+    clinical = read_clinical(args.clinical) if args.clinical else None
+    with _progress("Reading samples") as progress:
+        report = import_geo(args.folder, args.out, clinical=clinical, progress=progress)
+    if args.json:
+        _print_json(report.to_json() | {"out": str(args.out)})
+        return 0
+    print(
+        f"{args.out}: {report.n_cells:,} cells of {len(report.samples)} samples, "
+        f"{report.n_genes:,} genes, {report.n_unlabelled:,} cells without label."
+    )
+    for names, why in (
+        (report.folder.without_counts, "annotation without counts, left out"),
+        (report.folder.without_annotation, "counts without annotation, left out"),
+        (report.folder.skipped, "not named like a sample of this study, left out"),
+    ):
+        if names:
+            print(f"note: {', '.join(names)}: {why}.")
+    for n, what in (
+        (report.n_cells_without_annotation, "cells have counts but no annotation: kept, no label"),
+        (report.n_annotations_without_cell, "annotated cells have no counts: left out"),
+    ):
+        if n:
+            print(f"note: {n:,} {what}.")
+    _print_notes(report.notes)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from backend.data.check import check
+
+    with _progress("Reading values") as progress:
+        report = check(
+            args.file,
+            quick=args.quick,
+            roles=_roles(args),
+            purpose=args.purpose,
+            progress=progress,
+        )
+    if args.json:
+        _print_json(report.to_json())
+        return 0 if report.is_usable else 2
+    for problem in report.problems:
+        print(f"error: {problem.message}", file=sys.stderr)
+        print(f"hint:  {problem.hint}", file=sys.stderr)
+    if not report.is_usable:
+        return 2
+    facts = report.facts
+    print(f"{args.file}: usable to {args.purpose} ({report.mode} check, {report.seconds:.1f} s).")
+    print(
+        f"  {facts['n_cells']:,} cells, {facts['n_genes']:,} genes "
+        f"({facts['n_genes_matched']:,} known, by {facts['gene_ids']}), "
+        f"counts in {facts['counts']} ({facts['stored_as']})."
+    )
+    found = ", ".join(f"{role} = {column}" for role, column in facts["roles"].items())
+    print(f"  Roles: {found or 'none'}.")
+    if facts["n_cell_types"]:
+        print(
+            f"  {facts['n_cell_types']} cell types; {facts['n_unlabelled']:,} cells without label."
+        )
+    if facts["n_donors"]:
+        print(f"  {facts['n_donors']} donors.")
+    if facts["timepoints"]:
+        print("  " + ", ".join(f"{name} {n:,}" for name, n in facts["timepoints"].items()) + ".")
+    _print_notes(report.notes)
+    return 0
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    from backend.data.simulate import write_simulated
+
+    with _progress("Simulating") as progress:
+        write_simulated(args.out, args.cells, seed=args.seed, n_genes=args.genes, progress=progress)
+    if args.json:
+        facts = {"n_cells": args.cells, "n_genes": args.genes, "seed": args.seed}
+        _print_json(facts | {"out": str(args.out), "simulated": True})
+    else:
+        print(f"{args.out}: {args.cells:,} simulated cells, {args.genes:,} genes.")
+    return 0
+
+
+def _subset(args: argparse.Namespace) -> int:
+    from backend.data.subset import parse_shares, write_subset
+
+    shares = parse_shares(args.shares)
+    with _progress("Drawing cells") as progress:
+        report = write_subset(
+            args.source,
+            args.out,
+            shares,
+            by=args.by,
+            n_cells=args.cells,
+            seed=args.seed,
+            roles=_roles(args),
+            progress=progress,
+        )
+    if args.json:
+        _print_json(report.to_json() | {"out": str(args.out)})
+        return 0
+    print(
+        f"{args.out}: {report.n_cells:,} of {report.parent_cells:,} cells, {report.n_donors} donors."
+    )
+    for name, n in report.cells.items():
+        print(f"  {name}: {n:,} cells ({n / report.n_cells:.2%})")
+    print(f"  Parent: dataset {report.parent}.")
+    _print_notes(report.notes)
+    return 0
+
+
+_ACTIONS = {
+    "import-geo": _import_geo,
+    "check": _check,
+    "simulate": _simulate,
+    "subset": _subset,
+}
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_notes(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        print(f"note: {note}")
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Draw a bar on stderr when that is a terminal; stdout stays for the report."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(title, total=None)
+
+        def update(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=f"{title}: {what}")
+
+        yield update

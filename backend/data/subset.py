@@ -1,0 +1,270 @@
+"""Draw a subset with stated shares of each timepoint (or another role), donors kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from backend.data.dataset import describe_chunks
+from backend.data.h5ad import open_dataset, read_chunks
+from backend.data.problems import some
+from backend.data.simulate import whole_parts
+from backend.data.writer import H5adWriter
+from backend.errors import InputError
+from backend.types import TIMEPOINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import pandas as pd
+    from anndata import AnnData
+
+    from backend.data.roles import Roles
+
+__all__ = ["SUBSET_ROLES", "SubsetReport", "choose_cells", "parse_shares", "write_subset"]
+
+SUBSET_ROLES: Final = {
+    "timepoint": "timepoint",
+    "cell_type": "cell_type_fine",
+    "lineage": "cell_type_lineage",
+    "donor": "donor",
+    "study": "study",
+    "sample": "sample",
+}
+"""What shares can be stated of → the column of the data contract."""
+
+_TOLERANCE: Final = 0.02  # rounded percentages: .25 + .30 + .22 + .22 = .99
+_DERIVED: Final = ("cell_type_lineage", "n_counts", "n_genes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubsetReport:
+    """What `write_subset` drew."""
+
+    n_cells: int
+    n_donors: int
+    by: str
+    cells: Mapping[str, int]
+    parent: str
+    parent_cells: int
+    seed: int
+    notes: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for `--json`."""
+        shares = {name: round(n / self.n_cells, 6) for name, n in self.cells.items()}
+        return asdict(self) | {"shares": shares, "notes": list(self.notes)}
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """Read `Healthy=.25,Diagnosis=.30,…`; the shares must come to 1 within rounding.
+
+    Raises
+    ------
+    InputError
+        If an entry is no share, is named twice, or the sum is not 1.
+    """
+    shares: dict[str, float] = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, number = (part.strip() for part in entry.rpartition("="))
+        try:
+            share = float(number)
+        except ValueError:
+            share = -1.0
+        if not equals or not name or not 0 < share <= 1 or name in shares:
+            msg = f'"{entry}" is not a share, or names one twice.'
+            raise InputError(msg, "Write shares like Healthy=.25,Diagnosis=.30,Relapse=.45.")
+        shares[name] = share
+    if abs(sum(shares.values()) - 1) > _TOLERANCE + 1e-9:
+        msg = f"The shares come to {sum(shares.values()):.3g}, not to 1."
+        raise InputError(msg, "Write shares that come to 1, such as Healthy=.4,Relapse=.6.")
+    return shares
+
+
+def choose_cells(
+    obs: pd.DataFrame,
+    shares: Mapping[str, float],
+    *,
+    by: str = "timepoint",
+    n_cells: int | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Choose rows so that the shares are met to the cell.
+
+    Within each part every donor keeps its share and at least one cell, and within a donor every
+    cell type keeps its share, both as far as whole cells allow.
+
+    Parameters
+    ----------
+    obs
+        In the layout of the data contract.
+    shares
+        Part by value; scaled to come to exactly 1.
+    by
+        A key of `SUBSET_ROLES`.
+    n_cells
+        Size of the subset; the largest possible one when None.
+    seed
+        Chooses the cells.
+
+    Returns
+    -------
+    Sorted row numbers.
+
+    Raises
+    ------
+    InputError
+        If a value does not occur or has too few cells; the largest possible size is named.
+    """
+    if by not in SUBSET_ROLES:
+        msg = f'Shares of "{by}" cannot be stated.'
+        raise InputError(msg, f"Choose one of: {', '.join(SUBSET_ROLES)}.")
+    if not shares:
+        msg = "No shares were given."
+        raise InputError(msg, "Write shares like Healthy=.25,Diagnosis=.30,Relapse=.45.")
+    values = obs[SUBSET_ROLES[by]].astype(object).to_numpy()
+    available = {name: np.flatnonzero(values == name) for name in shares}
+    absent = [name for name, rows in available.items() if not len(rows)]
+    if absent:
+        present = sorted({str(value) for value in values if isinstance(value, str)})
+        msg = f"No cell has the {by} {some(absent)}. Found: {some(present) or 'none'}."
+        raise InputError(msg, "State shares of values that occur.")
+    names = list(shares)
+    parts = np.array([shares[name] for name in names])
+    sizes = np.array([len(available[name]) for name in names])
+    most = _largest(parts, sizes)
+    n_cells = most if n_cells is None else n_cells
+    wanted = whole_parts(parts, n_cells) if n_cells > 0 else np.zeros(len(parts), dtype=int)
+    short = [
+        f"{name} has {size:,} of {need:,}"
+        for name, size, need in zip(names, sizes, wanted, strict=True)
+        if need > size
+    ]
+    if short or n_cells < len(names):
+        why = f": {some(short)} cells" if short else ""
+        msg = f"A subset of {n_cells:,} cells with these shares cannot be drawn{why}."
+        raise InputError(msg, f"Ask for {len(names)} to {most:,} cells, or for other shares.")
+    rng = np.random.default_rng(seed)
+    chosen = [
+        _draw(obs, available[name], int(need), by, name, rng)
+        for name, need in zip(names, wanted, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def _largest(parts: np.ndarray, sizes: np.ndarray) -> int:
+    """Return the largest total whose parts are all available."""
+    total = int((sizes / (parts / parts.sum())).min()) + len(parts)
+    while total > 0 and (whole_parts(parts, total) > sizes).any():
+        total -= 1
+    return total
+
+
+def _draw(
+    obs: pd.DataFrame,
+    rows: np.ndarray,
+    n: int,
+    by: str,
+    name: str,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Draw `n` of some rows, by donor and, within a donor, by cell type."""
+    donors = obs["donor"].cat.codes.to_numpy()[rows]
+    types = obs["cell_type_fine"].cat.codes.to_numpy()[rows]
+    present, sizes = np.unique(donors, return_counts=True)
+    if n < len(present):
+        msg = f"{n:,} cells of {by} {name} are too few for its {len(present)} donors."
+        raise InputError(msg, "Ask for more cells, so that every donor keeps at least one.")
+    quotas = 1 + _at_most(sizes - 1, n - len(present))
+    kept = []
+    for donor, quota in zip(present, quotas, strict=True):
+        mine = rows[donors == donor]
+        kinds, counts = np.unique(types[donors == donor], return_counts=True)
+        for kind, take in zip(kinds, _at_most(counts, int(quota)), strict=True):
+            pool = mine[types[donors == donor] == kind]
+            kept.append(rng.choice(pool, size=int(take), replace=False))
+    return np.concatenate(kept)
+
+
+def _at_most(sizes: np.ndarray, total: int) -> np.ndarray:
+    """Split `total` in proportion to `sizes`, never more than there are."""
+    parts = np.minimum(whole_parts(sizes, total), sizes) if total else np.zeros_like(sizes)
+    for place in np.argsort(parts - sizes, kind="stable"):
+        missing = total - int(parts.sum())
+        parts[place] += min(missing, int(sizes[place] - parts[place]))
+    return parts
+
+
+def write_subset(
+    source: str | Path,
+    out: str | Path,
+    shares: Mapping[str, float],
+    *,
+    by: str = "timepoint",
+    n_cells: int | None = None,
+    seed: int = 0,
+    roles: Roles | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> SubsetReport:
+    """Write a subset of a dataset to a file of its own; its parent's id stands in it.
+
+    Memory is that of one chunk and the role columns. `progress` is called with
+    (cells done, cells in all, what is done).
+
+    Raises
+    ------
+    InputError
+        If the source cannot be used or the shares cannot be met. Nothing is written then.
+    """
+    source, out = Path(source), Path(out)
+    if out.exists() and out.samefile(source):
+        msg = f'"{out.name}" is the source itself.'
+        raise InputError(msg, "Write the subset to another file.")
+    purpose = "evaluate" if by in ("cell_type", "lineage") else "predict"
+    with open_dataset(source, roles, purpose=purpose) as dataset:
+        obs = dataset.obs()
+        found = dataset.found
+    rows = choose_cells(obs, shares, by=by, n_cells=n_cells, seed=seed)
+    is_chosen = np.zeros(len(obs), dtype=bool)
+    is_chosen[rows] = True
+
+    def chunks(what: str) -> Iterator[AnnData]:
+        done = 0
+        for chunk in read_chunks(source, roles=roles):
+            yield chunk
+            done += chunk.n_obs
+            if progress is not None:
+                progress(done, len(obs), what)
+
+    parent = describe_chunks(chunks("reading"))
+    about = dict(found.about) | {
+        "name": f"{parent.name}, balanced by {by}",
+        "parent": parent.dataset_id,
+    }
+    var = next(read_chunks(source, size=1, roles=roles)).var
+    start = 0
+    with H5adWriter(out, var, about) as file:
+        for chunk in chunks("writing"):
+            mine = np.flatnonzero(is_chosen[start : start + chunk.n_obs])
+            start += chunk.n_obs
+            if len(mine):
+                kept = chunk[mine]
+                file.append(kept.X, kept.obs.drop(columns=list(_DERIVED)))
+    drawn = obs.iloc[rows]
+    counts = drawn[SUBSET_ROLES[by]].astype(str).value_counts()
+    order = TIMEPOINTS if by == "timepoint" else tuple(shares)
+    dropped = len(obs) - int(obs[SUBSET_ROLES[by]].isin(list(shares)).sum())
+    notes = (f"{dropped:,} cells of another or no {by} were left out.",) if dropped else ()
+    return SubsetReport(
+        n_cells=len(rows),
+        n_donors=int(drawn["donor"].nunique()),
+        by=by,
+        cells={name: int(counts[name]) for name in order if name in counts},
+        parent=parent.dataset_id,
+        parent_cells=len(obs),
+        seed=seed,
+        notes=notes,
+    )
