@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import math
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,15 +12,13 @@ import torch
 from backend.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import nn
 
     from backend.models.base import RecipeDefaults
 
-__all__ = ["SCHEDULES", "make_optimizer", "make_schedule", "parameter_groups"]
+__all__ = ["SCHEDULES", "cosine_restarts", "make_optimizer", "make_schedule", "parameter_groups"]
 
-SCHEDULES: Final = ("constant", "step", "linear")
+SCHEDULES: Final = ("constant", "step", "linear", "cosine_restarts")
 
 
 def parameter_groups(network: nn.Module, recipe: RecipeDefaults) -> list[dict[str, Any]]:
@@ -58,33 +58,96 @@ def make_optimizer(network: nn.Module, recipe: RecipeDefaults) -> torch.optim.Op
     return kinds[recipe.optimizer](groups, lr=recipe.learning_rate, fused=is_fused, **options)
 
 
+def cosine_restarts(
+    epoch: int,
+    *,
+    peak: float,
+    lowest: float,
+    first_cycle: int,
+    cycle_factor: float,
+    warmup_epochs: int,
+    peak_factor: float,
+) -> float:
+    """Return the learning rate of an epoch (from 0) of a cosine with linear warm-up and restarts.
+
+    The part of a cycle after its warm-up grows by `cycle_factor` from cycle to cycle, the peak
+    by `peak_factor`.
+    """
+    length = first_cycle
+    while epoch >= length:
+        epoch -= length
+        peak *= peak_factor
+        length = int((length - warmup_epochs) * cycle_factor) + warmup_epochs
+    if epoch < warmup_epochs:
+        return lowest + (peak - lowest) * epoch / warmup_epochs
+    share = (epoch - warmup_epochs) / (length - warmup_epochs)
+    return lowest + (peak - lowest) * (1 + math.cos(math.pi * share)) / 2
+
+
 def make_schedule(
     optimizer: torch.optim.Optimizer, recipe: RecipeDefaults, *, steps_per_epoch: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Return the recipe's learning rates, to be stepped after each optimiser step.
 
     "step" multiplies by `gamma` every `every_epochs` epochs; "linear" rises over the warm-up
-    steps and falls to 0 at the last step; "constant" stays after the warm-up.
+    steps and falls to 0 at the last step; "cosine_restarts" changes once an epoch
+    (`cosine_restarts`); "constant" stays after the warm-up.
 
     Raises
     ------
     InputError
         If the recipe names a schedule that is not known.
     """
-    warmup, n_steps = recipe.warmup_steps, max(1, steps_per_epoch * recipe.epochs)
-
-    def after_warmup(step: int) -> float:
-        if recipe.schedule == "step":
-            period = steps_per_epoch * recipe.schedule_values.get("every_epochs", 1)
-            return float(recipe.schedule_values["gamma"] ** (step // period))
-        if recipe.schedule == "linear":
-            return max(0.0, (n_steps - step) / max(1, n_steps - warmup))
-        return 1.0
-
     if recipe.schedule not in SCHEDULES:
         msg = f'There is no learning-rate schedule "{recipe.schedule}".'
         raise InputError(msg, f"Choose one of: {', '.join(SCHEDULES)}.")
-    factor: Callable[[int], float] = lambda step: (  # noqa: E731 - one expression over two rules
-        step / warmup if step < warmup else after_warmup(step)
-    )
+    values, warmup = recipe.schedule_values, recipe.warmup_steps
+    n_steps = max(1, steps_per_epoch * recipe.epochs)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        if recipe.schedule == "step":
+            return float(values["gamma"] ** (step // (steps_per_epoch * values["every_epochs"])))
+        if recipe.schedule == "linear":
+            return max(0.0, (n_steps - step) / max(1, n_steps - warmup))
+        if recipe.schedule == "cosine_restarts":
+            rate = cosine_restarts(
+                step // steps_per_epoch,
+                max_lr=recipe.learning_rate,
+                min_lr=values["min_lr"],
+                first_cycle=values["first_cycle"],
+                cycle_mult=values["cycle_mult"],
+                warmup=values["warmup"],
+                gamma=values["gamma"],
+            )
+            return rate / recipe.learning_rate
+        return 1.0
+
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def cosine_restarts(
+    epoch: int,
+    *,
+    max_lr: float,
+    min_lr: float,
+    first_cycle: int,
+    cycle_mult: int,
+    warmup: int,
+    gamma: float,
+) -> float:
+    """Return the learning rate of an epoch (from 0) in cycles of a linear rise and a cosine fall.
+
+    Each cycle's falling part is `cycle_mult` times as long as the one before, and its peak
+    `gamma` times as high.
+    """
+    length, cycle = first_cycle, 0
+    while epoch >= length:
+        epoch -= length
+        length = (length - warmup) * cycle_mult + warmup
+        cycle += 1
+    height = max_lr * gamma**cycle - min_lr
+    if epoch < warmup:
+        return min_lr + height * epoch / warmup
+    return min_lr + height * (1 + math.cos(math.pi * (epoch - warmup) / (length - warmup))) / 2
