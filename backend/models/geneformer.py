@@ -27,6 +27,7 @@ from backend.models.checkpoints import (
     read_tensors,
     unavailable,
 )
+from backend.models.expression import check_counts
 from backend.models.geneformer_files import (
     CLS,
     EOS,
@@ -37,7 +38,7 @@ from backend.models.geneformer_files import (
     Dictionaries,
     find_dictionaries,
 )
-from backend.models.ragged import Ragged, blocks, check_counts, join, known_entries, pad
+from backend.models.ragged import Ragged, blocks, join, known_entries, pad
 from backend.models.ranking import nonzero_medians, rank_order, rank_values
 
 if TYPE_CHECKING:
@@ -207,7 +208,9 @@ class Geneformer:
         config = next(
             (known for known in cls.presets.values() if known.values == sizes),
             ModelConfig(
-                f"geneformer.v{2 if sizes['has_cls'] else 1}", sizes, is_published_size=False
+                cls.presets["v2_104m" if sizes["has_cls"] else "v1_10m"].name,
+                sizes,
+                is_published_size=False,
             ),
         )
         model = cls(config, dictionaries)
@@ -272,7 +275,7 @@ class Geneformer:
 
     def check_input(self, adata: AnnData) -> GeneReport:
         """Count the genes in the dictionary; refuse other than raw counts and unknown ids."""
-        check_counts(adata.X, self.display_name)
+        check_counts(adata)
         ids = self._gene_ids(adata)
         tokens = self.dictionaries.tokens_of(ids)
         is_known = tokens >= 0

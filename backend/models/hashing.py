@@ -16,9 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import scipy.sparse as sp
-
-__all__ = ["cell_fingerprints", "cell_keys", "hash_names", "mix", "stream_key", "uniform"]
+__all__ = ["cell_keys", "hash_names", "mix", "stream_key", "uniform"]
 
 _STEP: Final = np.uint64(0x9E3779B97F4A7C15)
 _FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
@@ -71,18 +69,3 @@ def uniform(keys: np.ndarray, genes: np.ndarray) -> np.ndarray:
     float64 multiples of 2**-53.
     """
     return (mix(keys + genes) >> np.uint64(11)) * 2.0**-53
-
-
-def cell_fingerprints(counts: sp.csr_matrix, genes: Iterable[str]) -> np.ndarray:
-    """Return a 64-bit hash of the (gene, count) pairs of each cell, whatever their order.
-
-    Stored zeros do not count. Two cells with equal fingerprints hold the same counts.
-    """
-    counts = counts.tocsr()
-    of_genes = hash_names(genes)
-    of_values = np.ascontiguousarray(counts.data, dtype=np.float64).view(np.uint64)
-    pairs = mix(mix(of_values + _STEP) ^ of_genes[counts.indices])
-    pairs[counts.data == 0] = 0
-    # Wrap-around sums up to each row's end; their differences are the sums of the rows.
-    sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(pairs, dtype=np.uint64)])
-    return mix(sums[counts.indptr[1:]] - sums[counts.indptr[:-1]])

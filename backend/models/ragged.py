@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-__all__ = ["Ragged", "blocks", "check_counts", "join", "known_entries", "pad"]
+__all__ = ["Ragged", "blocks", "join", "known_entries", "pad"]
 
 BLOCK_CELLS: Final = 1024
 """Cells that are sorted together: few enough for the processor's cache and for 12-bit row keys."""
@@ -91,27 +91,3 @@ def pad(rows: Sequence[np.ndarray], fill: float, dtype: type) -> np.ndarray:
     padded: np.ndarray = np.full((len(rows), int(lengths.max(initial=0))), fill, dtype=dtype)
     padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(rows) if len(rows) else 0
     return padded
-
-
-def check_counts(x: sp.spmatrix | np.ndarray, display_name: str) -> None:
-    """Refuse a matrix that does not hold raw counts.
-
-    Raises
-    ------
-    InputError
-        If values are negative, not finite, or not whole numbers.
-    """
-    values: np.ndarray = np.asarray(x.data if sp.issparse(x) else x)
-    if values.size == 0:
-        return
-    hint = f'{display_name} needs raw counts. Put them in `X` or `layers["counts"]`.'
-    lowest, highest = float(values.min()), float(values.max())
-    if not (np.isfinite(lowest) and np.isfinite(highest)):
-        msg = "`X` holds values that are not finite (NaN or infinite)."
-        raise InputError(msg, hint)
-    if lowest < 0:
-        msg = f"`X` holds negative values (min {lowest:g}), so it looks scaled."
-        raise InputError(msg, hint)
-    if (values != np.floor(values)).any():
-        msg = f"`X` holds non-integer values (max {highest:.3g}), so it looks log-normalised."
-        raise InputError(msg, hint)

@@ -28,8 +28,9 @@ from backend.models.checkpoints import (
     read_tensors,
     unavailable,
 )
+from backend.models.expression import check_counts
 from backend.models.hashing import cell_keys, hash_names, stream_key, uniform
-from backend.models.ragged import Ragged, blocks, check_counts, join, known_entries, pad
+from backend.models.ragged import Ragged, blocks, join, known_entries, pad
 from backend.models.scgpt_network import ScGPTNetwork, ScGPTSizes
 
 if TYPE_CHECKING:
@@ -270,14 +271,8 @@ class ScGPT:
 
     def check_input(self, adata: AnnData) -> GeneReport:
         """Count the genes in the vocabulary; refuse other than raw counts and unknown genes."""
-        check_counts(adata.X, self.display_name)
+        check_counts(adata)
         genes = adata.var_names
-        if not genes.is_unique:
-            repeated = sorted(set(genes[genes.duplicated()]))
-            msg = f"{len(repeated):,} gene symbols occur more than once. Found: {', '.join(repeated[:5])}."
-            raise InputError(
-                msg, "Sum the columns of each symbol, or import the file with `data import`."
-            )
         ids = self._gene_ids(genes)
         is_known = ids >= 0
         n_matched = int(is_known.sum())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import math
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
@@ -114,40 +113,14 @@ def make_schedule(
         if recipe.schedule == "cosine_restarts":
             rate = cosine_restarts(
                 step // steps_per_epoch,
-                max_lr=recipe.learning_rate,
-                min_lr=values["min_lr"],
+                peak=recipe.learning_rate,
+                lowest=values["min_lr"],
                 first_cycle=values["first_cycle"],
-                cycle_mult=values["cycle_mult"],
-                warmup=values["warmup"],
-                gamma=values["gamma"],
+                cycle_factor=values["cycle_mult"],
+                warmup_epochs=values["warmup"],
+                peak_factor=values["gamma"],
             )
             return rate / recipe.learning_rate
         return 1.0
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def cosine_restarts(
-    epoch: int,
-    *,
-    max_lr: float,
-    min_lr: float,
-    first_cycle: int,
-    cycle_mult: int,
-    warmup: int,
-    gamma: float,
-) -> float:
-    """Return the learning rate of an epoch (from 0) in cycles of a linear rise and a cosine fall.
-
-    Each cycle's falling part is `cycle_mult` times as long as the one before, and its peak
-    `gamma` times as high.
-    """
-    length, cycle = first_cycle, 0
-    while epoch >= length:
-        epoch -= length
-        length = (length - warmup) * cycle_mult + warmup
-        cycle += 1
-    height = max_lr * gamma**cycle - min_lr
-    if epoch < warmup:
-        return min_lr + height * epoch / warmup
-    return min_lr + height * (1 + math.cos(math.pi * (epoch - warmup) / (length - warmup))) / 2
