@@ -270,6 +270,6 @@ def open_store(root: Path, *, owner: str = "public") -> Any:
     """Return a store in memory, brought up to date with the bundles below `root`."""
     from backend.store.cache import Store
 
-    store = Store(":memory:", [(owner, root)])
+    store = Store(":memory:", [(owner, root)], threads=1)
     store.sync()
     return store

@@ -23,9 +23,16 @@ BASE, SHARE = np.array([2.0, 1.2, 0.6, 0.0]), np.array([0.4, 0.3, 0.2, 0.1])
 """Four types from easy and common to hard and rare."""
 
 
-def draw_counts(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """Draw donors, each with its own size, composition and skill."""
-    skill = 1 / (1 + np.exp(-(BASE + 0.6 * rng.standard_normal((*shape, 1)))))
+def draw_counts(
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    *,
+    effect: np.ndarray | None = None,
+    shift: float = 0.0,
+) -> tuple[np.ndarray, ...]:
+    """Draw donors, each with its own size, composition and skill (`effect`, standard normal)."""
+    effect = rng.standard_normal(shape) if effect is None else effect
+    skill = 1 / (1 + np.exp(-(BASE + shift + 0.6 * effect[..., None])))
     composition = rng.dirichlet(8 * SHARE, size=shape)
     n_label = rng.poisson(rng.lognormal(5.5, 0.5, (*shape, 1)) * composition)
     tp = rng.binomial(n_label, skill)
@@ -43,9 +50,9 @@ def simulated(
     )
 
 
-def true_macro_f1() -> float:
+def true_macro_f1(shift: float = 0.0) -> float:
     """Return the statistic over a whole population of such donors."""
-    population = draw_counts(np.random.default_rng(99), (300_000,))
+    population = draw_counts(np.random.default_rng(99), (300_000,), shift=shift)
     return float(MACRO(*(counts.sum(axis=0) for counts in population)))
 
 
@@ -218,6 +225,34 @@ def test_jackknife_intervals_cover_the_truth(n_donors, at_least):
     coverage = ((low <= truth) & (truth <= high)).mean()
     print(f"{n_donors} donors: coverage {coverage:.3f}")
     assert coverage >= at_least
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_shared", [0, 5, 8])
+def test_intervals_of_slice_differences_cover_the_truth_whatever_donors_are_shared(n_shared):
+    rng, n_a, n_b, repetitions = np.random.default_rng(17), 14, 8, 1000
+    names = [tuple(f"d{i}" for i in range(n_a))]
+    names.append(tuple(f"d{i}" if i < n_shared else f"x{i}" for i in range(n_b)))
+    truth = true_macro_f1() - true_macro_f1(shift=-0.8)
+    hits = 0
+    for _ in range(repetitions):
+        effect_a, effect_b = rng.standard_normal(n_a), rng.standard_normal(n_b)
+        effect_b[:n_shared] = effect_a[:n_shared]
+        samples = [
+            leave_one_out(Tallies(donors, ("B", "HSC", "Mono", "T"), *counts), MACRO)
+            for donors, counts in zip(
+                names,
+                (
+                    draw_counts(rng, (n_a,), effect=effect_a),
+                    draw_counts(rng, (n_b,), effect=effect_b, shift=-0.8),
+                ),
+                strict=True,
+            )
+        ]
+        estimate = difference_of_slices(*samples)
+        hits += int(estimate.low <= truth <= estimate.high)
+    print(f"{n_shared} shared donors: coverage {hits / repetitions:.3f}")
+    assert hits / repetitions >= 0.90
 
 
 @pytest.mark.slow
