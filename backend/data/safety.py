@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from backend.data.problems import Refusal
+from backend.data.text_sizes import check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,7 @@ _LARGEST_INFLATION: Final = 200
 # up to h5py's own largest guess of 1 MiB, a column of obs or var up to the largest chunk.
 _HARMLESS_CHUNK: Final = 1 << 20
 _HARMLESS_COLUMN: Final = 64 << 20
+_READ_AS_TEXT: Final = ("/obs/", "/var/", "/raw/var/", "/uns/faultline/")
 _MOST_OBJECTS: Final = 50_000
 _DEEPEST: Final = 16
 
@@ -75,7 +77,7 @@ def open_safely(path: str | Path) -> h5py.File:
             msg = f'"{path.name}" is damaged: its HDF5 structure cannot be read.'
         raise Refusal(msg, "Copy or download the file again.", code="truncated") from error
     try:
-        _Walk(path.name).file(file.id)
+        _Walk(path).file(file.id)
     except Refusal:
         file.close()
         raise
@@ -115,8 +117,9 @@ def _looks_like(path: Path) -> str:
 class _Walk:
     """Visit every object of a file once, by hard links only."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
         self.seen: set[tuple[int, int]] = set()
         self.soft_links: list[tuple[h5py.h5g.GroupID, bytes, str]] = []
 
@@ -221,6 +224,10 @@ class _Walk:
                     msg, f"Only gzip, lzf and shuffle are read. {_REWRITE}", code="filter"
                 )
         self._inflation(dataset, place, is_chunked=layout == h5py.h5d.CHUNKED)
+        kind = dataset.get_type()
+        is_text = isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()
+        if is_text and place.startswith(_READ_AS_TEXT):
+            check_text(dataset, place, self.path)
 
     def _inflation(self, dataset: h5py.h5d.DatasetID, place: str, *, is_chunked: bool) -> None:
         item = dataset.get_type().get_size()
