@@ -34,8 +34,10 @@ from backend.models.geneformer_files import (
     FILES,
     MASK,
     PAD,
+    PRESETS,
     SOURCE,
     Dictionaries,
+    checkpoint_places,
     find_dictionaries,
 )
 from backend.models.ragged import Ragged, blocks, join, known_entries, pad
@@ -69,25 +71,6 @@ class GeneformerNetwork(BertForSequenceClassification):
         return output.hidden_states
 
 
-def _values(
-    *, hidden: int, layers: int, heads: int, inter: int, length: int, dropout: float, has_cls: bool
-) -> dict[str, Any]:
-    return {
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "intermediate_size": inter,
-        "max_position_embeddings": length,
-        "hidden_act": "relu",
-        "layer_norm_eps": 1e-12,
-        "initializer_range": 0.02,
-        "hidden_dropout_prob": dropout,
-        "attention_probs_dropout_prob": dropout,
-        "type_vocab_size": 2,
-        "has_cls": has_cls,
-    }
-
-
 class Geneformer:
     """Geneformer as a `FoundationModel`: V1 (no special tokens) and V2 (`<cls>`, `<eos>`).
 
@@ -112,37 +95,11 @@ class Geneformer:
         n_parameters=104_386_867,
         gpu_gib=24.0,
     )
-    presets: ClassVar[Mapping[str, ModelConfig]] = {
-        "v1_10m": ModelConfig(
-            "geneformer.v1_10m",
-            _values(
-                hidden=256, layers=6, heads=4, inter=512, length=2048, dropout=0.02, has_cls=False
-            ),
-            is_published_size=True,
-        ),
-        "v2_104m": ModelConfig(
-            "geneformer.v2_104m",
-            _values(
-                hidden=768, layers=12, heads=12, inter=3072, length=4096, dropout=0.1, has_cls=True
-            ),
-            is_published_size=True,
-        ),
-        "v2_316m": ModelConfig(
-            "geneformer.v2_316m",
-            _values(
-                hidden=1152, layers=18, heads=18, inter=4608, length=4096, dropout=0.1, has_cls=True
-            ),
-            is_published_size=True,
-        ),
-        "small": ModelConfig(
-            "geneformer.small",
-            _values(hidden=64, layers=2, heads=4, inter=256, length=256, dropout=0.1, has_cls=True),
-            is_published_size=False,
-        ),
-    }
+    presets: ClassVar[Mapping[str, ModelConfig]] = PRESETS
     head: ClassVar[tuple[str, ...]] = ("bert.pooler.*", "classifier.*")
     has_random_tokens: ClassVar[bool] = False
     checkpoint_files: ClassVar[tuple[CheckpointFile, ...]] = FILES
+    checkpoint_places = staticmethod(checkpoint_places)
 
     def __init__(
         self, config: ModelConfig, dictionaries: Dictionaries, *, seed: int | None = None

@@ -1,4 +1,4 @@
-"""The files of Geneformer: published checkpoints and gene dictionaries."""
+"""What is published of Geneformer: sizes, checkpoints and gene dictionaries."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from backend.errors import InputError, ModelUnavailable
+from backend.models.base import ModelConfig
 from backend.models.checkpoints import CheckpointFile, read_json
 from backend.models.unpickle import read_pickled_dict
 
@@ -15,7 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["CLS", "EOS", "FILES", "MASK", "PAD", "SOURCE", "Dictionaries", "find_dictionaries"]
+__all__ = [
+    "CLS",
+    "EOS",
+    "FILES",
+    "MASK",
+    "PAD",
+    "PRESETS",
+    "SOURCE",
+    "Dictionaries",
+    "checkpoint_places",
+    "find_dictionaries",
+]
 
 PAD, MASK, CLS, EOS = "<pad>", "<mask>", "<cls>", "<eos>"
 SPECIAL: Final = (PAD, MASK, CLS, EOS)
@@ -84,6 +96,53 @@ def _published(tag: str) -> list[CheckpointFile]:
 FILES: Final = tuple(file for tag in _WEIGHTS for file in _published(tag))
 
 
+def _values(
+    *, hidden: int, layers: int, heads: int, inter: int, length: int, dropout: float, has_cls: bool
+) -> dict[str, Any]:
+    return {
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": inter,
+        "max_position_embeddings": length,
+        "hidden_act": "relu",
+        "layer_norm_eps": 1e-12,
+        "initializer_range": 0.02,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+        "type_vocab_size": 2,
+        "has_cls": has_cls,
+    }
+
+
+PRESETS: Final[dict[str, ModelConfig]] = {
+    "v1_10m": ModelConfig(
+        "geneformer.v1_10m",
+        _values(hidden=256, layers=6, heads=4, inter=512, length=2048, dropout=0.02, has_cls=False),
+        is_published_size=True,
+    ),
+    "v2_104m": ModelConfig(
+        "geneformer.v2_104m",
+        _values(
+            hidden=768, layers=12, heads=12, inter=3072, length=4096, dropout=0.1, has_cls=True
+        ),
+        is_published_size=True,
+    ),
+    "v2_316m": ModelConfig(
+        "geneformer.v2_316m",
+        _values(
+            hidden=1152, layers=18, heads=18, inter=4608, length=4096, dropout=0.1, has_cls=True
+        ),
+        is_published_size=True,
+    ),
+    "small": ModelConfig(
+        "geneformer.small",
+        _values(hidden=64, layers=2, heads=4, inter=256, length=256, dropout=0.1, has_cls=True),
+        is_published_size=False,
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Dictionaries:
     """What Geneformer knows of genes.
@@ -127,6 +186,19 @@ class Dictionaries:
         )
 
 
+def checkpoint_places(folder: Path) -> list[Path]:
+    """Return where files of a checkpoint may lie, the folder itself first."""
+    return [
+        folder,
+        folder / "dictionaries",
+        folder.parent / "dictionaries",
+        folder / "geneformer",
+        folder / "geneformer" / "gene_dictionaries_30m",
+        folder.parent / "geneformer",
+        folder.parent / "geneformer" / "gene_dictionaries_30m",
+    ]
+
+
 def find_dictionaries(folder: Path, vocab_size: int) -> Dictionaries:
     """Find the dictionaries that belong to a model with `vocab_size` embeddings.
 
@@ -137,17 +209,8 @@ def find_dictionaries(folder: Path, vocab_size: int) -> Dictionaries:
     InputError
         If those found do not belong to the model.
     """
-    places = [
-        folder,
-        folder / "dictionaries",
-        folder.parent / "dictionaries",
-        folder / "geneformer",
-        folder / "geneformer" / "gene_dictionaries_30m",
-        folder.parent / "geneformer",
-        folder.parent / "geneformer" / "gene_dictionaries_30m",
-    ]
     seen: dict[str, int] = {}
-    for place in places:
+    for place in checkpoint_places(folder):
         for path in _candidates(place, "token_dictionary"):
             tokens = _read(path)
             seen[path.name] = len(tokens)

@@ -1,0 +1,191 @@
+"""Which checkpoints this installation knows: folders that a user obtained and registered."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.config import home
+from backend.errors import InputError, ModelUnavailable
+from backend.models.checkpoints import CheckpointFile, FileCheck, check_files, read_json
+from backend.models.registry import list_models, model_class
+from backend.types import sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Registered", "add", "find_checkpoint", "models_with_files", "registered", "verify"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A checkpoint folder under a name.
+
+    sha256 : one hash of all its files; part of the identity of a run
+    files  : name to sha256
+    is_published : whether every file agrees with the published one, as far as that is known
+    """
+
+    model: str
+    name: str
+    preset: str
+    folder: str
+    sha256: str
+    files: dict[str, str]
+    is_published: bool
+    added_at: str
+
+
+def models_with_files() -> dict[str, Any]:
+    """Return the classes of models that have checkpoints, by key."""
+    classes = {key: model_class(key) for key in list_models()}
+    return {key: found for key, found in classes.items() if hasattr(found, "checkpoint_files")}
+
+
+def _model(key: str) -> Any:
+    model = model_class(key)
+    if not hasattr(model, "checkpoint_files"):
+        known = ", ".join(models_with_files())
+        msg = f"{model.display_name} has no checkpoints."
+        raise InputError(msg, f"Models with checkpoints: {known}.")
+    return model
+
+
+def _finder(model: Any, folder: Path) -> Callable[[str], Path | None]:
+    places = model.checkpoint_places(folder) if hasattr(model, "checkpoint_places") else [folder]
+
+    def find(name: str) -> Path | None:
+        return next((place / name for place in places if (place / name).is_file()), None)
+
+    return find
+
+
+def verify(key: str, folder: Path, preset: str | None = None) -> list[FileCheck]:
+    """Compare a folder with the published files of a model.
+
+    Parameters
+    ----------
+    preset
+        Full name of a preset, or its tag. By default the one whose files fit best.
+
+    Raises
+    ------
+    InputError
+        If the model has no checkpoints, or the preset none.
+    ModelUnavailable
+        If there is no such folder.
+    """
+    model = _model(key)
+    by_preset: dict[str, list[CheckpointFile]] = {}
+    for file in model.checkpoint_files:
+        by_preset.setdefault(file.preset, []).append(file)
+    if preset is not None:
+        by_preset = {
+            name: files
+            for name, files in by_preset.items()
+            if preset in (name, name.split(".")[-1])
+        }
+        if not by_preset:
+            msg = f'{model.display_name} has no published checkpoint "{preset}".'
+            names = sorted({file.preset for file in model.checkpoint_files})
+            raise InputError(msg, f"Choose one of: {', '.join(names)}.")
+    if not folder.is_dir():
+        msg = f"There is no folder `{folder}`."
+        raise ModelUnavailable(msg, model.checkpoint_files[0].source)
+    find = _finder(model, folder)
+    checks = [check_files(files, find) for files in by_preset.values()]
+
+    def fit(found: list[FileCheck]) -> tuple[int, int]:
+        return (
+            sum(check.status == "same" for check in found),
+            sum(check.status != "missing" for check in found),
+        )
+
+    return max(checks, key=fit)
+
+
+def add(
+    key: str, folder: Path, *, name: str | None = None, preset: str | None = None
+) -> Registered:
+    """Check a folder and remember it under a name; nothing is copied.
+
+    Files that differ from the published ones are accepted, and said to differ: a checkpoint that
+    the user trained further is one too.
+
+    Raises
+    ------
+    ModelUnavailable
+        If a file is missing; the hint says where to get it.
+    InputError
+        If the name is not usable, or the model cannot be read from the files.
+    """
+    model = _model(key)
+    checks = verify(key, folder, preset)
+    missing = [
+        check.file.name for check in checks if check.status == "missing" and check.file.is_required
+    ]
+    if missing:
+        msg = f"The folder lacks {len(missing)} of {len(checks)} files: {', '.join(missing)}."
+        raise ModelUnavailable(msg, checks[0].file.source)
+    of_preset = checks[0].file.preset
+    name = name or of_preset.rpartition(".")[2]
+    if not _NAME.fullmatch(name):
+        msg = f'"{name}" cannot name a checkpoint.'
+        raise InputError(msg, "Use small letters, digits, dots, hyphens and underscores.")
+    model.from_checkpoint(folder)
+    files = {check.file.name: check.sha256 for check in checks if check.sha256 is not None}
+    entry = Registered(
+        model=key,
+        name=name,
+        preset=of_preset,
+        folder=str(folder.resolve()),
+        sha256=sha256_of(files),
+        files=files,
+        is_published=all(check.status in ("same", "unknown") for check in checks if check.path),
+        added_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    path = _record(key, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps(asdict(entry), indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
+    return entry
+
+
+def _record(key: str, name: str) -> Path:
+    return home() / "checkpoints" / key / f"{name}.json"
+
+
+def registered(key: str | None = None) -> list[Registered]:
+    """Return the registered checkpoints, of one model or of all, by model and name."""
+    paths = sorted((home() / "checkpoints").glob(f"{key or '*'}/*.json"))
+    return [Registered(**read_json(path)) for path in paths]
+
+
+def find_checkpoint(key: str, name: str) -> Registered:
+    """Return the checkpoint registered as `name`.
+
+    Raises
+    ------
+    ModelUnavailable
+        If there is none; the hint says how to register one.
+    """
+    model = _model(key)
+    known = registered(key)
+    for entry in known:
+        if entry.name == name:
+            if not Path(entry.folder).is_dir():
+                msg = f'The folder of checkpoint "{name}" is gone.'
+                raise ModelUnavailable(msg, f"Register it again: checkpoints add {key} DIR.")
+            return entry
+    found = ", ".join(entry.name for entry in known) or "none"
+    msg = f'{model.display_name} has no checkpoint "{name}" here. Registered: {found}.'
+    hint = f"Run `python -m backend checkpoints add {key} DIR`. {model.checkpoint_files[0].source}"
+    raise ModelUnavailable(msg, hint)

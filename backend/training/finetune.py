@@ -1,0 +1,366 @@
+"""Fine-tune a foundation model into a classifier of cells: the one recipe."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from backend.errors import InputError
+from backend.models.base import LoadReport, Predictions
+from backend.models.catalogue import find_checkpoint
+from backend.models.checkpoints import fit_tensors, read_json, read_tensors, with_genes
+from backend.models.expression import cell_ids_of, check_counts, check_fitted, labels_of
+from backend.models.registry import model_class
+from backend.training.loop import SELECTIONS, Loop, find_device, predict_logits
+from backend.types import INITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from anndata import AnnData
+    from torch import nn
+
+    from backend.models.base import FoundationModel, GeneReport, RecipeDefaults
+
+__all__ = ["Classifier", "Settings"]
+
+FORMAT: Final = 1
+CHUNK: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a series may change of the authors' defaults; None keeps them.
+
+    max_steps     : stop after so many optimiser steps
+    class_weights : "none", or "balanced" (inverse to the number of training cells of a type)
+    draws         : average predictions over so many draws of a model's random tokens
+    """
+
+    epochs: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    select_by: str | None = None
+    class_weights: str | None = None
+    max_steps: int | None = None
+    draws: int = 1
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], *, has_random_tokens: bool, name: str) -> Settings:
+        """Check settings, before anything is computed.
+
+        Raises
+        ------
+        InputError
+            If one is unknown, out of range, or does not go with the model.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            msg = f"{name} has no setting {', '.join(unknown[:5])}."
+            raise InputError(msg, f"It has: {', '.join(known)}.")
+        settings = cls(**values)
+        for field in ("epochs", "learning_rate", "batch_size", "max_steps", "draws"):
+            value = getattr(settings, field)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            is_whole = field == "learning_rate" or isinstance(value, int)
+            if value is not None and not (is_number and is_whole and value > 0):
+                msg = f"The setting {field} is {value!r}."
+                raise InputError(msg, "Give a number above 0.")
+        for field, choices in (
+            ("select_by", tuple(SELECTIONS)),
+            ("class_weights", ("none", "balanced")),
+        ):
+            value = getattr(settings, field)
+            if value is not None and value not in choices:
+                msg = f"The setting {field} is {value!r}."
+                raise InputError(msg, f"Choose one of: {', '.join(choices)}.")
+        if settings.draws > 1 and not has_random_tokens:
+            msg = f"{name} draws no random tokens, so {settings.draws} draws would be the same."
+            raise InputError(msg, "Leave out draws.")
+        return settings
+
+    def apply(self, recipe: RecipeDefaults) -> RecipeDefaults:
+        """Return the recipe with these settings in the place of its own."""
+        names = ("epochs", "learning_rate", "batch_size", "select_by", "class_weights")
+        changes = {name: getattr(self, name) for name in names}
+        return replace(recipe, **{k: v for k, v in changes.items() if v is not None})
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch inside the block, and leave its generators as they were."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _chunks(adata: AnnData) -> Iterator[AnnData]:
+    for start in range(0, adata.n_obs, CHUNK):
+        yield adata[start : start + CHUNK]
+
+
+class Classifier:
+    """A foundation model under a classifier head, as a `CellTyper`.
+
+    Parameters
+    ----------
+    model_key
+        Key of the foundation model.
+    preset
+        Full name of a preset of that model, such as "scgpt.small".
+    init
+        "scratch" (random weights), "pretrained" (a checkpoint's), or "frozen" (a checkpoint's,
+        of which only the head is trained).
+    checkpoint
+        Name of a registered checkpoint, for "pretrained" and "frozen".
+    settings
+        See `Settings`.
+    device
+        "auto" takes a GPU where there is one. It trains in bf16 there, in float32 on a CPU.
+
+    Attributes
+    ----------
+    history_
+        One row an epoch: step, epoch, train_loss, valid_loss, macro_f1, lr, cells_per_second.
+    load_report_, notes_, classes_, device_
+        What was loaded, what a reader must know, the types, and where it was fitted.
+    spread_
+        After `predict` with several draws: standard deviation over the draws of the probability
+        of each cell's predicted type, (n_cells,) float32. None otherwise.
+    """
+
+    recipe_version: ClassVar[int] = 1
+    is_savable: ClassVar[bool] = True
+
+    classes_: tuple[str, ...] = ()
+    notes_: tuple[str, ...] = ()
+    history_: pd.DataFrame | None = None
+    load_report_: LoadReport | None = None
+    spread_: np.ndarray | None = None
+    device_: str = "cpu"
+
+    def __init__(
+        self,
+        model_key: str,
+        preset: str,
+        init: str = "scratch",
+        checkpoint: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        device: str = "auto",
+    ) -> None:
+        model = model_class(model_key)
+        self.model_key, self.preset, self.init, self.checkpoint = (
+            model_key,
+            preset,
+            init,
+            checkpoint,
+        )
+        self.settings = dict(settings or {})
+        self.device = device
+        if init not in INITS:
+            msg = f'There is no init "{init}".'
+            raise InputError(msg, f"Choose one of: {', '.join(INITS)}.")
+        if (checkpoint is None) != (init == "scratch"):
+            msg = f"The init is {init}, and the checkpoint {checkpoint or 'missing'}."
+            raise InputError(
+                msg, "Give a checkpoint with pretrained and frozen, none with scratch."
+            )
+        configs = {config.name: config for config in model.presets.values()}
+        if preset not in configs:
+            msg = f'{model.display_name} has no preset "{preset}".'
+            raise InputError(msg, f"Choose one of: {', '.join(configs)}.")
+        self._config = configs[preset]
+        self._settings = Settings.of(
+            self.settings,
+            has_random_tokens=model.has_random_tokens,
+            name=f"{model.display_name} ({preset})",
+        )
+        self.key = model_key
+        self.display_name: str = model.display_name
+        self.card = model.card
+        self._model: FoundationModel | None = None
+        self._network: nn.Module | None = None
+        self._seed = 0
+
+    @property
+    def checkpoint_sha256(self) -> str | None:
+        """Hash of the checkpoint's files, or None for random weights."""
+        if self.checkpoint is None:
+            return None
+        return find_checkpoint(self.model_key, self.checkpoint).sha256
+
+    def check_input(self, adata: AnnData) -> None:
+        """Raise `InputError` when `adata` cannot be used: counts always, genes once fitted."""
+        check_counts(adata)
+        if self._model is not None:
+            self._model.check_input(adata)
+
+    def _build(self, train: AnnData, seed: int) -> tuple[FoundationModel, LoadReport]:
+        model = model_class(self.model_key)
+        if self.checkpoint is None:
+            return model.scratch_on(self._config, train, seed=seed), LoadReport(0, 0.0)
+        entry = find_checkpoint(self.model_key, self.checkpoint)
+        built, report = model.from_checkpoint(Path(entry.folder))
+        if built.config.name != self.preset:
+            msg = (
+                f'The checkpoint "{self.checkpoint}" is {built.config.name}, but the series says '
+                f"{self.preset}."
+            )
+            raise InputError(msg, "Choose the preset of the checkpoint.")
+        return built, report
+
+    def fit(self, train: AnnData, *, label_key: str, valid: AnnData, seed: int) -> Self:
+        """Train on `train`; the best epoch by the authors' rule is chosen on `valid`.
+
+        Raises
+        ------
+        LabelError
+            If a training cell has no label.
+        InputError
+            If the cells cannot be read by the model.
+        JobFailed
+            If the loss is not finite.
+        """
+        check_counts(train)
+        codes, classes = labels_of(train, label_key)
+        with _seeded(seed):
+            model, report = self._build(train, seed)
+            genes = model.check_input(train)
+            network = model.network(len(classes))
+            fresh = report.fresh or tuple(network.state_dict())
+            self.load_report_ = with_genes(replace(report, fresh=fresh), genes)
+            notes = self._notes(report, genes)
+            recipe = self._settings.apply(model.recipe())
+            patterns = model.head if self.init == "frozen" else recipe.trainable
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(any(fnmatchcase(name, each) for each in patterns))
+            tokens = model.tokenise(_chunks(train), seed=seed)
+            known = {label: code for code, label in enumerate(classes)}
+            is_scored = np.array(
+                [str(label) in known for label in valid.obs[label_key]], dtype=bool
+            )
+            scored = valid[is_scored]
+            valid_codes = np.array([known[str(label)] for label in scored.obs[label_key]], np.int64)
+            loop = Loop(model, network, recipe, len(classes), self.device)
+            loop.run(
+                tokens,
+                codes.astype(np.int64),
+                model.tokenise(_chunks(scored), seed=seed) if len(scored) else None,
+                valid_codes,
+                seed=seed,
+                max_steps=self._settings.max_steps,
+            )
+        if not len(scored):
+            notes.append("no validation cells: the last epoch was kept")
+        elif len(scored) < valid.n_obs:
+            n = valid.n_obs - len(scored)
+            notes.append(f"{n:,} validation cells have no type of the training cells: not used")
+        if len(classes) == 1:
+            notes.append(f"All training cells are {classes[0]}: nothing else is predicted.")
+        self.history_ = pd.DataFrame(loop.history)
+        self.device_ = loop.device_name
+        self.notes_ = tuple(notes)
+        self._model, self._network, self._seed = model, network.cpu().eval(), seed
+        self.classes_ = classes
+        return self
+
+    def _notes(self, report: LoadReport, genes: GeneReport) -> list[str]:
+        notes = [f"{genes.n_matched:,} of {genes.n_genes:,} genes are read", *genes.notes]
+        if self.checkpoint is not None:
+            notes += [
+                f"{report.share_loaded:.1%} of the backbone's parameters come from the checkpoint",
+                "public checkpoint: overlap of its pre-training cells cannot be excluded",
+                *report.notes,
+            ]
+        return notes
+
+    def predict(self, adata: AnnData, *, batch_size: int = 64) -> Predictions:
+        """Predict every cell of `adata`, in its order."""
+        check_fitted(bool(self.classes_), self.display_name)
+        assert self._model is not None
+        assert self._network is not None
+        check_counts(adata)
+        if not adata.n_obs:
+            empty = np.empty((0, len(self.classes_)), dtype=np.float32)
+            return Predictions(cell_ids_of(adata), empty, self.classes_)
+        self._model.check_input(adata)
+        device = find_device(self.device)
+        self._network.to(device)
+        draws = []
+        for draw in range(self._settings.draws):
+            options = {"draw": draw} if self._model.has_random_tokens else {}
+            tokens = self._model.tokenise(_chunks(adata), seed=self._seed, **options)
+            logits = predict_logits(self._model, self._network, tokens, batch_size=batch_size)
+            draws.append(logits.softmax(dim=1).numpy())
+        self._network.cpu()
+        proba = np.mean(draws, axis=0, dtype=np.float64)
+        proba = (proba / proba.sum(axis=1, keepdims=True)).astype(np.float32)
+        self.spread_ = None
+        if len(draws) > 1:
+            top = proba.argmax(axis=1)
+            at_top = np.stack([each[np.arange(len(top)), top] for each in draws])
+            self.spread_ = at_top.std(axis=0, ddof=1).astype(np.float32)
+        return Predictions(cell_ids_of(adata), proba, self.classes_)
+
+    def save(self, folder: Path) -> None:
+        """Write `model.json`, `weights.safetensors`, `classes.json` and `genes.json`."""
+        check_fitted(bool(self.classes_), self.display_name)
+        assert self._model is not None
+        assert self._network is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {
+            "format_version": FORMAT,
+            "model": self.model_key,
+            "preset": self.preset,
+            "init": self.init,
+            "checkpoint": self.checkpoint,
+            "settings": self.settings,
+            "seed": self._seed,
+            "notes": list(self.notes_),
+            "load_report": asdict(self.load_report_) if self.load_report_ else None,
+        }
+        state = self._network.state_dict()
+        save_file(
+            {name: tensor.contiguous() for name, tensor in state.items()},
+            folder / "weights.safetensors",
+        )
+        for name, value in (
+            ("model.json", about),
+            ("classes.json", {"classes": list(self.classes_)}),
+            ("genes.json", self._model.state()),
+        ):
+            (folder / name).write_text(json.dumps(value) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+        """Read a model that `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If a file is missing, damaged or of another version.
+        """
+        about = read_json(folder / "model.json")
+        if about.get("format_version") != FORMAT or "preset" not in about:
+            msg = f"`model.json` has the format {about.get('format_version')}; {FORMAT} is read."
+            raise InputError(msg, "Train the model again with this version.")
+        names = ("model", "preset", "init", "checkpoint", "settings")
+        typer = cls(*(about[name] for name in names), device=device)
+        model = model_class(typer.model_key).from_state(read_json(folder / "genes.json"))
+        classes = tuple(read_json(folder / "classes.json")["classes"])
+        network = model.network(len(classes))
+        weights = read_tensors(folder / "weights.safetensors")
+        fit_tensors(network, weights, display_name=typer.display_name)
+        typer._model, typer._network, typer.classes_ = model, network.eval(), classes
+        typer._seed, typer.notes_ = about["seed"], tuple(about["notes"])
+        return typer
