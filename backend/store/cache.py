@@ -203,20 +203,24 @@ class Store:
     def _connect(self) -> duckdb.DuckDBPyConnection:
         """Open the file and bring its schema up to date; make it anew when it is damaged."""
         if self._file is None:
-            connection = duckdb.connect(":memory:", config=self._config)
-            migrate(connection)
-            return connection
+            return self._open(":memory:")
         try:
-            return self._open(self._file)
+            return self._open(str(self._file))
         except (StoreError, duckdb.Error) as error:
             reason = error.message if isinstance(error, StoreError) else type(error).__name__
             msg = f"The store {self._file.name} cannot be used and is made again: {reason}"
             warnings.warn(msg, stacklevel=3)
+        try:
             self._remove_file()
-            return self._open(self._file)
+            return self._open(str(self._file))
+        except (OSError, duckdb.Error) as error:
+            msg = f"No store file can be written ({type(error).__name__}): it is kept in memory."
+            warnings.warn(msg, stacklevel=3)
+            self._file = None
+            return self._open(":memory:")
 
-    def _open(self, file: Path) -> duckdb.DuckDBPyConnection:
-        connection = duckdb.connect(str(file), config=self._config)
+    def _open(self, file: str) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(file, config=self._config)
         try:
             migrate(connection)
         except (StoreError, duckdb.Error):
@@ -335,6 +339,38 @@ class Store:
         """Run SQL of the caller's own, for tests, benchmarks and a look by hand; no owner filter."""
         with self._cursor() as cursor:
             return cursor.execute(statement, parameters or None).df()
+
+    def info(self) -> dict[str, Any]:
+        """Say where the store lies and what it holds, over all owners."""
+        with self._cursor() as cursor:
+            counts = cursor.execute(
+                """
+                select
+                    (select count(*) from datasets) as n_datasets,
+                    (select count(distinct series_id) from runs) as n_series,
+                    (select count(*) from runs) as n_runs,
+                    (select count(*) from runs where status = 'failed') as n_failed,
+                    (select count(*) from prediction_rows) as n_predictions,
+                    (select count(*) from confusion_rows) as n_confusions
+                """
+            ).fetchall()[0]
+            problems = cursor.execute(
+                """
+                select kind || '/' || name || ': ' || problem
+                from bundles where problem is not null order by kind, name
+                """
+            ).fetchall()
+        names = ("datasets", "series", "runs", "failed", "predictions", "confusions")
+        return {
+            "file": None if self._file is None else str(self._file),
+            "size_mib": 0.0 if self._file is None else self._file.stat().st_size / 2**20,
+            "version": self.version,
+            "roots": [
+                {"owner": owner, "location": str(location)} for owner, location in self._roots()
+            ],
+            **{f"n_{name}": int(count) for name, count in zip(names, counts, strict=True)},
+            "problems": [row[0] for row in problems],
+        }
 
     def close(self) -> None:
         """Close the file and let another process have it."""

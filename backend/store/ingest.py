@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import files
@@ -361,12 +362,14 @@ class Reader:
                 ("edition_key", pa.int32()),
                 ("dataset_key", pa.int32()),
                 ("label_level", pa.string()),
-                ("path", pa.string()),
             ]
         )
-        connection.register("batch", pa.Table.from_pylist([run.row for run in runs], schema=schema))
+        batch = pa.Table.from_pylist([run.row for run in runs], schema=schema)
+        places = pa.array(np.arange(len(runs)))
+        connection.register("batch", batch.append_column("file_index", places))
         connection.execute(statement("staged"), {"paths": paths})
-        problems = dict(connection.execute(statement("problems")).fetchall())
+        twice = _runs_with_a_cell_twice(connection)
+        problems = dict(connection.execute(statement("problems"), {"twice": twice}).fetchall())
         for run in runs:
             if run.run_key in problems:
                 run.set_problem(problems[run.run_key])
@@ -422,21 +425,34 @@ def _is_readable(path: str | None) -> bool:
     return True
 
 
+def _runs_with_a_cell_twice(connection: duckdb.DuckDBPyConnection) -> list[int]:
+    """Return the keys of staged runs that predict a cell more than once."""
+    columns = connection.execute(
+        "select run_key, cell_index from staged where cell_index is not null"
+    ).fetchnumpy()
+    cell = columns["run_key"].astype(np.int64) << 32 | columns["cell_index"]
+    if (np.diff(cell) <= 0).any():
+        cell.sort()
+    same = np.flatnonzero(np.diff(cell) == 0)
+    return np.unique(cell[same] >> 32).tolist()
+
+
 def _lineage_rows(runs: Sequence[_Run], words: dict[str, int]) -> pa.Table:
     """Return the lineage predictions of fine-trained runs as (run_key, place, ...)."""
-    parts = []
-    for run in runs:
+
+    def of_run(run: _Run) -> pa.Table:
         best, confidence = lineage_predictions(run.row["path"], run.record.classes)
         lineages, _ = lineages_of(run.record.classes)
         keys = np.array([words[name] for name in lineages], dtype=np.int32)
-        parts.append(
-            pa.table(
-                {
-                    "run_key": pa.array(np.full(len(best), run.run_key, dtype=np.int32)),
-                    "place": pa.array(np.arange(len(best), dtype=np.int32)),
-                    "predicted_key": pa.array(keys[best]),
-                    "confidence": pa.array(confidence.astype(np.float32)),
-                }
-            )
+        return pa.table(
+            {
+                "run_key": pa.array(np.full(len(best), run.run_key, dtype=np.int32)),
+                "place": pa.array(np.arange(len(best), dtype=np.int32)),
+                "predicted_key": pa.array(keys[best]),
+                "confidence": pa.array(confidence.astype(np.float32)),
+            }
         )
-    return pa.concat_tables(parts)
+
+    # Decoding parquet and the products let go of the interpreter: two at once keep two cores busy.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return pa.concat_tables(pool.map(of_run, runs))

@@ -64,7 +64,7 @@ def lineage_predictions(path: Path | str, classes: Sequence[str]) -> tuple[np.nd
     precision values in the file, cut at 1.
     """
     lineages, index = lineages_of(classes)
-    table = pq.read_table(path, columns=["proba", "top5"])
+    table = pq.read_table(path, columns=["proba", "top5"], use_threads=False)
     member = np.zeros((len(classes), len(lineages)), dtype=np.float32)
     member[np.arange(len(classes)), index] = 1.0
     summed = proba_matrix(table, len(classes)) @ member

@@ -4,4 +4,4 @@ select run_key, label_level, role, slice_key, label_key, predicted_key, count(*)
 from staged
 where label_key is not null
 group by all
-order by run_key, label_level, role, slice_key, label_key, predicted_key;
+order by run_key;
