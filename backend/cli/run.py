@@ -1,0 +1,207 @@
+"""`python -m backend run`: fit a model on the folds of a split and write bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.errors import InputError, SplitError
+from backend.types import INITS, LABEL_LEVELS, PROTOCOLS
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from backend.splits import Split
+    from backend.training.runs import Fold, RunEvent, RunResult
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the verb."""
+    parser.add_argument(
+        "--dataset", type=Path, required=True, help="an h5ad that `data check` accepts"
+    )
+    parser.add_argument(
+        "--model", required=True, help="majority, logreg, celltypist, hgb or a foundation model"
+    )
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, help="how cells are kept apart (default: donor)"
+    )
+    parser.add_argument(
+        "--fold", nargs="+", default=["all"], help="all, numbers from 0, or final (default: all)"
+    )
+    parser.add_argument("--label-level", choices=LABEL_LEVELS, default="lineage")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for runs/, datasets/ and splits/"
+    )
+    parser.add_argument("--folds", type=int, help="5 gives 70/10/20, 10 gives 80/10/10 (default 5)")
+    parser.add_argument("--split-seed", type=int, help="seed of the split (default 0)")
+    parser.add_argument("--budget", help="training cells: full, equal or capN (default: equal)")
+    parser.add_argument("--split", type=Path, metavar="FILE", help="use this frozen split")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the fit (default 0)")
+    parser.add_argument("--preset", help="size of a foundation model, such as small")
+    parser.add_argument("--init", choices=INITS, default="scratch")
+    parser.add_argument("--checkpoint", help="name of the checkpoint to start from")
+    parser.add_argument(
+        "--fraction", type=float, default=1.0, help="share of the training cells (default 1)"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="settings",
+        help="settings of the model",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the folds; return 1 when one failed."""
+    from rich.console import Console
+
+    from backend.data import describe, load
+    from backend.models.registry import model_class
+    from backend.training.runs import build_typer, has_dataset, run_series
+    from backend.training.settings import find_preset, parse_settings
+    from backend.types import Series
+
+    folds = _folds(args.fold)
+    settings = parse_settings(args.settings)
+    model = model_class(args.model)
+    is_foundation = hasattr(model, "presets")
+    preset = find_preset(model, args.preset) if is_foundation else args.preset
+    console = Console(stderr=True)
+    with console.status(f"Reading {args.dataset.name}"):
+        adata = load(args.dataset)
+        info = describe(adata)
+    split = _split(args, adata, info.dataset_id)
+    series = Series(
+        dataset_id=info.dataset_id,
+        protocol=split.protocol,
+        folds=split.folds,
+        split_seed=split.seed,
+        budget=split.budget,
+        model=args.model,
+        preset=preset,
+        init=args.init,
+        checkpoint=args.checkpoint,
+        label_level=args.label_level,
+        fraction=args.fraction,
+        settings=settings,
+        seed=args.seed,
+    )
+    build_typer(series)
+    for warning in split.warnings:
+        console.print(f"split: {warning}", style="yellow", highlight=False)
+    cells = None
+    if not has_dataset(args.out, info.dataset_id):
+        from backend.data import cells_table
+
+        with console.status("Placing cells on a map"):
+            cells = cells_table(adata)
+
+    n_folds = split.folds if folds == "all" else len(folds)
+    with _Bar(console, f"{series.configuration} · {series.protocol}", n_folds) as bar:
+        results = run_series(
+            adata, info, cells, split, series, out=args.out, folds=folds, progress=bar.show
+        )
+    _print_results(results, series.series_id)
+    return 1 if any(result.status == "failed" for result in results) else 0
+
+
+def _folds(words: Sequence[str]) -> Any:
+    """Return `all`, or a list of fold numbers and `final`."""
+    if list(words) == ["all"]:
+        return "all"
+    folds: list[Fold] = []
+    for word in words:
+        if word == "final":
+            folds.append("final")
+        elif word.isdecimal():
+            folds.append(int(word))
+        else:
+            msg = f'"{word}" is not a fold.'
+            raise InputError(msg, "Choose all, final, or numbers from 0.")
+    return folds
+
+
+def _split(args: argparse.Namespace, adata: AnnData, dataset_id: str) -> Split:
+    """Return the frozen split, made and stored under `splits/` when it is not there yet."""
+    from backend.splits import Split, make_split
+
+    if args.split is not None:
+        split = Split.load(args.split)
+        for option, given, found in (
+            ("--protocol", args.protocol, split.protocol),
+            ("--folds", args.folds, split.folds),
+            ("--split-seed", args.split_seed, split.seed),
+            ("--budget", args.budget, split.budget),
+        ):
+            if given is not None and given != found:
+                msg = f'{option} is "{given}", but the split in {args.split.name} has "{found}".'
+                raise SplitError(msg, f"Leave out {option}, or choose another split.")
+        if split.dataset_id != dataset_id:
+            msg = f"The split was made from dataset {split.dataset_id}; this one is {dataset_id}."
+            raise SplitError(msg, "Use the dataset that the split was made from.")
+        name = f"{split.sha256[:16]}.parquet"
+        if not (args.out / "splits" / name).exists():
+            split.save(args.out / "splits" / name)
+        return split
+
+    protocol = args.protocol or "donor"
+    folds = 5 if args.folds is None else args.folds
+    seed = args.split_seed or 0
+    budget = args.budget or "equal"
+    path = args.out / "splits" / f"{dataset_id}-{protocol}-k{folds}-s{seed}-{budget}.parquet"
+    if path.exists():
+        return Split.load(path)
+    split = make_split(
+        adata.obs, protocol, dataset_id=dataset_id, folds=folds, seed=seed, budget=budget
+    )
+    split.save(path)
+    return split
+
+
+class _Bar:
+    """A rich progress bar over folds."""
+
+    def __init__(self, console: Any, title: str, n_folds: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeElapsedColumn as Elapsed
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Elapsed(),
+            TextColumn("{task.fields[state]}"),
+            console=console,
+        )
+        self._task = self._progress.add_task(title, total=n_folds, state="")
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, event: RunEvent) -> None:
+        """Show an event of `run_series`."""
+        is_over = event.state in ("done", "failed", "skipped")
+        text = f"fold {event.fold}: {event.state} {event.text}".strip()
+        self._progress.update(self._task, advance=1 if is_over else 0, state=text)
+        if event.state == "failed":
+            self._progress.console.print(f"fold {event.fold} failed: {event.text}", style="red")
+
+
+def _print_results(results: Sequence[RunResult], series_id: str) -> None:
+    print(f"series {series_id}")
+    for result in results:
+        seconds = "" if result.wall_seconds is None else f"  {result.wall_seconds:.1f} s"
+        reason = f"  {result.reason}" if result.reason else ""
+        print(f"  fold {result.fold}  {result.run_id}  {result.status}{seconds}{reason}")

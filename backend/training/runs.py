@@ -1,0 +1,389 @@
+"""Run the folds of a series and leave a bundle for each."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+
+from backend import __version__
+from backend.errors import FaultlineError, InputError, ModelUnavailable, SplitError
+from backend.models.registry import model_class
+from backend.splits import TEST, TRAIN, VALID
+from backend.store.bundle import RunRecord, is_done, predictions_frame, write_dataset, write_run
+from backend.training.measure import Measured
+from backend.training.settings import check_settings, find_preset
+from backend.types import LABEL_LEVELS, Series
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
+
+    from backend.data import DatasetInfo
+    from backend.models.base import CellTyper
+    from backend.splits import Split
+
+__all__ = ["Fold", "RunEvent", "RunResult", "build_typer", "has_dataset", "run_series"]
+
+Fold = int | Literal["final"]
+"""A fold from 0, or `final`: fitted on all labelled cells, saved, nothing tested."""
+
+_LOG = logging.getLogger(__name__)
+_PACKAGES: Final = ("anndata", "numpy", "pandas", "scikit-learn", "scipy")
+_PACKAGES_OF: Final = {"celltypist": ("celltypist",)}
+_FOUNDATION_PACKAGES: Final = ("torch", "lightning-fabric")
+
+# What a fit may die of without being a fault of this program: diverged numbers, no memory,
+# a device that gives up. Everything else is a bug and ends the command.
+_MODEL_FAILURES: Final = (FaultlineError, ArithmeticError, MemoryError, RuntimeError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Progress: a fold of a series entered a state."""
+
+    fold: Fold
+    state: Literal["skipped", "fitting", "predicting", "done", "failed"]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How one fold ended; `skipped` means that its finished bundle was already there."""
+
+    fold: Fold
+    run_id: str
+    status: Literal["done", "failed", "skipped"]
+    reason: str | None = None
+    wall_seconds: float | None = None
+
+
+def build_typer(series: Series, *, classifier: Callable[..., CellTyper] | None = None) -> CellTyper:
+    """Return the unfitted model of a series.
+
+    Parameters
+    ----------
+    series
+        A baseline has neither preset nor checkpoint; a foundation model has a preset.
+    classifier
+        What wraps a foundation model: called with model key, preset, init, checkpoint and
+        settings. By default `backend.training.finetune.Classifier`.
+
+    Raises
+    ------
+    ModelUnavailable
+        If the model is unknown.
+    InputError
+        If preset, init, checkpoint or settings do not fit the model.
+    """
+    model = model_class(series.model)
+    if not hasattr(model, "presets"):
+        if series.preset or series.checkpoint or series.init != "scratch":
+            msg = f"{model.display_name} is a baseline: it has no preset, checkpoint or init."
+            raise InputError(msg, "Leave out --preset, --checkpoint and --init.")
+        check_settings(model, series.settings)
+        return model(**series.settings)
+    preset = find_preset(model, series.preset)
+    if classifier is None:
+        # Imports torch, which the baselines do without.
+        classifier = importlib.import_module("backend.training.finetune").Classifier
+    return classifier(series.model, preset, series.init, series.checkpoint, series.settings)
+
+
+def has_dataset(out: Path, dataset_id: str) -> bool:
+    """Say whether the bundle of a dataset is already below `out`."""
+    return (out / "datasets" / dataset_id / "dataset.json").exists()
+
+
+def run_series(
+    adata: AnnData,
+    info: DatasetInfo,
+    cells: pd.DataFrame | None,
+    split: Split,
+    series: Series,
+    *,
+    out: Path,
+    folds: Literal["all"] | Sequence[Fold] = "all",
+    progress: Callable[[RunEvent], None] | None = None,
+    classifier: Callable[..., CellTyper] | None = None,
+) -> list[RunResult]:
+    """Fit and predict the folds of a series, each into a bundle below `out`.
+
+    Parameters
+    ----------
+    adata
+        In the layout that `backend.data.load` returns; holds every cell of the split.
+    info
+        `backend.data.describe(adata)`.
+    cells
+        `backend.data.cells_table(adata)`, written as the dataset's bundle; None when it is there.
+    split
+        The split that the series names.
+    folds
+        `all`, or fold numbers and `final`.
+    progress
+        Called at every change of state.
+    classifier
+        See `build_typer`.
+
+    Returns
+    -------
+    One result a fold, in order. A finished fold is skipped; a fold whose model failed leaves a
+    `failed` bundle with the reason, and the next fold goes on.
+
+    Raises
+    ------
+    InputError, ModelUnavailable, SplitError
+        Before any fit, if series, split and data do not belong together.
+    """
+    tell = progress or (lambda event: _LOG.debug("%s", event))
+    rows = _check(adata, info, split, series)
+    wanted = _check_folds(folds, split)
+    typer = build_typer(series, classifier=classifier)
+    if "final" in wanted and not getattr(typer, "is_savable", True):
+        msg = f"{typer.display_name} cannot be saved, so a final fit of it would be lost."
+        raise ModelUnavailable(msg, "Choose folds, or another model.")
+    if cells is not None and not has_dataset(out, info.dataset_id):
+        write_dataset(out, info.to_json(), cells)
+
+    results = []
+    for number, fold in enumerate(wanted):
+        typer = build_typer(series, classifier=classifier) if number else typer
+        results.append(_run_fold(adata, rows, split, series, fold, typer, out=out, tell=tell))
+    return results
+
+
+def _check(adata: AnnData, info: DatasetInfo, split: Split, series: Series) -> np.ndarray:
+    """Return the row in `adata` of each cell of the split."""
+    for name, found, wanted in (
+        ("dataset", split.dataset_id, series.dataset_id),
+        ("dataset", info.dataset_id, series.dataset_id),
+        ("protocol", split.protocol, series.protocol),
+        ("number of folds", split.folds, series.folds),
+        ("split seed", split.seed, series.split_seed),
+        ("budget", split.budget, series.budget),
+    ):
+        if found != wanted:
+            msg = f'The {name} is "{found}", but the series says "{wanted}".'
+            raise SplitError(msg, "Make the split from this dataset with the same options.")
+    if series.label_level not in LABEL_LEVELS:
+        msg = f'There is no label level "{series.label_level}".'
+        raise InputError(msg, f"Choose one of: {', '.join(LABEL_LEVELS)}.")
+    if not 0 < series.fraction <= 1:
+        msg = f"The fraction of training cells is {series.fraction}."
+        raise InputError(msg, "Give a number above 0, up to 1.")
+    rows = adata.obs_names.get_indexer(pd.Index(split.cell_ids))
+    if (rows < 0).any():
+        msg = f"{int((rows < 0).sum()):,} of {len(rows):,} cells of the split are not in the data."
+        raise SplitError(msg, "Use the dataset that the split was made from.")
+    return rows
+
+
+def _check_folds(folds: Literal["all"] | Sequence[Fold], split: Split) -> list[Fold]:
+    if isinstance(folds, str):
+        return list(range(split.folds))
+    for fold in folds:
+        if fold != "final" and not 0 <= fold < split.folds:
+            msg = f"There is no fold {fold}: the split has the folds 0 to {split.folds - 1}."
+            raise InputError(msg, "Choose all, final, or some of them.")
+    return list(dict.fromkeys(folds))
+
+
+def _run_fold(
+    adata: AnnData,
+    rows: np.ndarray,
+    split: Split,
+    series: Series,
+    fold: Fold,
+    typer: CellTyper,
+    *,
+    out: Path,
+    tell: Callable[[RunEvent], None],
+) -> RunResult:
+    """Fit and predict one fold, and write its bundle."""
+    identity: dict[str, Any] = {
+        "fold": fold,
+        "split_sha256": split.sha256,
+        "checkpoint_sha256": getattr(typer, "checkpoint_sha256", None),
+        "recipe_version": getattr(typer, "recipe_version", 1),
+    }
+    run_id = series.run_id(**identity)
+    if is_done(out, run_id):
+        tell(RunEvent(fold, "skipped", "finished before"))
+        return RunResult(fold, run_id, "skipped")
+
+    label_key = f"cell_type_{series.label_level}"
+    train_rows = _train_rows(adata, rows, split, series, fold, label_key)
+    train = adata[train_rows].copy()
+    nothing = np.zeros(0, dtype=np.int64)
+    valid_rows = nothing if fold == "final" else rows[split.cells(fold, VALID)]
+    test_rows = nothing if fold == "final" else rows[split.cells(fold, TEST)]
+    valid = adata[valid_rows].copy()
+    facts: dict[str, Any] = {
+        "n_train": len(train_rows),
+        "n_valid": len(valid_rows),
+        "n_test": len(test_rows),
+        "n_train_donors": int(train.obs["donor"].nunique()),
+        "display_name": _display_name(typer, series),
+        "versions": _versions(series),
+    }
+    log = [f"{facts['n_train']:,} training cells of {facts['n_train_donors']} donors"]
+    predictions: pd.DataFrame | None = None
+    error: BaseException | None = None
+    with Measured() as measured:
+        try:
+            tell(RunEvent(fold, "fitting", log[0]))
+            typer.fit(train, label_key=label_key, valid=valid, seed=series.seed)
+            log.append(f"fitted after {measured.wall_seconds:.1f} s")
+            if fold != "final":
+                tell(RunEvent(fold, "predicting", f"{len(valid_rows) + len(test_rows):,} cells"))
+                parts = [(valid, "valid"), (adata[test_rows].copy(), "test")]
+                predictions = _predict(typer, parts, label_key, fold, split)
+        except _MODEL_FAILURES as failure:
+            error = failure
+    facts |= {
+        "wall_seconds": round(measured.wall_seconds, 3),
+        "peak_memory_mib": round(measured.peak_memory_mib, 1),
+        "device": str(getattr(typer, "device_", "cpu")),
+        "notes": _notes(typer, series),
+    }
+    if error is not None:
+        _LOG.warning("fold %s of %s failed", fold, series.configuration, exc_info=error)
+        reason = str(error) or type(error).__name__
+        record = RunRecord.for_series(
+            series,
+            status="failed",
+            reason=reason,
+            error_kind=type(error).__name__,
+            **identity,
+            **facts,
+        )
+        write_run(out, record, None, log="\n".join([*log, f"failed: {reason}"]) + "\n")
+        tell(RunEvent(fold, "failed", reason))
+        return RunResult(fold, run_id, "failed", reason, measured.wall_seconds)
+
+    log += [f"done after {measured.wall_seconds:.1f} s", *facts["notes"]]
+    record = RunRecord.for_series(
+        series,
+        status="done",
+        classes=tuple(getattr(typer, "classes_", ())),
+        **identity,
+        **facts,
+    )
+    report = getattr(typer, "load_report_", None)
+    write_run(
+        out,
+        record,
+        predictions,
+        history=getattr(typer, "history_", None),
+        load_report=None if report is None else dataclasses.asdict(report),
+        model_writer=_model_writer(typer, train) if fold == "final" else None,
+        log="\n".join(log) + "\n",
+    )
+    tell(RunEvent(fold, "done", f"{measured.wall_seconds:.1f} s"))
+    return RunResult(fold, run_id, "done", None, measured.wall_seconds)
+
+
+def _train_rows(
+    adata: AnnData, rows: np.ndarray, split: Split, series: Series, fold: Fold, label_key: str
+) -> np.ndarray:
+    """Return the rows to train on, in the order of `adata`."""
+    is_labelled = adata.obs[label_key].notna().to_numpy()
+    chosen = np.sort(rows if fold == "final" else rows[split.cells(fold, TRAIN)])
+    chosen = chosen[is_labelled[chosen]]
+    if series.fraction < 1:
+        labels = adata.obs[label_key].astype(str).to_numpy()[chosen]
+        chosen = chosen[_is_in_fraction(labels, series.fraction, series.seed)]
+    if fold != "final":
+        split.check_fit_cells(fold, adata.obs_names.to_numpy()[chosen])
+    return chosen
+
+
+def _is_in_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose a share of the cells of each type, at least one; small shares lie in larger ones."""
+    order = pd.Series(np.random.default_rng(seed).random(len(labels)))
+    by_type = order.groupby(labels)
+    n_wanted = np.ceil(by_type.transform("size") * fraction)
+    return (by_type.rank(method="first") <= n_wanted).to_numpy()
+
+
+def _predict(
+    typer: CellTyper,
+    parts: Sequence[tuple[AnnData, str]],
+    label_key: str,
+    fold: Fold,
+    split: Split,
+) -> pd.DataFrame:
+    """Return the predictions of valid and test cells, in the order of the split."""
+    frames = []
+    for cells, role in parts:
+        if cells.n_obs == 0:
+            continue
+        predictions = typer.predict(cells)
+        frames.append(
+            predictions_frame(
+                predictions.cell_ids,
+                cells.obs[label_key].astype(object),
+                predictions.proba,
+                predictions.classes,
+                fold,
+                role,
+            )
+        )
+    if not frames:
+        msg = f"Fold {fold} has no cell to predict."
+        raise SplitError(msg, "Use fewer folds.")
+    return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+
+
+def _model_writer(typer: CellTyper, train: AnnData) -> Callable[[Path], None]:
+    from backend.data.fingerprint import cell_fingerprints
+
+    def write(folder: Path) -> None:
+        typer.save(folder)
+        prints = np.sort(cell_fingerprints(train)).astype("<u8")
+        (folder / "train_cells.bin").write_bytes(prints.tobytes())
+
+    return write
+
+
+def _display_name(typer: CellTyper, series: Series) -> str:
+    """Return the name that views show, for example `scGPT small, scratch`."""
+    model = model_class(series.model)
+    if series.preset is None:
+        return str(model.display_name)
+    tag = series.preset.rpartition(".")[2].replace("_", " ")
+    return f"{model.display_name} {tag}, {series.init}"
+
+
+def _notes(typer: CellTyper, series: Series) -> tuple[str, ...]:
+    """Return the sentences that every view of the run shows."""
+    notes = list(getattr(typer, "notes_", ()))
+    if series.preset is not None and series.init == "scratch":
+        notes.insert(0, "architecture trained from scratch — published weights not used")
+    return tuple(dict.fromkeys(notes))
+
+
+def _versions(series: Series) -> dict[str, str]:
+    """Return the versions of what computed the run."""
+    packages = (
+        *_PACKAGES,
+        *_PACKAGES_OF.get(series.model, ()),
+        *(_FOUNDATION_PACKAGES if series.preset is not None else ()),
+    )
+    versions = {"faultline": __version__, "python": python_version()}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    return versions
