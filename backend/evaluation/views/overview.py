@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pandas as pd
 
-from backend.evaluation.f1 import class_table
+from backend.evaluation.f1 import f1_by_class, is_small
 from backend.evaluation.intervals import CAPTION, Estimate
 from backend.evaluation.views.results import Overview, Provenance, TimepointScores
 from backend.evaluation.views.series import Configuration, Reader, configurations_in
@@ -114,29 +115,41 @@ def _sentence(item: Configuration, result: TimepointScores, labels: Labels, scop
 
 def _collapsed(scored: Scored, scope: Scope) -> pd.DataFrame:
     """Name lost types; not those of `majority`, which loses all types but one by construction."""
-    parts = []
+    labels, counts = scored.labels, scored.counts
+    by_donor = np.zeros((len(labels.timepoints), len(labels.donors), len(counts.types)), dtype=int)
+    by_donor[:, :, [counts.types.index(name) for name in labels.types]] = labels.counts
+    n_cells, n_donors = by_donor.sum(axis=1), (by_donor > 0).sum(axis=1)
+    small = is_small(n_cells, n_donors)
+    rows = []
     for item in scored.configurations:
         if not item.is_complete or item.model == "majority":
             continue
-        for timepoint in scored.labels.timepoints:
-            table = class_table(scored.counts.of(item.series, timepoint))
-            table = table[table["n_cells"] > 0]
-            kind = pd.Series("", index=table.index, dtype=object)
-            kind[~table["is_small"] & (table["f1"] < COLLAPSE_F1)] = f"F1 below {COLLAPSE_F1:g}"
-            kind[table["f1"] == 0] = "F1 0"
-            kind[table["n_predicted"] == 0] = "never predicted"
-            parts.append(
-                table.assign(
-                    configuration=item.key,
-                    display_name=item.display_name,
-                    timepoint=timepoint,
-                    kind=kind,
-                )[kind != ""]
+        series = [counts.series.index(name) for name in item.series]
+        tp, n_label, n_predicted = (
+            table[series].sum(axis=2) for table in (counts.tp, counts.n_label, counts.n_predicted)
+        )
+        f1 = f1_by_class(tp, n_label, n_predicted).mean(axis=0)
+        never = n_predicted.sum(axis=0) == 0
+        is_lost = (n_cells > 0) & (never | (f1 == 0) | ((f1 < COLLAPSE_F1) & ~small))
+        for place in zip(*np.nonzero(is_lost), strict=True):
+            kind = "F1 0" if f1[place] == 0 else f"F1 below {COLLAPSE_F1:g}"
+            rows.append(
+                {
+                    "configuration": item.key,
+                    "display_name": item.display_name,
+                    "timepoint": labels.timepoints[place[0]],
+                    "cell_type": counts.types[place[1]],
+                    "kind": "never predicted" if never[place] else kind,
+                    "f1": float(f1[place]),
+                    "n_cells": int(n_cells[place]),
+                    "n_donors": int(n_donors[place]),
+                    "is_small": bool(small[place]),
+                }
             )
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_COLLAPSED)
+    table = pd.DataFrame(rows, columns=_COLLAPSED)
     if scope.cell_types:
         table = table[table["cell_type"].isin(scope.cell_types)]
-    return table[_COLLAPSED].reset_index(drop=True)
+    return table.reset_index(drop=True)
 
 
 def _not_labelled(labels: Labels) -> tuple[str, ...]:

@@ -119,6 +119,18 @@ def _matched(item: Configuration, keep: set[tuple[int, int]]) -> Configuration:
     )
 
 
+def _shared(
+    step: _Step, first: Configuration | None, second: Configuration | None
+) -> set[tuple[int, int]]:
+    """Return the replicates that both sides have under the same number of folds."""
+    if first is None or second is None:
+        return set()
+    # A study split has at most as many folds as studies, so there the number may differ.
+    if step is not _STUDY and first.n_folds != second.n_folds:
+        return set()
+    return set(first.replicates) & set(second.replicates)
+
+
 def _pairs(
     store: Reader, scope: Scope, step: _Step
 ) -> tuple[list[tuple[Configuration, Configuration]], list[str]]:
@@ -129,11 +141,7 @@ def _pairs(
     pairs, apart = [], []
     for key in sorted(sides[0].keys() | sides[1].keys()):
         first, second = sides[0].get(key), sides[1].get(key)
-        shared = (
-            set(first.replicates) & set(second.replicates)
-            if first is not None and second is not None
-            else set()
-        )
+        shared = _shared(step, first, second)
         if first is not None and second is not None and shared:
             pairs.append((_matched(first, shared), _matched(second, shared)))
         else:

@@ -37,6 +37,7 @@ class Configuration:
     series: tuple[str, ...]
     seeds: tuple[int, ...]
     replicates: tuple[tuple[int, int], ...]
+    n_folds: int
     status_text: str
     is_default: bool
     model: str
@@ -138,7 +139,7 @@ def _notes(runs: pd.DataFrame, is_scored: pd.Series) -> pd.Series:
 
 def _with_variants(table: pd.DataFrame, label_level: str) -> pd.DataFrame:
     native = set(table.loc[table["label_level"] == label_level, "configuration"])
-    usual = table["n_folds"].mode().max()
+    usual = table["n_folds"].mode().min()
     keys, names, defaults = [], [], []
     for row in table.itertuples():
         key, name = row.configuration, row.display_name
@@ -197,6 +198,7 @@ def _configuration(key: str, rows: pd.DataFrame) -> Configuration:
             (int(split), int(seed))
             for split, seed in zip(complete["split_seed"], complete["seed"], strict=True)
         ),
+        n_folds=int(first["n_folds"]),
         status_text=status,
         is_default=bool(first["is_default"]),
         model=str(first["model"]),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
-from backend.evaluation.f1 import f1_by_class, macro_f1, mean_f1_of_present
+from backend.evaluation.f1 import macro_f1, mean_f1_of_present
 from backend.evaluation.intervals import (
     Estimate,
     LeaveOneOut,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["f1_by_timepoint", "interval_columns", "model_differences", "timepoint_scores"]
 
-SCORE_COLUMNS: Final = [
+_SCORE_COLUMNS: Final = [
     "configuration",
     "display_name",
     "timepoint",
@@ -96,27 +97,22 @@ def f1_by_timepoint(store: Reader, scope: Scope) -> TimepointScores:
 
 def timepoint_scores(scored: Scored, scope: Scope) -> TimepointScores:
     """Score what is already loaded; see `f1_by_timepoint`."""
-    labels, counts = scored.labels, scored.counts
+    labels = scored.labels
     panel = labels.panel(scope)
+    slices = [_slice(scored.counts, timepoint, panel) for timepoint in labels.timepoints]
     scores: list[dict[str, Any]] = []
-    donors: list[pd.DataFrame] = []
     differences: list[dict[str, Any]] = []
     for configuration in scored.configurations:
         samples: dict[str, LeaveOneOut] = {}
-        for timepoint in labels.timepoints:
-            row, sample = _score(configuration, timepoint, counts, labels, panel)
-            scores.append(row)
+        for one in slices:
+            sample = one.of(configuration)
+            scores.append(_row(configuration, one, sample, labels, panel))
             if sample is not None:
-                samples[timepoint] = sample
-            if configuration.is_complete:
-                tallies = counts.of(configuration.series, timepoint)
-                donors.append(_dots(configuration, timepoint, tallies, panel))
+                samples[one.timepoint] = sample
         differences += _against_first(configuration, samples)
     return TimepointScores(
-        scores=pd.DataFrame(scores, columns=SCORE_COLUMNS),
-        donors=pd.concat(donors, ignore_index=True)
-        if donors
-        else pd.DataFrame(columns=_DONOR_COLUMNS),
+        scores=pd.DataFrame(scores, columns=_SCORE_COLUMNS),
+        donors=_dots(scored, slices),
         differences=pd.DataFrame(differences, columns=_DIFFERENCE_COLUMNS),
         panel=panel,
         missing=labels.missing,
@@ -125,65 +121,111 @@ def timepoint_scores(scored: Scored, scope: Scope) -> TimepointScores:
     )
 
 
-def _score(
-    configuration: Configuration, timepoint: str, counts: Counts, labels: Labels, panel: Panel
-) -> tuple[dict[str, Any], LeaveOneOut | None]:
-    support = labels.counts[labels.timepoints.index(timepoint)]
+@dataclass(frozen=True, eq=False)
+class _Slice:
+    """All complete series at one timepoint: (series, donors, types) and what follows from them.
+
+    `sample` is None where the timepoint does not set the panel.
+    """
+
+    timepoint: str
+    tallies: Tallies
+    place: dict[str, int]
+    sample: LeaveOneOut | None
+    n_scored: int
+    dots: np.ndarray
+    dot_types: np.ndarray
+
+    def of(self, configuration: Configuration) -> LeaveOneOut | None:
+        """Return the sample of one configuration, its seeds averaged."""
+        if self.sample is None or not configuration.is_complete:
+            return None
+        rows = [self.place[name] for name in configuration.series]
+        chosen = LeaveOneOut(
+            self.sample.donors, self.sample.value[rows], self.sample.deleted[:, rows]
+        )
+        return chosen.mean_over_seeds()
+
+
+def _slice(counts: Counts, timepoint: str, panel: Panel) -> _Slice:
+    tallies = counts.of(counts.series, timepoint)
+    mask = tallies.mask(panel.types)
+    dots, dot_types = mean_f1_of_present(
+        tallies.tp, tallies.n_label, tallies.n_predicted, panel=mask
+    )
+    is_scored = bool(panel.types) and timepoint in panel.slices and len(counts.series) > 0
+    return _Slice(
+        timepoint=timepoint,
+        tallies=tallies,
+        place={name: index for index, name in enumerate(counts.series)},
+        sample=leave_one_out(tallies, partial(macro_f1, panel=mask)) if is_scored else None,
+        n_scored=int((tallies.pooled()[1][0, mask] > 0).sum()) if is_scored else 0,
+        dots=dots,
+        dot_types=dot_types,
+    )
+
+
+def _row(
+    configuration: Configuration,
+    one: _Slice,
+    sample: LeaveOneOut | None,
+    labels: Labels,
+    panel: Panel,
+) -> dict[str, Any]:
+    support = labels.counts[labels.timepoints.index(one.timepoint)]
     n_donors = int((support.sum(axis=1) > 0).sum())
-    sample, n_scored = None, 0
-
-    def nothing(reason: str) -> Estimate:
-        return Estimate(np.nan, np.nan, np.nan, "none", n_donors, reason)
-
-    if not configuration.is_complete:
-        estimate = nothing(f"{configuration.status_text}: no headline number")
-    elif not panel.types:
-        estimate = nothing("no type can be compared")
-    elif timepoint in panel.skipped:
-        estimate = nothing(panel.skipped[timepoint])
-    else:
-        tallies = counts.of(configuration.series, timepoint)
-        mask = tallies.mask(panel.types)
-        sample = leave_one_out(tallies, partial(macro_f1, panel=mask)).mean_over_seeds()
+    if sample is not None:
         estimate = jackknife(sample)
-        n_scored = int((~np.isnan(f1_by_class(*tallies.pooled())[0, mask])).sum())
-    row = {
+    else:
+        if not configuration.is_complete:
+            reason = f"{configuration.status_text}: no headline number"
+        elif not panel.types:
+            reason = "no type can be compared"
+        else:
+            reason = panel.skipped[one.timepoint]
+        estimate = Estimate(np.nan, np.nan, np.nan, "none", n_donors, reason)
+    return {
         "configuration": configuration.key,
         "display_name": configuration.display_name,
-        "timepoint": timepoint,
+        "timepoint": one.timepoint,
         "macro_f1": estimate.value,
         **interval_columns(estimate),
         "n_cells": int(support.sum()),
         "n_donors": n_donors,
-        "n_types_scored": n_scored,
+        "n_types_scored": one.n_scored if sample is not None else 0,
         "n_types": panel.n_types,
         "n_seeds": len(configuration.series),
-        "label_source": " and ".join(labels.sources[timepoint]),
+        "label_source": " and ".join(labels.sources[one.timepoint]),
         "status_text": configuration.status_text,
     }
-    return row, sample
 
 
-def _dots(
-    configuration: Configuration, timepoint: str, tallies: Tallies, panel: Panel
-) -> pd.DataFrame:
-    mask = tallies.mask(panel.types)
-    score, n_types = mean_f1_of_present(
-        tallies.tp, tallies.n_label, tallies.n_predicted, panel=mask
-    )
-    n_seeds, n_donors = score.shape
-    return pd.DataFrame(
-        {
-            "configuration": configuration.key,
-            "display_name": configuration.display_name,
-            "timepoint": timepoint,
-            "donor": list(tallies.donors) * n_seeds,
-            "seed": np.repeat(configuration.seeds, n_donors),
-            "macro_f1": score.ravel(),
-            "n_cells": tallies.n_label.sum(axis=-1).ravel(),
-            "n_types": n_types.ravel(),
-        }
-    )
+def _dots(scored: Scored, slices: list[_Slice]) -> pd.DataFrame:
+    """Return one row per configuration, timepoint, seed and donor."""
+    owners = [
+        (item.key, item.display_name, seed, name)
+        for item in scored.configurations
+        for name, seed in zip(item.series, item.seeds, strict=True)
+    ]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in _DONOR_COLUMNS}
+    for key, display_name, seed, series in owners:
+        for one in slices:
+            index, n = one.place[series], len(one.tallies.donors)
+            values = (
+                np.full(n, key, dtype=object),
+                np.full(n, display_name, dtype=object),
+                np.full(n, one.timepoint, dtype=object),
+                np.asarray(one.tallies.donors, dtype=object),
+                np.full(n, seed),
+                one.dots[index],
+                one.tallies.n_label[index].sum(axis=-1),
+                one.dot_types[index],
+            )
+            for name, value in zip(_DONOR_COLUMNS, values, strict=True):
+                parts[name].append(value)
+    if not any(parts.values()):
+        return pd.DataFrame(columns=_DONOR_COLUMNS)
+    return pd.DataFrame({name: np.concatenate(values) for name, values in parts.items()})
 
 
 def _against_first(
