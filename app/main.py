@@ -25,6 +25,8 @@ with body, errors.shown_to_user():
     if not choices.empty:
         with st.sidebar:
             state.sidebar_scope(choices, cache.configurations, cache.timepoints)
+    if target := state.pop_target():
+        st.switch_page(nav.page_file(target[0]), query_params=target[1])
     st.title(info.title, anchor=False)
     st.caption(info.question)
     if info.needs_results:

@@ -7,7 +7,7 @@ interface. Session state holds only the chosen words and ids.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import streamlit as st
 
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "BY",
     "CELL_TYPE",
     "CONFIGURATION",
+    "MODEL",
     "OWNER",
     "PROTOCOL_WORDS",
     "REFERENCE",
+    "TIMEPOINT",
     "Source",
     "choose_model",
     "choose_one",
@@ -31,7 +34,8 @@ __all__ = [
     "current_models",
     "current_scope",
     "current_source",
-    "query_of",
+    "go",
+    "pop_target",
     "remember",
     "sidebar_scope",
 ]
@@ -49,12 +53,16 @@ REFERENCE: Final = "against"
 """The model that others are compared with."""
 CELL_TYPE: Final = "cell_type"
 
+BY: Final = "by"
+"""What the columns of the Cell types page are: models or timepoints."""
+
 OWNER: Final = "local"
 
 _SCOPE: Final = "faultline.scope"
 _MODELS: Final = "faultline.models"
 _COMPLETE: Final = "faultline.complete_models"
 _DEFAULTS: Final = "faultline.default_models"
+_TARGET: Final = "faultline.target"
 _SOURCE: Final = "faultline.source"
 
 PROTOCOL_WORDS: Final = {
@@ -257,35 +265,52 @@ def current_models() -> dict[str, str]:
     return {k: name for k, name in st.session_state[_MODELS].items() if k in wanted}
 
 
-def query_of(scope: Scope, **extra: str | Sequence[str] | None) -> dict[str, str | list[str]]:
-    """Return the URL parameters that lead to `scope`; `extra` adds page-local ones."""
-    labels = st.session_state[_MODELS]
-    query: dict[str, str | list[str]] = {
-        DATASET: current_source().dataset,
-        LABEL_LEVEL: scope.label_level,
-        PROTOCOL: scope.protocol,
-        BUDGET: scope.budget,
-        MODEL: [labels[c] for c in scope.configurations if c in labels],
-        TIMEPOINT: list(scope.timepoints),
-        TRUTH: TRUTHS[scope.truth],
-    }
-    query |= {k: v if isinstance(v, str) else list(v) for k, v in extra.items() if v is not None}
-    return {key: value for key, value in query.items() if value}
+def go(page: str, **filters: str | Sequence[str]) -> None:
+    """Ask for another page with some filters set; only for callbacks.
+
+    A parameter that is bound to a widget can only be set through the widget's state, and that
+    only before the widget is drawn. One whose widget was never drawn can only be put into the
+    URL by hand. Hence both.
+
+    Parameters
+    ----------
+    page
+        Key of the page, see `app.nav`.
+    filters
+        URL name → value or values, as the widget's options name them.
+    """
+    models = st.session_state[_MODELS]
+    fresh = {}
+    for key, value in filters.items():
+        if key not in st.session_state:
+            fresh[key] = models.get(value, value) if isinstance(value, str) else list(value)
+        st.session_state[key] = value if isinstance(value, str) else list(value)
+    st.session_state[_TARGET] = (page, fresh)
+
+
+def pop_target() -> tuple[str, dict[str, str | list[str]]] | None:
+    """Return the page that a callback asked for and its new URL parameters, once."""
+    return st.session_state.pop(_TARGET, None)
 
 
 def choose_model(
-    models: Mapping[str, str], *, key: str = CONFIGURATION, label: str = "Model"
+    models: Mapping[str, str],
+    *,
+    key: str = CONFIGURATION,
+    label: str = "Model",
+    width: int | Literal["stretch"] = "stretch",
 ) -> str:
     """Draw the choice of one model, first one with all folds; return its configuration."""
-    keys = list(models)
     complete = st.session_state[_COMPLETE]
+    # The first option is the default, and a default is not written into the URL.
+    keys = sorted(models, key=lambda name: name not in complete)
     return st.selectbox(
         label,
         keys,
-        index=next((i for i, key in enumerate(keys) if key in complete), 0),
         format_func=models.__getitem__,
         key=key,
         bind="query-params",
+        width=width,
     )
 
 

@@ -4,16 +4,18 @@ from functools import partial
 
 import streamlit as st
 
-from app import cache, nav
+from app import cache
 from app.components import errors, figure, frames, heatmap, provenance, tables
 from app.state import (
+    BY,
     CELL_TYPE,
     CONFIGURATION,
+    TIMEPOINT,
     choose_model,
     choose_one,
     current_models,
     current_scope,
-    query_of,
+    go,
 )
 
 scope = current_scope()
@@ -21,7 +23,7 @@ models = current_models()
 
 left, right = st.columns(2, vertical_alignment="bottom")
 with left:
-    by = choose_one("Columns", ("model", "timepoint"), "by")
+    by = choose_one("Columns", ("model", "timepoint"), BY)
 with right:
     configuration = choose_model(models) if by == "timepoint" else None
 
@@ -55,13 +57,17 @@ st.caption(
 )
 if points:
     cell_type, column = points[0]["cell_type"], points[0]["column"]
-    model = models[configuration] if configuration else column
-    narrowed = scope if by == "model" else scope.with_(timepoints=(column,))
-    st.page_link(
-        nav.page_file("failure_map"),
-        label=f"See the {cell_type} cells of {model} on the failure map",
+    picked = configuration or next(key for key, name in models.items() if name == column)
+    filters = {CELL_TYPE: [cell_type], CONFIGURATION: picked}
+    if by == "timepoint":
+        filters[TIMEPOINT] = [column]
+    st.button(
+        f"See the {cell_type} cells of {models[picked]} on the failure map",
+        key="cell_types.see",
         icon=":material/scatter_plot:",
-        query_params=query_of(narrowed, **{CONFIGURATION: model, CELL_TYPE: [cell_type]}),
+        on_click=go,
+        args=("failure_map",),
+        kwargs=filters,
     )
 
 st.markdown("##### The same numbers as a table")

@@ -41,7 +41,7 @@ tables.show(
     name="f1-by-donor",
     alt_text="F1 per donor and cell type with the number of cells",
     columns=("donor", "timepoint", "cell_type", "f1", "n_cells", "is_small"),
-    height=300,
+    folded="The same numbers as a table",
 )
 
 composition = frames.with_donor_names(view.composition)
@@ -69,7 +69,7 @@ tables.show(
         "donor", "timepoint", "cell_type", "labelled_share", "predicted_share", "difference",
         "n_cells",
     ),
-    height=300,
+    folded="The same numbers as a table",
 )  # fmt: skip
 st.markdown("##### Donors in all")
 tables.show(

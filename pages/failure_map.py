@@ -8,25 +8,27 @@ from app import cache
 from app.components import cell_map, errors, figure, frames, provenance, tables
 from app.state import CELL_TYPE, choose_model, current_models, current_scope
 
+WIDTH = 215
+
 scope = current_scope()
 models = current_models()
 
-model, colour, types = st.columns(3, vertical_alignment="bottom")
-with model:
-    configuration = choose_model(models)
-with colour:
-    colour_by = st.selectbox("Colour by", cell_map.COLOUR_BY, key="colour", bind="query-params")
-with errors.shown_to_user():
-    view = cache.failures(scope, configuration)
-with types:
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    configuration = choose_model(models, width=WIDTH)
+    with errors.shown_to_user():
+        view = cache.failures(scope, configuration)
+    colour_by = st.selectbox(
+        "Colour by", cell_map.COLOUR_BY, key="colour", bind="query-params", width=WIDTH
+    )
     cell_types = st.multiselect(
         "Labelled as",
         frames.labels_of(view.cells),
         key=CELL_TYPE,
         bind="query-params",
         placeholder="All types",
+        width=WIDTH,
     )
-facet = st.toggle("One map per timepoint", key="facet", bind="query-params")
+    facet = st.toggle("A map per timepoint", key="facet", bind="query-params")
 
 if cell_types:
     view = cache.failures(scope.with_(cell_types=tuple(cell_types)), configuration)

@@ -6,34 +6,28 @@ import streamlit as st
 
 from app import cache, nav
 from app.components import charts, errors, figure, frames, provenance, tables
-from app.state import current_models, current_scope, query_of
+from app.state import MODEL, current_models, current_scope, go
 
 scope = current_scope()
 models = current_models()
 with errors.shown_to_user():
     view = cache.overview(scope)
-    series = cache.series_table(scope)
 
 if view.scores.empty:
     st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
     st.stop()
 
 st.markdown("\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences))
-provenance.series_notes(series)
 
-points = figure.draw(
+figure.draw(
     partial(charts.score_dots, view.scores),
     name="f1-overview",
     title="Macro-F1 by model and timepoint",
     alt_text="Dot plot of macro-F1 from 0 to 1, a row per model and a dot per timepoint, with "
     "95 % intervals over donors. " + " ".join(view.sentences),
     select=("configuration", "timepoint"),
+    on_pick=lambda dot: go("timepoints", **{MODEL: [dot["configuration"]]}),
 )
-if points:
-    st.switch_page(
-        nav.page_file("timepoints"),
-        query_params=query_of(scope.with_(configurations=(points[0]["configuration"],))),
-    )
 st.caption(
     "A click on a dot opens its model on the Timepoints page. Open dots have no interval (fewer "
     "than 5 donors); dashed intervals rest on 5–9 donors. " + view.provenance.caption
@@ -43,7 +37,6 @@ st.page_link(
     nav.page_file("timepoints"),
     label="See the clinical course of these models",
     icon=":material/timeline:",
-    query_params=query_of(scope),
 )
 
 st.markdown("##### Types that collapse")
@@ -51,16 +44,16 @@ if view.collapsed.empty:
     st.markdown("No type collapses in this choice.")
 else:
     frames.name_types(view.collapsed, by="kind")
-    with st.expander(f"All {len(view.collapsed)} by timepoint, with F1, cells and donors"):
-        tables.show(
-            view.collapsed,
-            name="collapsed-types",
-            alt_text="Cell types that are lost, by model and timepoint, with cells and donors",
-            columns=(
-                "cell_type", "display_name", "timepoint", "kind", "f1", "n_cells", "n_donors",
-                "is_small",
-            ),
-        )  # fmt: skip
+    tables.show(
+        view.collapsed,
+        name="collapsed-types",
+        alt_text="Cell types that are lost, by model and timepoint, with cells and donors",
+        columns=(
+            "cell_type", "display_name", "timepoint", "kind", "f1", "n_cells", "n_donors",
+            "is_small",
+        ),
+        folded=f"All {len(view.collapsed)} by timepoint, with F1, cells and donors",
+    )  # fmt: skip
 st.markdown("##### Not labelled in this dataset")
 st.markdown(
     f"{', '.join(view.not_labelled)}. No score can be given for them."
@@ -76,6 +69,6 @@ tables.show(
     alt_text="Macro-F1 with interval, donors and cells per model and timepoint",
     columns=(
         "display_name", "timepoint", "macro_f1", "low", "high", "interval", "n_donors", "n_cells",
-        "n_types_scored", "n_types", "status_text", "reason",
+        "n_types_scored", "status_text",
     ),
 )  # fmt: skip

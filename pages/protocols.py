@@ -46,7 +46,7 @@ tables.show(
     alt_text="F1 under random and donor protocol and their difference per model",
     columns=(
         "display_name", "random", "donor", "gap", "low", "high", "interval", "n_donors", "n_cells",
-        "n_train_random", "n_train_donor", "reason",
+        "n_train_random", "n_train_donor",
     ),
     labels={"random": "F1, random", "donor": "F1, donor"},
 )  # fmt: skip
@@ -70,7 +70,12 @@ cell_type = st.selectbox(
 )
 of_type = frames.by_protocol(view.by_type[view.by_type.cell_type == cell_type])
 figure.draw(
-    partial(charts.slopes, of_type, protocols=frames.in_order(of_type.protocol, "protocol")),
+    partial(
+        charts.slopes,
+        of_type,
+        protocols=frames.in_order(of_type.protocol, "protocol"),
+        title=f"F1 of {cell_type}",
+    ),
     name="f1-by-protocol-of-type",
     title=f"F1 of {cell_type} under each protocol",
     alt_text=f"Slope chart of the F1 of {cell_type} under each protocol, a line per model.",

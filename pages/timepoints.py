@@ -4,16 +4,17 @@ from functools import partial
 
 import streamlit as st
 
-from app import cache, nav
+from app import cache
 from app.components import charts, errors, figure, provenance, tables
 from app.state import (
     CONFIGURATION,
     REFERENCE,
+    TIMEPOINT,
     choose_model,
     course,
     current_models,
     current_scope,
-    query_of,
+    go,
 )
 
 scope = current_scope()
@@ -32,7 +33,7 @@ for note in view.notes:
     st.markdown(note)
 provenance.series_notes(series)
 
-points = figure.draw(
+figure.draw(
     partial(
         charts.course_lines, view.scores, view.donors, timepoints=course(view.scores.timepoint)
     ),
@@ -42,16 +43,11 @@ points = figure.draw(
     "Relapse, a line per model, small marks for single donors, bars for 95 % intervals. "
     f"No data: {', '.join(view.missing) or 'none missing'}.",
     select=("configuration", "timepoint"),
+    on_pick=lambda dot: go(
+        "cell_types",
+        **{TIMEPOINT: [dot["timepoint"]], CONFIGURATION: dot["configuration"]},
+    ),
 )
-if points:
-    st.switch_page(
-        nav.page_file("cell_types"),
-        query_params=query_of(
-            scope.with_(timepoints=(points[0]["timepoint"],)),
-            by="model",
-            **{CONFIGURATION: models.get(points[0]["configuration"])},
-        ),
-    )
 st.caption(
     "Large marks: all donors pooled; small marks: one donor each. Bars and bands: 95 % intervals, "
     "dashed with 5–9 donors, none below 5. A click on a large mark opens its "
@@ -66,7 +62,7 @@ tables.show(
     alt_text="Macro-F1 with interval, donors and cells per model and timepoint",
     columns=(
         "display_name", "timepoint", "macro_f1", "low", "high", "interval", "n_donors", "n_cells",
-        "n_types_scored", "n_types", "n_seeds", "status_text", "reason",
+        "n_types_scored", "n_seeds", "status_text",
     ),
 )  # fmt: skip
 with st.expander("Change along the course, by model"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLOUR_BY", "FAILED", "MAX_POINTS", "Drawn", "cell_map", "choose_cells"]
 
-MAX_POINTS: Final = 20_000
+MAX_POINTS: Final = 12_000
 FAILED: Final = ("wrong", "confidently wrong")
 COLOUR_BY: Final = ("outcome", "label", "predicted", "donor", "timepoint")
 
@@ -121,14 +121,15 @@ def cell_map(
     shapes = palette.outcome_shapes()
     outcomes = [o for o in palette.OUTCOMES if o in set(data.outcome)]
     is_outcome = colour_by == "outcome"
+    few = len(domain) <= 4
     legend = alt.Legend(
-        orient="right" if not facet_by_timepoint else "bottom",
+        orient="top" if few or facet_by_timepoint else "right",
         title=None,
         symbolType="circle",
         symbolSize=80,
         symbolOpacity=1,
         labelLimit=220,
-        columns=4 if facet_by_timepoint else (2 if len(domain) > 24 else 1),
+        columns=2 if few else 4 if facet_by_timepoint else 1 + len(domain) // 24,
     )
     shape_domain = [legend_text.get(o, o) for o in outcomes] if is_outcome else outcomes
     shape = alt.Shape(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from app.components import palette
-from app.components.selection import SELECTION
+from app.components.selection import AROUND, SELECTION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["course_lines", "gap_dots", "score_dots", "slopes"]
 
 _UNIT: Final = alt.Scale(domain=[0, 1])
+_TENTHS: Final = alt.Axis(values=[i / 10 for i in range(11)], format=".1f")
 _ROW: Final = 18
 """Height of one row of dots, in pixels."""
 
@@ -97,7 +98,7 @@ def score_dots(scores: pd.DataFrame, *, dark: bool) -> alt.LayerChart:
         ),
     )
     rule = base.mark_rule(strokeWidth=2.5).encode(
-        x=alt.X("low:Q", scale=_UNIT, title="Macro-F1"),
+        x=alt.X("low:Q", scale=_UNIT, axis=_TENTHS, title="Macro-F1"),
         x2="high:Q",
         strokeDash=alt.condition("datum.is_few", alt.value([5, 3]), alt.value([1, 0])),
     )
@@ -107,7 +108,7 @@ def score_dots(scores: pd.DataFrame, *, dark: bool) -> alt.LayerChart:
     dot = (
         base.mark_point(size=120, strokeWidth=2, opacity=1, cursor="pointer")
         .encode(
-            x=alt.X("macro_f1:Q", scale=_UNIT, title="Macro-F1"),
+            x=alt.X("macro_f1:Q", scale=_UNIT, axis=_TENTHS, title="Macro-F1"),
             shape=alt.Shape(
                 "slice:N",
                 sort=domain,
@@ -129,24 +130,22 @@ def score_dots(scores: pd.DataFrame, *, dark: bool) -> alt.LayerChart:
         )
         .add_params(chosen)
     )
+    unscored = rows[rows.macro_f1.isna()].drop_duplicates("display_name")
+    unscored = unscored.assign(no_score=unscored.status_text + ": no headline number")
     missing = (
-        alt.Chart(rows[rows.macro_f1.isna()])
+        alt.Chart(unscored)
         .mark_text(align="left", color=palette.ink(dark=dark), fontSize=12)
-        .encode(
-            y=alt.Y("display_name:N", sort=names),
-            yOffset=alt.YOffset("timepoint:N", sort=timepoints),
-            x=alt.datum(0.01),
-            text="status_text:N",
-        )
+        .encode(y=alt.Y("display_name:N", sort=names), x=alt.datum(0.01), text="no_score:N")
     )
-    # The height holds the legend and the axis too: Streamlit fits the whole picture into it.
-    height = len(names) * (_ROW * len(timepoints) + 12) + 26 * len(timepoints) + 60
-    return alt.layer(rule, dot, missing).properties(height=height, width=620)
+    height = len(names) * (_ROW * len(timepoints) + 12)
+    return alt.layer(rule, dot, missing).properties(
+        height=height, width=620, usermeta={AROUND: 84 + 26 * len(timepoints)}
+    )
 
 
 def _model_legend() -> alt.Legend:
     return alt.Legend(
-        orient="top", title=None, labelLimit=260, symbolSize=90, symbolOpacity=1, columns=4
+        orient="top", title=None, labelLimit=260, symbolSize=90, symbolOpacity=1, columns=2
     )
 
 
@@ -220,7 +219,7 @@ def course_lines(
     x = alt.X("x:Q", scale=x_scale, axis=x_axis)
 
     def y(field: str) -> alt.Y:
-        return alt.Y(f"{field}:Q", scale=_UNIT, title="Macro-F1")
+        return alt.Y(f"{field}:Q", scale=_UNIT, axis=_TENTHS, title="Macro-F1")
 
     empty = pd.DataFrame(
         [{"from": place[t] - 0.5, "to": place[t] + 0.5, "x": place[t]} for t in timepoints
@@ -251,7 +250,7 @@ def course_lines(
         )
         layers.append(
             alt.Chart(dots)
-            .mark_point(filled=True, size=26, opacity=0.45)
+            .mark_point(filled=True, size=26, opacity=0.55)
             .encode(
                 x=x,
                 y=y("macro_f1"),
@@ -291,10 +290,12 @@ def course_lines(
         )
         .add_params(chosen)
     )  # fmt: skip
-    return alt.layer(*layers).properties(height=430, width=760)
+    return alt.layer(*layers).properties(height=320, width=760, usermeta={AROUND: 130})
 
 
-def slopes(rows: pd.DataFrame, *, protocols: Sequence[str], dark: bool) -> alt.LayerChart:
+def slopes(
+    rows: pd.DataFrame, *, protocols: Sequence[str], dark: bool, title: str = "Macro-F1"
+) -> alt.LayerChart:
     """Draw F1 under each protocol, one line per model on the same types.
 
     Parameters
@@ -316,7 +317,7 @@ def slopes(rows: pd.DataFrame, *, protocols: Sequence[str], dark: bool) -> alt.L
             scale=alt.Scale(domain=list(protocols), type="point", padding=0.35),
             axis=alt.Axis(labelAngle=0, labelFontSize=13, grid=True),
         ),
-        y=alt.Y("f1:Q", scale=_UNIT, title="Macro-F1"),
+        y=alt.Y("f1:Q", scale=_UNIT, axis=_TENTHS, title=title),
         color=alt.Color(
             "display_name:N",
             scale=alt.Scale(domain=names, range=[colours[n] for n in names]),
@@ -354,7 +355,7 @@ def slopes(rows: pd.DataFrame, *, protocols: Sequence[str], dark: bool) -> alt.L
             text=alt.Text("f1:Q", format=".2f"),
         )
     )
-    return alt.layer(line, dot, text).properties(height=380, width=560)
+    return alt.layer(line, dot, text).properties(height=270, width=560, usermeta={AROUND: 120})
 
 
 def _spread(values: Sequence[float], gap: float) -> list[float]:
@@ -379,6 +380,8 @@ def gap_dots(gaps: pd.DataFrame, *, name: str, title: str, dark: bool) -> alt.La
     known = rows[["gap", "low", "high"]].to_numpy(dtype=float)
     reach = max(0.05, float(np.nanmax(np.abs(known))) if np.isfinite(known).any() else 0.05) * 1.1
     scale = alt.Scale(domain=[-reach, reach])
+    axis = alt.Axis(tickCount=8, format="+.2f")
+    x = alt.X("gap:Q", scale=scale, axis=axis, title=title)
     base = alt.Chart(rows).encode(
         y=alt.Y(
             f"{name}:N",
@@ -390,15 +393,15 @@ def gap_dots(gaps: pd.DataFrame, *, name: str, title: str, dark: bool) -> alt.La
     zero = (
         alt.Chart(pd.DataFrame({"gap": [0.0]}))
         .mark_rule(color=palette.ink(dark=dark), strokeWidth=1)
-        .encode(x=alt.X("gap:Q", scale=scale, title=title))
+        .encode(x=x)
     )
     rule = base.mark_rule(strokeWidth=2.5, color=palette.BLUE).encode(
-        x=alt.X("low:Q", scale=scale, title=title),
+        x=alt.X("low:Q", scale=scale, axis=axis, title=title),
         x2="high:Q",
         strokeDash=alt.condition("datum.is_few", alt.value([5, 3]), alt.value([1, 0])),
     )
     dot = base.mark_point(size=120, strokeWidth=2, color=palette.BLUE, opacity=1).encode(
-        x=alt.X("gap:Q", scale=scale, title=title),
+        x=x,
         fill=alt.condition("datum.has_interval", alt.value(palette.BLUE), alt.value("transparent")),
         tooltip=[
             alt.Tooltip(f"{name}:N", title="Model"),
@@ -409,4 +412,6 @@ def gap_dots(gaps: pd.DataFrame, *, name: str, title: str, dark: bool) -> alt.La
             alt.Tooltip("n_cells:Q", title="Cells", format=","),
         ],
     )
-    return alt.layer(zero, rule, dot).properties(height=max(len(order), 2) * 40 + 60, width=620)
+    return alt.layer(zero, rule, dot).properties(
+        height=max(len(order), 2) * 40, width=620, usermeta={AROUND: 84}
+    )

@@ -9,6 +9,8 @@ import altair as alt
 import vl_convert
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from app.state import Source
@@ -47,23 +49,30 @@ def csv_bytes(frame: pd.DataFrame, source: Source) -> bytes:
     return table.to_csv(index=False).encode("utf-8-sig")
 
 
+def _text(lines: Sequence[str], sizes: Sequence[int], weights: Sequence[str]) -> alt.LayerChart:
+    """Return lines of text as a chart, to stand above or below another one."""
+    height = sum(size + 8 for size in sizes)
+    layers, y = [], 0
+    for line, size, weight in zip(lines, sizes, weights, strict=True):
+        y += size + 8
+        layers.append(
+            alt.Chart(alt.InlineData(values=[{"text": line}]))
+            .mark_text(align="left", baseline="bottom", fontSize=size, fontWeight=weight)
+            .encode(text="text:N", x=alt.value(0), y=alt.value(y))
+        )
+    return alt.layer(*layers).properties(height=height, width=300)
+
+
 def picture_bytes(chart: alt.TopLevelMixin, source: Source, title: str, suffix: str) -> bytes:
     """Return a chart as PNG or SVG, drawn in this process, with title, source and footer."""
+    chart = chart.copy(deep=False)
+    chart.usermeta = alt.Undefined
+    head = _text([title, source.line], sizes=(16, 12), weights=("bold", "normal"))
+    foot = _text([FOOTER], sizes=(10,), weights=("normal",))
     framed = (
-        alt.vconcat(
-            alt.vconcat(chart).properties(
-                title=alt.TitleParams(
-                    title, subtitle=[source.line], anchor="start", fontSize=16, offset=14
-                )
-            )
-        )
-        .properties(
-            title=alt.TitleParams(
-                FOOTER, orient="bottom", anchor="start", fontSize=10, fontWeight="normal", offset=14
-            ),
-            background="white",
-            padding=16,
-        )
+        alt.vconcat(head, chart, foot, spacing=14)
+        .resolve_scale(color="independent", shape="independent")
+        .properties(background="white", padding=16)
         .configure_view(stroke=None)
         .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
         .configure_legend(labelFontSize=12, titleFontSize=12, labelLimit=400)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import altair as alt
 import streamlit as st
 
 from app.components import export, palette
-from app.components.selection import selected_points
+from app.components.selection import AROUND, selected_points
 from app.state import current_source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Builder", "draw", "is_dark"]
 
@@ -38,6 +39,18 @@ def _with_ink(chart: alt.TopLevelMixin, ink: str) -> alt.TopLevelMixin:
     )
 
 
+def _fitted(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
+    """Make room for legend and axes: Streamlit fits the whole picture into a chart's height."""
+    around = chart.usermeta[AROUND] if isinstance(chart.usermeta, dict) else 0
+    return chart.properties(height=chart.height + around) if around else chart
+
+
+def _pick(key: str, fields: Sequence[str], then: Callable[[dict[str, Any]], None]) -> None:
+    points = selected_points(st.session_state.get(key), fields)
+    if points:
+        then(points[0])
+
+
 def draw(
     build: Builder,
     *,
@@ -45,6 +58,7 @@ def draw(
     title: str,
     alt_text: str,
     select: Sequence[str] = (),
+    on_pick: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Draw a chart with its heading and downloads; return the selected points.
 
@@ -56,11 +70,13 @@ def draw(
         Part of file names and of the widget key, unique on the page.
     select
         Fields of the chart's point selection `dot`; empty for a chart without selection.
+    on_pick
+        Called with the first selected point, before the page is drawn again.
     """
     source = current_source()
     st.markdown(f"##### {title}")
     dark = is_dark()
-    chart = _with_ink(build(dark=dark), palette.ink(dark=dark))
+    chart = _fitted(_with_ink(build(dark=dark), palette.ink(dark=dark)))
     if source.simulated:
         chart = chart.properties(
             title=alt.TitleParams(
@@ -75,7 +91,10 @@ def draw(
     options: dict[str, Any] = {"width": "stretch", "alt": prefix, "key": f"figure.{name}"}
     points = []
     if select:
-        state = st.altair_chart(chart, on_select="rerun", **options)
+        then: Any = "rerun"
+        if on_pick is not None:
+            then = partial(_pick, options["key"], select, on_pick)
+        state = st.altair_chart(chart, on_select=then, **options)
         points = selected_points(state, select)
     else:
         st.altair_chart(chart, **options)

@@ -9,12 +9,18 @@ import numpy as np
 import pandas as pd
 
 from app.components import palette
-from app.components.selection import SELECTION
+from app.components.selection import AROUND, SELECTION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["heatmap"]
+
+
+def _points(share: float) -> str:
+    """Return a signed number of percentage points with a true minus sign; "0" without a sign."""
+    points = round(100 * share)
+    return f"{points:+d}".replace("-", "−") if points else "0"
 
 
 def heatmap(
@@ -46,7 +52,7 @@ def heatmap(
     span = float(np.nanmax(np.abs(data[value]))) if diverging and data[value].notna().any() else 1.0
     span = max(span, 0.01)
     if diverging:
-        data["value_text"] = [f"{100 * v:+.0f}" if pd.notna(v) else "–" for v in data[value]]
+        data["value_text"] = [_points(v) if pd.notna(v) else "–" for v in data[value]]
         data["ink"] = np.where(data[value].abs() > 0.75 * span, "white", "black")
         scale = alt.Scale(
             domain=[-span, -span / 2, 0, span / 2, span], range=list(palette.DIVERGING)
@@ -64,6 +70,9 @@ def heatmap(
             for counts in zip(*(data[name] for name in with_n), strict=True)
         ]
     wide = len(columns) <= 6
+    longest = max((len(str(name)) for name in columns), default=0)
+    # Level labels only where they fit beside each other on a narrow page.
+    angle = 0 if longest * len(columns) <= 60 else -25 if wide else -50
     base = alt.Chart(data).encode(
         x=alt.X(
             f"{column}:N",
@@ -71,9 +80,8 @@ def heatmap(
             title=column_title,
             axis=alt.Axis(
                 orient="top",
-                labelAngle=0 if wide else -50,
-                labelExpr="split(datum.label, ' ')" if wide else "datum.label",
-                labelLimit=160,
+                labelAngle=angle,
+                labelLimit=220,
                 labelFontSize=12,
                 ticks=False,
                 domain=False,
@@ -136,6 +144,7 @@ def heatmap(
     support = base.mark_text(fontSize=size - 2, dy=8).encode(text="n_text:N", color=ink)
     layers = (rect, score, support) if with_n else (rect, score)
     return alt.layer(*layers).properties(
-        height=len(rows) * (34 if with_n else 24) + (130 if wide else 150),
+        height=len(rows) * (34 if with_n else 24),
         width=max(360, len(columns) * 64),
+        usermeta={AROUND: 150 + (0 if angle == 0 else 8 * longest)},
     )

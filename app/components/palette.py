@@ -76,7 +76,7 @@ OUTCOMES: Final = ("correct", "wrong", "confidently wrong", "not scored")
 """Outcomes of a cell in drawing order of interest; `not scored` has no label."""
 
 _OUTCOMES: Final = {
-    "correct": ("#A6A6A6", "circle"),
+    "correct": ("#A6A6A6", "square"),
     "wrong": (BLUE, "triangle-up"),
     "confidently wrong": (VERMILLION, "diamond"),
     "not scored": (OLIVE, "cross"),

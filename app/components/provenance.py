@@ -19,6 +19,12 @@ __all__ = ["caption", "cautions", "panel_note", "series_notes", "strip"]
 _KINDS = {True: "simulated, not a finding", False: "real"}
 
 
+def _sentences(*texts: str) -> str:
+    """Join texts into sentences, each with a full stop."""
+    cleaned = (text.strip().rstrip(".") for text in texts if text and text.strip())
+    return " ".join(f"{text}." for text in cleaned)
+
+
 def cautions(texts: Iterable[str]) -> None:
     """Show what every score on these labels must carry."""
     for text in texts:
@@ -29,14 +35,22 @@ def strip(provenance: Provenance, models: Mapping[str, str]) -> None:
     """Show dataset, kind, label source, init, protocol, folds and counts as labelled facts."""
     inits = "; ".join(f"{models.get(key, key)}: {t}" for key, t in provenance.inits.items())
     facts = {
-        "Dataset": f"{provenance.dataset} ({_KINDS[provenance.simulated]}), "
-        f"{provenance.n_cells:,} scored cells, {provenance.n_donors:,} donors",
-        "Source": " ".join(filter(None, (provenance.source, provenance.citation))),
-        "Labels": f"{provenance.label_level} level. {provenance.label_sources} {provenance.truth}.",
-        "Protocol": f"{provenance.protocol}. {provenance.folds}; training cells: "
-        f"{provenance.budget}.",
-        "Init": inits,
-        "Runs made": provenance.created_at[:10],
+        "Dataset": _sentences(
+            f"{provenance.dataset} ({_KINDS[provenance.simulated]}): {provenance.n_cells:,} scored "
+            f"cells, {provenance.n_donors:,} donors",
+            provenance.source,
+            provenance.citation,
+        ),
+        "Labels": _sentences(
+            f"{provenance.label_level.capitalize()} level",
+            provenance.label_sources,
+            provenance.truth,
+        ),
+        "Protocol": _sentences(
+            provenance.protocol, provenance.folds, f"Training cells: {provenance.budget}"
+        ),
+        "Init": _sentences(inits),
+        "Runs made": _sentences(provenance.created_at[:10]),
     }
     with st.container(border=True):
         st.markdown("**Where these numbers come from**")
@@ -46,11 +60,16 @@ def strip(provenance: Provenance, models: Mapping[str, str]) -> None:
 def caption(provenance: Provenance) -> None:
     """Close a page with one line on the source of its numbers."""
     st.caption(
-        f"{provenance.dataset} ({_KINDS[provenance.simulated]}): {provenance.n_cells:,} "
-        f"scored cells, {provenance.n_donors:,} donors. {provenance.label_level} labels. "
-        f"{provenance.label_sources} Protocol {provenance.protocol}; {provenance.folds}. "
-        f"{provenance.caption} {provenance.citation} Runs made "
-        f"{provenance.created_at[:10]}."
+        _sentences(
+            f"{provenance.dataset} ({_KINDS[provenance.simulated]}): {provenance.n_cells:,} scored "
+            f"cells, {provenance.n_donors:,} donors",
+            f"{provenance.label_level.capitalize()} labels: {provenance.label_sources}",
+            provenance.protocol,
+            provenance.folds,
+            provenance.caption,
+            provenance.citation,
+            f"Runs made {provenance.created_at[:10]}",
+        )
     )
 
 
@@ -66,4 +85,7 @@ def panel_note(panel: Panel) -> None:
 def series_notes(series: pd.DataFrame) -> None:
     """Name series with missing or failed folds: they have no headline number."""
     for row in series[~series.is_complete.astype(bool)].itertuples():
-        st.warning(f"{row.display_name}: {row.status_text}. No headline number. {row.notes}")
+        st.markdown(
+            f":material/warning: {row.display_name}: "
+            + _sentences(f"{row.status_text}, so no headline number", row.notes)
+        )

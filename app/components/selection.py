@@ -1,4 +1,4 @@
-"""Reading what was clicked on a chart."""
+"""What charts and the code that shows them agree on; reading what was clicked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SELECTION", "selected_points"]
+__all__ = ["AROUND", "SELECTION", "selected_points"]
+
+AROUND = "around"
+"""Key of a chart's `usermeta`: pixels that its legend and axes need above and below the plot."""
 
 SELECTION = "dot"
 """Name of the point selection of every chart that can be clicked."""

@@ -95,6 +95,7 @@ def show(
     columns: Sequence[str] | None = None,
     labels: dict[str, str] | None = None,
     height: int | str = "auto",
+    folded: str = "",
 ) -> None:
     """Show a table and a CSV download of all its rows and columns.
 
@@ -106,7 +107,21 @@ def show(
         Columns on the page, in order; the file holds all of them. None shows all.
     labels
         Headings that differ from the usual ones.
+    folded
+        Title of an expander to put the table in; empty shows it open.
     """
+    with st.expander(folded) if folded else st.container():
+        _show(frame, name, alt_text, columns, labels or {}, height)
+
+
+def _show(
+    frame: pd.DataFrame,
+    name: str,
+    alt_text: str,
+    columns: Sequence[str] | None,
+    labels: dict[str, str],
+    height: int | str,
+) -> None:
     source = current_source()
     shown = [c for c in columns if c in frame.columns] if columns else list(frame.columns)
     if source.simulated:
@@ -115,7 +130,7 @@ def show(
         frame,
         hide_index=True,
         column_order=shown,
-        column_config=_column_config(frame, labels or {}),
+        column_config=_column_config(frame, labels),
         height=height,
         key=f"table.{name}",
         alt=alt_text,
