@@ -10,13 +10,22 @@ import scipy.sparse as sp
 
 from backend.errors import InputError
 from backend.models.base import GeneReport
+from backend.models.expression import MIN_CELLS, check_counts, log_cp10k, variable_genes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from anndata import AnnData
 
-__all__ = ["align_to_panel", "check_panel_input", "read_gene_list", "row_totals"]
+__all__ = [
+    "align_to_panel",
+    "check_panel_input",
+    "choose_panel",
+    "find_file",
+    "read_gene_list",
+    "row_totals",
+]
 
 MIN_SHARE_MATCHED: Final = 0.05
 """Below this share of the genes that could match, the file is taken for another vocabulary."""
@@ -63,14 +72,8 @@ def check_panel_input(adata: AnnData, panel: Sequence[str], *, display_name: str
     InputError
         If values are not raw counts, symbols repeat, or (almost) no gene is in the panel.
     """
-    _check_counts(adata.X, display_name)
+    check_counts(adata)
     genes = adata.var_names
-    if not genes.is_unique:
-        repeated = sorted(set(genes[genes.duplicated()]))
-        msg = f"{len(repeated):,} gene symbols occur more than once. Found: {', '.join(repeated[:5])}."
-        raise InputError(
-            msg, "Sum the columns of each symbol, or import the file with `data import`."
-        )
     is_known = genes.isin(panel)
     n_matched = int(is_known.sum())
     possible = min(len(genes), len(panel))
@@ -99,37 +102,56 @@ def check_panel_input(adata: AnnData, panel: Sequence[str], *, display_name: str
     )
 
 
-def _check_counts(x: sp.spmatrix | np.ndarray, display_name: str) -> None:
-    values = np.asarray(x.data if sp.issparse(x) else x)
-    if values.size == 0:
-        return
-    hint = f'{display_name} needs raw counts. Put them in `X` or `layers["counts"]`.'
-    if not np.isfinite(values).all():
-        msg = "`X` holds values that are not finite (NaN or infinite)."
-        raise InputError(msg, hint)
-    lowest, highest = values.min(), values.max()
-    if lowest < 0:
-        msg = f"`X` holds negative values (min {lowest:g}), so it looks scaled."
-        raise InputError(msg, hint)
-    if (values != np.floor(values)).any():
-        msg = f"`X` holds non-integer values (max {highest:g}), so it looks log-normalised."
-        raise InputError(msg, hint)
+def choose_panel(train: AnnData, n_genes: int | None) -> tuple[str, ...]:
+    """Return the genes that vary most over the training cells, in alphabetical order.
+
+    Only genes detected in 10 training cells count, unless there are none; all when `n_genes` is
+    None.
+    """
+    # By name, so that the order of the file's columns changes nothing.
+    order = np.argsort(train.var_names.to_numpy().astype(str), kind="stable")
+    counts = sp.csr_matrix(train.X)[:, order]
+    n_cells = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
+    candidates = np.flatnonzero(n_cells >= MIN_CELLS)
+    if len(candidates) == 0:
+        candidates = np.arange(counts.shape[1])
+    if n_genes is not None and n_genes < len(candidates):
+        candidates = candidates[variable_genes(log_cp10k(counts)[:, candidates], n_genes)]
+    return tuple(map(str, train.var_names[order[candidates]]))
 
 
-def read_gene_list(lines: Sequence[str]) -> tuple[str, ...]:
+def find_file(folder: Path, names: Sequence[str], pattern: str) -> Path | None:
+    """Return the first of `names` in a folder, or the only file of another name like `pattern`."""
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted(folder.glob(pattern))
+    if len(others) > 1:
+        found = ", ".join(path.name for path in others[:5])
+        msg = f"Several files could be `{names[0]}`. Found: {found}."
+        raise InputError(msg, f"Keep one of them, or name the right one `{names[0]}`.")
+    return others[0] if others else None
+
+
+def read_gene_list(path: Path) -> tuple[str, ...]:
     """Return the symbols of a panel file, one a line (or the first of tab-separated columns).
 
     A header line `gene_name<tab>index` is skipped. Symbols keep trailing blanks: matching is exact.
     """
-    rows = [line.rstrip("\r\n").split("\t")[0] for line in lines]
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        msg = f"`{path.name}` is not a text file ({error.reason})."
+        raise InputError(msg, "Use the panel file of the model's authors.") from None
+    rows = [line.rstrip("\r").split("\t")[0] for line in lines]
     if rows and rows[0] == "gene_name":
         rows = rows[1:]
     genes = tuple(row for row in rows if row)
     if not genes:
-        msg = "The gene panel is empty."
+        msg = f"The gene panel `{path.name}` is empty."
         raise InputError(msg, "Use the panel file of the model's authors, one symbol a line.")
     if len(set(genes)) < len(genes):
         repeated = sorted(pd.Index(genes)[pd.Index(genes).duplicated()])
-        msg = f"The gene panel repeats symbols. Found: {', '.join(repeated[:5])}."
+        msg = f"The gene panel `{path.name}` repeats symbols. Found: {', '.join(repeated[:5])}."
         raise InputError(msg, "Use the panel file of the model's authors; its symbols are unique.")
     return genes

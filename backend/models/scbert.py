@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar, Final
+import re
+from dataclasses import asdict, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from backend.errors import InputError
 from backend.models.base import (
     GeneReport,
+    LoadReport,
     ModelCard,
     ModelConfig,
     RecipeDefaults,
     TokenBatch,
     TokenStore,
 )
-from backend.models.panel import align_to_panel, check_panel_input, row_totals
-from backend.models.performer import KeyMaximum, Performer, PerformerOptions
+from backend.models.checkpoints import CheckpointFile, fit_tensors, read_tensors, unavailable
+from backend.models.panel import (
+    align_to_panel,
+    check_panel_input,
+    choose_panel,
+    find_file,
+    read_gene_list,
+    row_totals,
+)
+from backend.models.ragged import join
+from backend.models.scbert_network import TOKENS_PER_PASS, ScBertNetwork, ScBertSizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
     from typing import Self
 
     import scipy.sparse as sp
     from anndata import AnnData
 
-N_BINS: Final = 5
-"""Expressed genes are binned to 0-5 by the whole part of log2(1 + counts per 10,000)."""
-
-N_TOKENS: Final = N_BINS + 2
-"""Bins 0-5 and the mask of pre-training."""
+_IN_BLOCK: Final = re.compile(r"performer\.net\.layers\.\d+\.")
+_PROJECTION: Final = "fast_attention.projection_matrix"
 
 MIN_GENES: Final = 200
 """The authors drop cells with fewer detected panel genes before training and prediction."""
@@ -43,8 +51,11 @@ UNASSIGNED_THRESHOLD: Final = 0.5
 
 POOLINGS: Final = ("mean", "last")
 
-TOKENS_PER_BATCH: Final = 32_768
-"""Of an embedding batch: two cells of the full panel, about 2 GiB."""
+
+_WHERE: Final = (
+    "Get the weights from the authors: the link is in the README of "
+    "github.com/TencentAILabHealthcare/scBERT."
+)
 
 AUTHORS_RECIPE: Final = RecipeDefaults(
     optimizer="adam",
@@ -53,12 +64,12 @@ AUTHORS_RECIPE: Final = RecipeDefaults(
     epochs=100,
     schedule="cosine_restarts",
     schedule_values={
+        "min_lr": 1e-6,
         "first_cycle": 15,
         "cycle_mult": 2,
         "warmup": 5,
-        "min_lr": 1e-6,
         "gamma": 0.9,
-        "patience": 10,
+        "patience": 11,
     },
     clip_norm=1e6,
     accumulate=60,
@@ -99,115 +110,19 @@ def log_normalise(aligned: sp.csr_matrix) -> sp.csr_matrix:
     return values.astype(np.float32)
 
 
-def bin_counts(aligned: sp.csr_matrix) -> np.ndarray:
-    """Return the bin (0-5) of each stored count, in the order of `aligned.data`."""
+def bin_counts(aligned: sp.csr_matrix, n_bins: int = 5) -> np.ndarray:
+    """Return the bin (0 … n_bins) of each stored count, in the order of `aligned.data`.
+
+    The bin is the whole part of log2(1 + counts per 10,000), cut at `n_bins`.
+    """
     # The binary exponent is the whole part of log2, without the rounding of a logarithm.
     _, exponent = np.frexp(1 + counts_per_10k(aligned).data)
-    return np.minimum(exponent - 1, N_BINS)
+    return np.minimum(exponent - 1, n_bins)
 
 
 def unassigned(proba: np.ndarray, threshold: float = UNASSIGNED_THRESHOLD) -> np.ndarray:
     """Return the cells whose highest probability is below the threshold (the authors' rule)."""
     return proba.max(axis=1) < threshold
-
-
-class ConvolutionHead(nn.Module):
-    """The authors' classifier: one number a token, then three linear layers over all tokens.
-
-    `width` is the number of token positions; each position has its own weights in `fc1`.
-    """
-
-    def __init__(self, dim: int, width: int, n_classes: int) -> None:
-        super().__init__()
-        self.width = width
-        self.conv1 = nn.Conv2d(1, 1, kernel_size=(1, dim))
-        self.fc1 = nn.Linear(width, 512)
-        self.fc2 = nn.Linear(512, 128)
-        self.fc3 = nn.Linear(128, n_classes)
-
-    def forward(
-        self, x: Tensor, positions: Tensor | None = None, padding: Tensor | None = None
-    ) -> Tensor:
-        """Return logits (B, n_classes) of encodings (B, L, dim).
-
-        With `positions` (B, L), only those tokens are given: the others count as zero.
-        """
-        x = F.relu(self.conv1(x.unsqueeze(1)).flatten(1))
-        if positions is not None:
-            if padding is not None:
-                x = x.masked_fill(padding, 0.0)
-            x = x.new_zeros(len(x), self.width).scatter_add(1, positions, x)
-        return self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScBertSizes:
-    """Sizes and options of one scBERT network.
-
-    expressed_only
-        Read only the genes that a cell expresses (and the appended token) instead of the whole
-        panel. Not what the authors do: a deviation, for speed.
-    key_maximum, redraw_features, checkpoint_activations
-        See `PerformerOptions`.
-    """
-
-    dim: int = 200
-    depth: int = 6
-    heads: int = 10
-    dim_head: int = 64
-    panel_size: int | None = None
-    expressed_only: bool = False
-    key_maximum: KeyMaximum = "cell"
-    redraw_features: bool = False
-    checkpoint_activations: bool = False
-
-
-class ScBertNetwork(nn.Module):
-    """Token and gene embedding, Performer, norm and a head, under the names of the checkpoints.
-
-    `n_classes=None` builds the pre-training head, which returns logits over tokens.
-    """
-
-    def __init__(self, sizes: ScBertSizes, n_genes: int, n_classes: int | None) -> None:
-        super().__init__()
-        width = n_genes + 1
-        self.token_emb = nn.Embedding(N_TOKENS, sizes.dim)
-        self.pos_emb = nn.ModuleDict({"emb": nn.Embedding(width, sizes.dim)})
-        self.performer = Performer(
-            dim=sizes.dim,
-            depth=sizes.depth,
-            heads=sizes.heads,
-            dim_head=sizes.dim_head,
-            options=PerformerOptions(
-                key_maximum=sizes.key_maximum,
-                redraw_features=sizes.redraw_features,
-                checkpoint_activations=sizes.checkpoint_activations,
-            ),
-        )
-        self.norm = nn.LayerNorm(sizes.dim)
-        self.to_out: nn.Module
-        if n_classes is None:
-            self.to_out = nn.Linear(sizes.dim, N_TOKENS)
-        else:
-            self.to_out = ConvolutionHead(sizes.dim, width, n_classes)
-
-    def embedded(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Return the sum of token and gene embeddings, (B, L, dim)."""
-        genes = self.pos_emb["emb"].weight if positions is None else self.pos_emb["emb"](positions)
-        return self.token_emb(tokens) + genes
-
-    def encode(
-        self, tokens: Tensor, positions: Tensor | None = None, padding: Tensor | None = None
-    ) -> Tensor:
-        """Return the encoding of each token, (B, L, dim)."""
-        return self.norm(self.performer(self.embedded(tokens, positions), padding))
-
-    def forward(
-        self, tokens: Tensor, positions: Tensor | None = None, padding: Tensor | None = None
-    ) -> Tensor:
-        """Return logits of `tokens` (B, L), all of the panel or those at `positions`."""
-        x = self.encode(tokens, positions, padding)
-        return self.to_out(x) if positions is None else self.to_out(x, positions, padding)
 
 
 def sizes_of(config: ModelConfig) -> ScBertSizes:
@@ -219,8 +134,11 @@ def sizes_of(config: ModelConfig) -> ScBertSizes:
     return ScBertSizes(**config.values)
 
 
-def model_config(name: str, sizes: ScBertSizes, *, is_published_size: bool = False) -> ModelConfig:
-    """Return the preset of some sizes."""
+def model_config(name: str, sizes: ScBertSizes) -> ModelConfig:
+    """Return the preset of some sizes and options."""
+    published = ScBertSizes()
+    names = ("dim", "depth", "heads", "dim_head", "n_bins", "head_dim")
+    is_published_size = all(getattr(sizes, name) == getattr(published, name) for name in names)
     return ModelConfig(name, asdict(sizes), is_published_size)
 
 
@@ -236,7 +154,7 @@ class ScBert:
     weights
         Tensors of a checkpoint. The head is left out unless its size fits.
     seed
-        Of the weights that no checkpoint gives.
+        Of the weights that no checkpoint gives; None draws from torch's current generator.
     """
 
     key: ClassVar[str] = "scbert"
@@ -251,12 +169,11 @@ class ScBert:
         gpu_gib=None,
     )
     presets: ClassVar[Mapping[str, ModelConfig]] = {
-        config.name: config
+        config.name.partition(".")[2]: config
         for config in (
             model_config(
                 "scbert.panglao",
                 ScBertSizes(checkpoint_activations=True),
-                is_published_size=True,
             ),
             model_config(
                 "scbert.small",
@@ -265,19 +182,98 @@ class ScBert:
         )
     }
 
+    head: ClassVar[tuple[str, ...]] = ("to_out.*",)
+    has_random_tokens: ClassVar[bool] = False
+    checkpoint_files: ClassVar[tuple[CheckpointFile, ...]] = (
+        CheckpointFile("scbert.panglao", "panglao_pretrain.pth", None, "", _WHERE),
+        CheckpointFile(
+            "scbert.panglao",
+            "panglao_gene_order_16906.txt",
+            107_785,
+            "d8934d4b178a4f40bf2675fcd61bf600c87aeaa52dfe488487edde644cba0841",
+            "The ordered panel: variable names of the authors' panglao_10000.h5ad, one a line; "
+            "the project nano-scBERT keeps this list.",
+        ),
+        CheckpointFile(
+            "scbert.panglao",
+            "gene2vec_16906.npy",
+            27_049_728,
+            "",
+            "Only for weights without gene vectors; from the authors of scBERT on request.",
+            is_required=False,
+        ),
+    )
+
     def __init__(
         self,
         config: ModelConfig,
         panel: Sequence[str],
         *,
         weights: Mapping[str, Tensor] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         self.config = config
         self.sizes = sizes_of(config)
         self.panel = tuple(panel)
         self.weights = weights
         self.seed = seed
+
+    @classmethod
+    def from_checkpoint(
+        cls, folder: Path, *, accept_partial: bool = False
+    ) -> tuple[Self, LoadReport]:
+        """Read the authors' weights, gene panel and, where the weights lack them, gene vectors.
+
+        Raises
+        ------
+        ModelUnavailable
+            If a file is missing.
+        InputError
+            If a file is damaged, or files do not belong together.
+        """
+        names = tuple(file.name for file in cls.checkpoint_files)
+        weights_path = find_file(folder, (names[0], "panglao_pretrained.pth"), "*.pth")
+        panel_path = find_file(folder, (names[1], "panel.txt"), "panglao_gene_order*.txt")
+        vectors_path = find_file(folder, (names[2], "gene2vec.npy"), "gene2vec*.npy")
+        if weights_path is None or panel_path is None:
+            missing = [
+                name
+                for name, path in zip(names, (weights_path, panel_path), strict=False)
+                if path is None
+            ]
+            raise unavailable(cls.display_name, folder, missing, _WHERE)
+        panel = read_gene_list(panel_path)
+        tensors = {
+            name.removeprefix("module."): tensor
+            for name, tensor in read_tensors(weights_path, inside=("model_state_dict",)).items()
+        }
+        notes = _fill_in_gene_vectors(tensors, panel, vectors_path, folder)
+        config = model_config("scbert.panglao", _sizes_in(tensors))
+        network = cls(config, panel).network(None)
+        report = fit_tensors(
+            network,
+            tensors,
+            display_name=cls.display_name,
+            head=cls.head,
+            unused=cls.head,
+            accept_partial=accept_partial,
+        )
+        report = replace(report, notes=(*report.notes, *notes))
+        return cls(config, panel, weights=network.state_dict()), report
+
+    @classmethod
+    def scratch_on(cls, config: ModelConfig, train: AnnData, *, seed: int) -> Self:
+        """Build scBERT with random weights over a panel chosen on training cells."""
+        return cls.scratch(config, choose_panel(train, sizes_of(config).panel_size), seed=seed)
+
+    def state(self) -> dict[str, Any]:
+        """Return all but the weights as JSON values."""
+        return {"preset": self.config.name, "sizes": asdict(self.sizes), "panel": list(self.panel)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Build the model that `state` described, with random weights."""
+        return cls(model_config(state["preset"], ScBertSizes(**state["sizes"])), state["panel"])
 
     @classmethod
     def scratch(cls, config: ModelConfig, genes: Sequence[str], *, seed: int) -> Self:
@@ -303,16 +299,14 @@ class ScBert:
         Nothing is drawn at random, so `seed` changes nothing.
         """
         del seed
-        indptr, ids, values = [np.zeros(1, np.int64)], [], []
-        for chunk in chunks:
-            aligned = align_to_panel(chunk.X, chunk.var_names, self.panel)
-            indptr.append(aligned.indptr[1:].astype(np.int64) + indptr[-1][-1])
-            ids.append(aligned.indices.astype(np.int32, copy=False))
-            values.append(bin_counts(aligned).astype(np.float32))
+        return join(self._tokens(chunk) for chunk in chunks)
+
+    def _tokens(self, chunk: AnnData) -> TokenStore:
+        aligned = align_to_panel(chunk.X, chunk.var_names, self.panel)
         return TokenStore(
-            indptr=np.concatenate(indptr),
-            ids=np.concatenate(ids) if ids else np.zeros(0, np.int32),
-            values=np.concatenate(values) if values else np.zeros(0, np.float32),
+            indptr=aligned.indptr.astype(np.int64),
+            ids=aligned.indices.astype(np.int32, copy=False),
+            values=bin_counts(aligned, self.sizes.n_bins).astype(np.float32),
         )
 
     def collate(self, cells: TokenBatch) -> dict[str, Tensor]:
@@ -336,8 +330,9 @@ class ScBert:
 
     def network(self, n_classes: int | None) -> ScBertNetwork:
         """Return scBERT under the authors' classifier (`None`: their pre-training head)."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with torch.random.fork_rng(devices=[], enabled=self.seed is not None):
+            if self.seed is not None:
+                torch.manual_seed(self.seed)
             network = ScBertNetwork(self.sizes, len(self.panel), n_classes)
         if self.weights is not None:
             is_same_head = n_classes is None and "to_out.weight" in self.weights
@@ -374,7 +369,7 @@ class ScBert:
         rows = []
         for chunk in chunks:
             store = self.tokenise([chunk])
-            size = max(1, TOKENS_PER_BATCH // (last + 1))
+            size = max(1, TOKENS_PER_PASS // (last + 1))
             for start in range(0, len(store), size):
                 batch = self.collate(store.take(np.arange(start, min(start + size, len(store)))))
                 batch = {name: tensor.to(device) for name, tensor in batch.items()}
@@ -395,3 +390,66 @@ def _pool_expressed(
     is_wanted = is_gene if pooling == "mean" else ~is_gene & ~padding
     weights = is_wanted.float().unsqueeze(-1)
     return (encoded * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def _fill_in_gene_vectors(
+    tensors: dict[str, Tensor], panel: Sequence[str], path: Path | None, folder: Path
+) -> list[str]:
+    """Check that weights, panel and gene vectors belong together; add vectors that are missing."""
+    name = "pos_emb.emb.weight"
+    n_positions = len(panel) + 1
+    if path is not None:
+        try:
+            vectors = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            msg = f"`{path.name}` is not a plain NumPy array: {error}."
+            raise InputError(msg, "Get the file from the authors of scBERT again.") from None
+        if vectors.ndim != 2 or len(vectors) != len(panel):
+            msg = (
+                f"`{path.name}` has shape {vectors.shape}, but the panel has {len(panel):,} genes: "
+                "they do not belong together."
+            )
+            raise InputError(msg, "Use the gene vectors and the panel of one checkpoint.")
+        # The appended token has no gene: its vector is zero.
+        table = torch.from_numpy(np.pad(vectors, ((0, 1), (0, 0))))
+        if name not in tensors:
+            tensors[name] = table
+            return [f"gene vectors read from {path.name}"]
+        same_shape = tensors[name].shape == table.shape
+        if not same_shape or not torch.allclose(tensors[name].double(), table.double(), atol=1e-6):
+            msg = f"The weights were trained with other gene vectors than those of `{path.name}`."
+            raise InputError(msg, "Use the gene vectors of this checkpoint, or remove the file.")
+    elif name not in tensors:
+        raise unavailable(ScBert.display_name, folder, ["gene2vec_16906.npy"], _WHERE)
+    if len(tensors[name]) != n_positions:
+        msg = (
+            f"The weights are for {len(tensors[name]) - 1:,} genes, but the panel has "
+            f"{len(panel):,}: they do not belong together."
+        )
+        raise InputError(msg, "Use the panel that the weights were trained on, in its order.")
+    return ["gene vectors taken from the weights"]
+
+
+def _sizes_in(tensors: Mapping[str, Tensor]) -> ScBertSizes:
+    """Read the sizes of the network from its tensors."""
+    layer = "performer.net.layers.{}.0.fn."
+    first_query = layer.format(0) + "to_q.weight"
+    if first_query not in tensors or "token_emb.weight" not in tensors:
+        found = ", ".join(sorted(tensors)[:5])
+        msg = f"The file holds no scBERT weights. Found: {found}."
+        raise InputError(msg, "Use panglao_pretrain.pth of the authors.")
+    depth = 1 + max(int(name.split(".")[3]) for name in tensors if _IN_BLOCK.match(name))
+    absent = [i for i in range(depth) if layer.format(i) + _PROJECTION not in tensors]
+    if absent:
+        msg = (
+            f"{len(absent)} of {depth} blocks have no `{_PROJECTION}`: weights trained with other "
+            "random features mean nothing."
+        )
+        raise InputError(msg, "Use a file saved with the buffers of the network.")
+    n_tokens, dim = tensors["token_emb.weight"].shape
+    dim_head = tensors[layer.format(0) + _PROJECTION].shape[1]
+    heads = len(tensors[first_query]) // dim_head
+    options = sizes_of(ScBert.presets["panglao"])
+    return replace(
+        options, dim=dim, depth=depth, heads=heads, dim_head=dim_head, n_bins=n_tokens - 2
+    )

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, fields, replace
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from backend.errors import InputError
 from backend.models.base import (
     GeneReport,
+    LoadReport,
     ModelCard,
     ModelConfig,
     RecipeDefaults,
     TokenBatch,
     TokenStore,
 )
-from backend.models.panel import align_to_panel, check_panel_input, row_totals
+from backend.models.checkpoints import CheckpointFile, fit_tensors, read_torch, unavailable
+from backend.models.panel import (
+    align_to_panel,
+    check_panel_input,
+    choose_panel,
+    find_file,
+    read_gene_list,
+)
+from backend.models.ragged import join
+from backend.models.scfoundation_input import pack, prepare_values, read_entry
 from backend.models.scfoundation_network import (
+    N_SPECIAL,
+    ScFoundationAutoencoder,
     ScFoundationClassifier,
     ScFoundationEncoder,
     ScFoundationSizes,
@@ -30,6 +41,7 @@ from backend.models.scfoundation_network import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
     from typing import Self
 
     from anndata import AnnData
@@ -41,6 +53,13 @@ POOLINGS: Final = ("all", "max")
 TOKENS_PER_BATCH: Final = 16_384
 """Of an embedding batch; the longest cell goes through whatever its length."""
 
+_WHERE: Final = (
+    "Get models.ckpt from the authors: the link is in the README of "
+    "github.com/biomap-research/scFoundation, folder model."
+)
+FINETUNE_ENTRY: Final = "gene"
+EMBEDDING_ENTRY: Final = "cell"
+_DECODER: Final = ("decoder*", "norm.*", "to_final.*")
 _BACKBONE: Final = ("token_emb.", "pos_emb.", "encoder.")
 
 FINETUNE_RECIPE: Final = RecipeDefaults(
@@ -66,124 +85,6 @@ SCRATCH_RECIPE: Final = RecipeDefaults(
 """Ours, for random weights: every layer trains."""
 
 
-def target_depth(resolution: str, source_depth: np.ndarray) -> np.ndarray:
-    """Return the target depth T for source depths S (both log10 of counts).
-
-    `t4` is T = 4, `f2` is T = S + log10(2) and `a1` is T = S + 1.
-    """
-    kind, number = resolution[:1], resolution[1:]
-    try:
-        value = float(number)
-    except ValueError:
-        value = np.nan
-    if kind == "t" and np.isfinite(value):
-        return np.full_like(source_depth, value)
-    if kind == "f" and value > 0:
-        return source_depth + np.log10(value)
-    if kind == "a" and np.isfinite(value):
-        return source_depth + value
-    msg = f'Unknown resolution "{resolution}".'
-    raise InputError(msg, "Write t4 (10^4 counts), f1 (as deep as the cell) or a1 (ten times).")
-
-
-def prepare_values(
-    aligned: sp.csr_matrix,
-    *,
-    input_type: str = "singlecell",
-    pre_normalized: str = "F",
-    resolution: str = "t4",
-    totals: np.ndarray | None = None,
-) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
-    """Turn aligned values into the network's: (values, T, S), depths per cell in float64.
-
-    Parameters
-    ----------
-    input_type
-        "singlecell" or "bulk".
-    pre_normalized
-        "F": values are raw counts. "T": values are ln(1 + counts per 10,000) already; S is then
-        the log10 of *their* sum, as in the reference, not of the depth. "A": like "T", with the
-        raw depth of each cell in `totals`.
-    resolution
-        See `target_depth`; single cells only. Bulk samples have T = S.
-
-    Notes
-    -----
-    S is not finite or not positive for cells with at most one count: those have no embedding.
-    """
-    known = {"singlecell": ("F", "T", "A"), "bulk": ("F", "T")}
-    if pre_normalized not in known.get(input_type, ()):
-        msg = f'There is no input "{input_type}" with pre_normalized "{pre_normalized}".'
-        raise InputError(msg, "Choose singlecell with F, T or A, or bulk with F or T.")
-    values = aligned.astype(np.float64)
-    sums = row_totals(aligned)
-    if pre_normalized == "F":
-        target = 1e4 if input_type == "singlecell" else np.median(sums[sums > 0])
-        per_value = np.repeat(sums, np.diff(values.indptr))
-        values.data = np.log1p(values.data / per_value * target)
-    if input_type == "bulk":
-        depth = row_totals(values)
-        if pre_normalized == "F":
-            depth = _log10(depth)
-        return values.astype(np.float32), depth, depth
-    if pre_normalized == "A":
-        if totals is None:
-            msg = 'Values are pre-normalised ("A") but the totals of the cells are missing.'
-            raise InputError(msg, "Give the raw count of each cell.")
-        sums = np.asarray(totals, np.float64)
-    depth = _log10(sums)
-    return values.astype(np.float32), target_depth(resolution, depth), depth
-
-
-def _log10(totals: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        return np.log10(totals)
-
-
-def pack(
-    cells: TokenBatch,
-    *,
-    with_depth: bool,
-    n_genes: int,
-    pad_value: float,
-    pad_position: int,
-    max_tokens: int | None = None,
-) -> dict[str, Tensor]:
-    """Pad the tokens of a batch on the right.
-
-    Tokens keep the order of the panel; T and S come last and are left out, as in the reference,
-    where they are not positive. A cell without any token gets one that says "none".
-    """
-    rows: list[tuple[np.ndarray, np.ndarray]] = []
-    for i, (ids, values) in enumerate(zip(cells.ids, cells.values, strict=True)):
-        is_token = values > 0
-        ids, values = ids[is_token], values[is_token]
-        if max_tokens is not None and len(ids) > max_tokens:
-            kept = np.sort(np.argsort(-values, kind="stable")[:max_tokens])
-            ids, values = ids[kept], values[kept]
-        if with_depth:
-            depths = np.array([cells.extra["target_depth"][i], cells.extra["source_depth"][i]])
-            is_token = depths > 0
-            positions = np.array([n_genes, n_genes + 1])
-            ids = np.concatenate([ids, positions[is_token]])
-            values = np.concatenate([values, depths[is_token]])
-        if len(ids) == 0:
-            ids, values = np.array([n_genes + 2]), np.array([pad_value])
-        rows.append((ids, values))
-    lengths = np.array([len(ids) for ids, _ in rows])
-    width = int(lengths.max())
-    gene_ids = np.full((len(rows), width), pad_position, np.int64)
-    packed = np.full((len(rows), width), pad_value, np.float32)
-    for i, (ids, values) in enumerate(rows):
-        gene_ids[i, : len(ids)] = ids
-        packed[i, : len(ids)] = values
-    return {
-        "values": torch.from_numpy(packed),
-        "gene_ids": torch.from_numpy(gene_ids),
-        "padding": torch.from_numpy(np.arange(width) >= lengths[:, None]),
-    }
-
-
 def sizes_of(config: ModelConfig) -> ScFoundationSizes:
     """Read the sizes and options of a preset, refusing unknown names."""
     known = {field.name for field in fields(ScFoundationSizes)}
@@ -193,10 +94,11 @@ def sizes_of(config: ModelConfig) -> ScFoundationSizes:
     return ScFoundationSizes(**config.values)
 
 
-def model_config(
-    name: str, sizes: ScFoundationSizes, *, is_published_size: bool = False
-) -> ModelConfig:
-    """Return the preset of some sizes."""
+def model_config(name: str, sizes: ScFoundationSizes) -> ModelConfig:
+    """Return the preset of some sizes and options."""
+    published = ScFoundationSizes()
+    names = ("dim", "depth", "heads", "n_bins", "decoder_dim", "decoder_depth", "decoder_heads")
+    is_published_size = all(getattr(sizes, name) == getattr(published, name) for name in names)
     return ModelConfig(name, asdict(sizes), is_published_size)
 
 
@@ -214,7 +116,7 @@ class ScFoundation:
     embedding_weights
         Tensors of cell embeddings (the entry "cell"); `weights` when left out.
     seed
-        Of the weights that no checkpoint gives.
+        Of the weights that no checkpoint gives; None draws from torch's current generator.
     """
 
     key: ClassVar[str] = "scfoundation"
@@ -229,9 +131,9 @@ class ScFoundation:
         gpu_gib=None,
     )
     presets: ClassVar[Mapping[str, ModelConfig]] = {
-        config.name: config
+        config.name.partition(".")[2]: config
         for config in (
-            model_config("scfoundation.cell_01b", ScFoundationSizes(), is_published_size=True),
+            model_config("scfoundation.cell_01b", ScFoundationSizes()),
             model_config(
                 "scfoundation.small",
                 ScFoundationSizes(
@@ -251,6 +153,19 @@ class ScFoundation:
         )
     }
 
+    head: ClassVar[tuple[str, ...]] = ("fc1.*", "norm.*")
+    has_random_tokens: ClassVar[bool] = False
+    checkpoint_files: ClassVar[tuple[CheckpointFile, ...]] = (
+        CheckpointFile("scfoundation.cell_01b", "models.ckpt", None, "", _WHERE),
+        CheckpointFile(
+            "scfoundation.cell_01b",
+            "OS_scRNA_gene_index.19264.tsv",
+            228_232,
+            "bb337ea195d94e7b033543abc02a42e7060d6562eba97deb077f7dcecec62661",
+            "In the authors' repository github.com/biomap-research/scFoundation, folder model.",
+        ),
+    )
+
     def __init__(
         self,
         config: ModelConfig,
@@ -258,7 +173,7 @@ class ScFoundation:
         *,
         weights: Mapping[str, Tensor] | None = None,
         embedding_weights: Mapping[str, Tensor] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         self.config = config
         self.sizes = sizes_of(config)
@@ -266,6 +181,82 @@ class ScFoundation:
         self.weights = weights
         self.embedding_weights = weights if embedding_weights is None else embedding_weights
         self.seed = seed
+
+    @classmethod
+    def from_checkpoint(
+        cls, folder: Path, *, accept_partial: bool = False
+    ) -> tuple[Self, LoadReport]:
+        """Read the authors' gene index and file of three weight sets.
+
+        The set "gene" is fine-tuned and the set "cell" embeds cells, as the authors do.
+
+        Raises
+        ------
+        ModelUnavailable
+            If a file is missing.
+        InputError
+            If a file is damaged or of another layout, or files do not belong together.
+        """
+        weights_name, index_name = (file.name for file in cls.checkpoint_files)
+        weights_path = find_file(folder, (weights_name,), "*.ckpt")
+        index_path = find_file(folder, (index_name, "gene_index.tsv"), "*gene_index*.tsv")
+        if weights_path is None or index_path is None:
+            missing = [
+                name
+                for name, path in ((weights_name, weights_path), (index_name, index_path))
+                if path is None
+            ]
+            raise unavailable(cls.display_name, folder, missing, _WHERE)
+        panel = read_gene_list(index_path)
+        file = read_torch(weights_path)
+        sizes, tensors = read_entry(file, FINETUNE_ENTRY, weights_path.name)
+        embedding_sizes, embedding_tensors = read_entry(file, EMBEDDING_ENTRY, weights_path.name)
+        del file
+        if embedding_sizes != sizes:
+            msg = f'"{FINETUNE_ENTRY}" and "{EMBEDDING_ENTRY}" of `{weights_path.name}` differ in size.'
+            raise InputError(msg, "Use models.ckpt of the authors.")
+        n_positions = len(tensors.get("pos_emb.weight", ()))
+        if n_positions != len(panel) + N_SPECIAL:
+            msg = (
+                f"The weights are for {n_positions - N_SPECIAL:,} genes, but `{index_path.name}` has "
+                f"{len(panel):,}: they do not belong together."
+            )
+            raise InputError(msg, "Use the gene index of the weights, in its order.")
+        network = ScFoundationAutoencoder(sizes, len(panel))
+        report = fit_tensors(
+            network, tensors, display_name=cls.display_name, accept_partial=accept_partial
+        )
+        embedder = ScFoundationEncoder(sizes, len(panel))
+        fit_tensors(
+            embedder,
+            embedding_tensors,
+            display_name=cls.display_name,
+            unused=_DECODER,
+            accept_partial=accept_partial,
+        )
+        note = f'weights "{FINETUNE_ENTRY}" are fine-tuned, "{EMBEDDING_ENTRY}" embed cells'
+        model = cls(
+            model_config("scfoundation.cell_01b", sizes),
+            panel,
+            weights=network.state_dict(),
+            embedding_weights=embedder.state_dict(),
+        )
+        return model, replace(report, notes=(*report.notes, note))
+
+    @classmethod
+    def scratch_on(cls, config: ModelConfig, train: AnnData, *, seed: int) -> Self:
+        """Build scFoundation with random weights over an index chosen on training cells."""
+        return cls.scratch(config, choose_panel(train, sizes_of(config).panel_size), seed=seed)
+
+    def state(self) -> dict[str, Any]:
+        """Return all but the weights as JSON values."""
+        return {"preset": self.config.name, "sizes": asdict(self.sizes), "panel": list(self.panel)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Build the model that `state` described, with random weights."""
+        config = model_config(state["preset"], ScFoundationSizes(**state["sizes"]))
+        return cls(config, state["panel"])
 
     @classmethod
     def scratch(cls, config: ModelConfig, genes: Sequence[str], *, seed: int) -> Self:
@@ -283,12 +274,14 @@ class ScFoundation:
         `seed` changes nothing.
         """
         del seed
-        aligned = [align_to_panel(chunk.X, chunk.var_names, self.panel) for chunk in chunks]
-        counts = sp.vstack(aligned, format="csr") if aligned else sp.csr_matrix((0, 1))
+        return join(self._tokens(chunk) for chunk in chunks)
+
+    def _tokens(self, chunk: AnnData) -> TokenStore:
+        counts = align_to_panel(chunk.X, chunk.var_names, self.panel)
         values, target, source = prepare_values(counts, resolution=self.sizes.resolution)
         return TokenStore(
             indptr=values.indptr.astype(np.int64),
-            ids=values.indices.astype(np.int32),
+            ids=values.indices.astype(np.int32, copy=False),
             values=values.data,
             extra={"target_depth": target, "source_depth": source},
         )
@@ -312,8 +305,9 @@ class ScFoundation:
 
     def network(self, n_classes: int) -> ScFoundationClassifier:
         """Return the encoder under the authors' fine-tuning head."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with torch.random.fork_rng(devices=[], enabled=self.seed is not None):
+            if self.seed is not None:
+                torch.manual_seed(self.seed)
             network = ScFoundationClassifier(self.sizes, len(self.panel), n_classes)
         if self.weights is not None:
             network.load_state_dict(_encoder_tensors(self.weights), strict=False)
@@ -374,8 +368,9 @@ class ScFoundation:
         return embeddings
 
     def _backbone(self, weights: Mapping[str, Tensor] | None) -> ScFoundationEncoder:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with torch.random.fork_rng(devices=[], enabled=self.seed is not None):
+            if self.seed is not None:
+                torch.manual_seed(self.seed)
             network = ScFoundationEncoder(self.sizes, len(self.panel))
         if weights is not None:
             network.load_state_dict(_encoder_tensors(weights))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from backend.models.performer import KeyMaximum, Performer, PerformerOptions
 
 __all__ = [
+    "N_SPECIAL",
     "ScFoundationAutoencoder",
     "ScFoundationClassifier",
     "ScFoundationEncoder",
