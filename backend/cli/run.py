@@ -74,6 +74,18 @@ def run(args: argparse.Namespace) -> int:
     model = model_class(args.model)
     is_foundation = hasattr(model, "presets")
     preset = find_preset(model, args.preset) if is_foundation else args.preset
+    asked = {
+        "model": args.model,
+        "preset": preset,
+        "init": args.init,
+        "checkpoint": args.checkpoint,
+        "label_level": args.label_level,
+        "fraction": args.fraction,
+        "settings": settings,
+        "seed": args.seed,
+    }
+    # Refuses an impossible model before the data is read.
+    build_typer(Series(dataset_id="", protocol="", **asked))
     console = Console(stderr=True)
     with console.status(f"Reading {args.dataset.name}"):
         adata = load(args.dataset)
@@ -85,16 +97,8 @@ def run(args: argparse.Namespace) -> int:
         folds=split.folds,
         split_seed=split.seed,
         budget=split.budget,
-        model=args.model,
-        preset=preset,
-        init=args.init,
-        checkpoint=args.checkpoint,
-        label_level=args.label_level,
-        fraction=args.fraction,
-        settings=settings,
-        seed=args.seed,
+        **asked,
     )
-    build_typer(series)
     for warning in split.warnings:
         console.print(f"split: {warning}", style="yellow", highlight=False)
     cells = None
