@@ -73,11 +73,17 @@ def _sync_to_disk(path: Path) -> None:
 def _publishing(folder: Path) -> Iterator[None]:
     """Let one writer at a time look at and change the names in `folder`.
 
-    The lock is the kernel's, so a killed writer leaves none behind.
+    The lock is the kernel's, so a killed writer leaves none behind. Network file systems lock no
+    folders; there a file in the folder is locked instead.
     """
-    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            os.close(handle)
+            handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

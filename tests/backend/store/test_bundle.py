@@ -96,7 +96,7 @@ def test_done_is_never_overwritten_and_failed_is_replaced(tmp_path: Path) -> Non
     write_run(tmp_path, failed, None)
     assert (folder / "predictions.parquet").read_bytes() == first
     assert is_done(tmp_path, done.run_id)
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [".lock", done.run_id]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [done.run_id]
 
 
 def test_ties_go_to_the_first_class() -> None:
@@ -273,7 +273,10 @@ while True:
 """
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.2])
+@pytest.mark.parametrize(
+    "delay",
+    [0.0, 0.03, *(pytest.param(d, marks=pytest.mark.slow) for d in (0.01, 0.02, 0.05, 0.1, 0.2))],
+)
 def test_a_killed_writer_leaves_nothing_half(tmp_path: Path, delay: float) -> None:
     import time
 
@@ -294,6 +297,19 @@ def test_a_killed_writer_leaves_nothing_half(tmp_path: Path, delay: float) -> No
     run = builders.record(SERIES)
     write_run(tmp_path, run, frame_of(run))
     assert is_done(tmp_path, run.run_id)
+
+
+def test_many_writers_leave_one_whole_bundle(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    run = builders.record(SERIES)
+    write_run(tmp_path, builders.record(SERIES, status="failed", reason="first"), None)
+    frames = [frame_of(run, seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda frame: write_run(tmp_path, run, frame), frames))
+    found = read_predictions(tmp_path / "runs" / run.run_id)["predicted"].tolist()
+    assert found in [frame["predicted"].tolist() for frame in frames]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.run_id]
 
 
 def test_old_leftovers_are_swept(tmp_path: Path) -> None:

@@ -373,12 +373,14 @@ def test_a_second_process_takes_a_file_of_its_own(root: Path, tmp_path: Path) ->
     command = [sys.executable, "-c", code, str(PROJECT), str(file), str(root)]
     with Store(file, [("public", root)]) as store:
         store.sync()
-        for added in (3, 0):
-            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            assert out.split() == ["store-1.duckdb", str(added), "2"]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert out.split() == ["store-1.duckdb", "3", "2"]
         assert len(store.query("runs")) == 2
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert out.split() == ["store.duckdb", "0", "2"]
+    with Store(file, [("public", root)]) as store:
+        assert (store.path, store.sync().n_added) == (file, 0)
+    with Store(file, [("public", root)]), Store(file, [("public", root)]) as second:
+        assert second.path is not None
+        assert (second.path.name, second.sync().n_added) == ("store-1.duckdb", 0)
 
 
 def test_a_folder_that_cannot_be_written_gives_a_store_in_memory(
