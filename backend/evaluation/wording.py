@@ -207,7 +207,9 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def label_sources_text(sources: Mapping[str, Sequence[str]], *, prefix: bool = True) -> str:
+def label_sources_text(
+    sources: Mapping[str, Sequence[str]], *, prefix: bool = True, simulated: bool = False
+) -> str:
     """Name where labels come from, per timepoint when that differs.
 
     Parameters
@@ -216,7 +218,10 @@ def label_sources_text(sources: Mapping[str, Sequence[str]], *, prefix: bool = T
         Timepoint to label sources found there.
     prefix
         Whether to return a sentence, or only what follows "Labels:".
+    simulated
+        Whether labels, and so their sources, are simulated.
     """
+    kind = " (simulated)" if simulated else ""
     texts = {
         name: " and ".join(_SOURCE_TEXTS.get(source, source) for source in sorted(found))
         for name, found in sources.items()
@@ -226,13 +231,13 @@ def label_sources_text(sources: Mapping[str, Sequence[str]], *, prefix: bool = T
         return ""
     if len(set(texts.values())) == 1:
         text = f"from {next(iter(texts.values()))}"
-        return f"Labels come {text}." if prefix else text
+        return f"Labels come {text}{kind}." if prefix else f"{text}{kind}"
     groups = {
         found: [name for name in texts if texts[name] == found]
         for found in dict.fromkeys(texts.values())
     }
     text = "; ".join(f"{_listed(names)} from {found}" for found, names in groups.items())
-    return f"Label sources differ: {text}." if prefix else text
+    return f"Label sources differ{kind}: {text}." if prefix else f"{text}{kind}"
 
 
 def cautions(source: str, sources: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

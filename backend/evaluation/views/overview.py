@@ -104,7 +104,9 @@ def _sentence(item: Configuration, result: TimepointScores, labels: Labels, scop
         item.key,
         scores,
         types=result.panel.describe(),
-        label_sources=label_sources_text(labels.sources),
+        label_sources=label_sources_text(
+            labels.sources, simulated=bool(labels.dataset["simulated"])
+        ),
         simulated=bool(labels.dataset["simulated"]),
         status=item.status_text,
         is_complete=item.is_complete,
@@ -176,7 +178,12 @@ def _provenance(scope: Scope, labels: Labels, configurations: list[Configuration
         label_level=scope.label_level,
         label_sources=". ".join(
             text.removesuffix(".")
-            for text in (label_sources_text(labels.sources, prefix=False), *labels.cautions)
+            for text in (
+                label_sources_text(
+                    labels.sources, prefix=False, simulated=bool(dataset["simulated"])
+                ),
+                *labels.cautions,
+            )
             if text
         ),
         inits={

@@ -122,6 +122,15 @@ def test_labels_of_one_source_are_named_once():
     )
 
 
+def test_simulated_label_sources_are_called_simulated():
+    assert label_sources_text(SOURCES, simulated=True).startswith(
+        "Label sources differ (simulated):"
+    )
+    assert label_sources_text({"a": ("expert",)}, prefix=False, simulated=True) == (
+        "from an expert (simulated)"
+    )
+
+
 def test_the_caution_follows_from_source_and_label_source():
     (caution,) = cautions("GEO GSE116256", SOURCES)
     assert caution == (
