@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -258,7 +260,7 @@ def read_model(
         genes = tuple(json.loads((folder / "genes.json").read_text(encoding="utf-8")))
         with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         msg = f'The folder "{folder.name}" holds no readable model ({type(error).__name__}).'
         raise ModelUnavailable(msg, "Fit and save the model again.") from error
     found = (head.get("model"), head.get("format_version")) if isinstance(head, dict) else None
