@@ -79,7 +79,7 @@ AUTHORS_RECIPE: Final = RecipeDefaults(
 
 SCRATCH_RECIPE: Final = RecipeDefaults(
     optimizer="adam",
-    learning_rate=5e-4,
+    learning_rate=1e-3,
     batch_size=32,
     epochs=10,
     schedule="constant",
@@ -177,7 +177,9 @@ class ScBert:
             ),
             model_config(
                 "scbert.small",
-                ScBertSizes(dim=64, depth=2, heads=4, dim_head=16, panel_size=1024),
+                ScBertSizes(
+                    dim=64, depth=2, heads=4, dim_head=16, panel_size=1024, expressed_only=True
+                ),
             ),
         )
     }
@@ -283,14 +285,20 @@ class ScBert:
     def check_input(self, adata: AnnData) -> GeneReport:
         """Raise `InputError` when `adata` cannot be used; otherwise count the known genes."""
         report = check_panel_input(adata, self.panel, display_name=self.display_name)
-        detected = np.diff(align_to_panel(adata.X, adata.var_names, self.panel).indptr)
-        if n_few := int((detected < MIN_GENES).sum()):
-            note = (
+        notes = list(report.notes)
+        if self.sizes.panel_size is not None:
+            notes.append(f"not as published: {len(self.panel):,} genes chosen on training cells")
+        elif n_few := int((~self._passes_filter(adata)).sum()):
+            notes.append(
                 f"{n_few:,} cells have fewer than {MIN_GENES} detected panel genes: "
                 "the authors drop them, here they are kept"
             )
-            report = replace(report, notes=(*report.notes, note))
-        return report
+        if self.sizes.expressed_only:
+            notes.append("not as published: only the genes that a cell expresses are read")
+        return replace(report, notes=tuple(notes))
+
+    def _passes_filter(self, adata: AnnData) -> np.ndarray:
+        return passes_gene_filter(align_to_panel(adata.X, adata.var_names, self.panel))
 
     def tokenise(self, chunks: Iterable[AnnData], *, seed: int = 0) -> TokenStore:
         """Bin the expressed panel genes of each cell; `ids` are panel positions.

@@ -75,7 +75,7 @@ FINETUNE_RECIPE: Final = RecipeDefaults(
 
 SCRATCH_RECIPE: Final = RecipeDefaults(
     optimizer="adamw",
-    learning_rate=5e-4,
+    learning_rate=1e-3,
     batch_size=32,
     epochs=10,
     schedule="constant",
@@ -265,7 +265,16 @@ class ScFoundation:
 
     def check_input(self, adata: AnnData) -> GeneReport:
         """Raise `InputError` when `adata` cannot be used; otherwise count the known genes."""
-        return check_panel_input(adata, self.panel, display_name=self.display_name)
+        report = check_panel_input(adata, self.panel, display_name=self.display_name)
+        notes = list(report.notes)
+        if self.sizes.panel_size is not None:
+            notes.append(f"not as published: {len(self.panel):,} genes chosen on training cells")
+        if self.sizes.max_tokens is not None:
+            notes.append(
+                f"not as published: at most {self.sizes.max_tokens} genes a cell are read, those "
+                "with the highest counts"
+            )
+        return replace(report, notes=tuple(notes))
 
     def tokenise(self, chunks: Iterable[AnnData], *, seed: int = 0) -> TokenStore:
         """Log-normalise the expressed panel genes of each cell; `ids` are index positions.

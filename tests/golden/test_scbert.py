@@ -242,6 +242,29 @@ def test_cell_embeddings(sizes, manifest, head):
         np.testing.assert_allclose(values, head[name], atol=2e-5, rtol=0)
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """Return the files under the names that the authors give them."""
+    for ours, theirs in (
+        ("panglao_pretrain_tiny.pth", "panglao_pretrain.pth"),
+        ("gene2vec.npy", "gene2vec_16906.npy"),
+        ("panel.txt", "panglao_gene_order_16906.txt"),
+    ):
+        (tmp_path / theirs).write_bytes((FOLDER / ours).read_bytes())
+    return tmp_path
+
+
+@torch.no_grad()
+def test_checkpoint_folder_is_read(folder, tokens, encoder, sizes):
+    model, report = scbert.ScBert.from_checkpoint(folder)
+    assert report.share_loaded == 1
+    assert report.fresh == report.dropped == ()
+    for name in ("dim", "depth", "heads", "dim_head", "n_bins"):
+        assert getattr(model.sizes, name) == getattr(sizes, name)
+    network = model.network(None).eval()
+    close(network.encode(tokens), encoder["encodings_single"], atol=2e-5)
+
+
 def test_labels_are_sorted_names(head):
     adata = table("raw_counts.h5ad", "panel.txt")[1]
     names, codes = np.unique(adata.obs["celltype"].astype(str), return_inverse=True)

@@ -279,6 +279,31 @@ def test_classifier_in_the_references_batch(classifier, reference_batch, head):
     close(network(**reference_batch), head["logits_batch"], atol=5e-5)
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """Return the files under the names that the authors give them."""
+    for ours, theirs in (
+        ("models_tiny.ckpt", "models.ckpt"),
+        ("gene_index.tsv", "OS_scRNA_gene_index.19264.tsv"),
+    ):
+        (tmp_path / theirs).write_bytes((FOLDER / ours).read_bytes())
+    return tmp_path
+
+
+@torch.no_grad()
+def test_checkpoint_folder_is_read(folder, adata, embeddings, valid, head, sizes, manifest):
+    model, report = scfoundation.ScFoundation.from_checkpoint(folder)
+    assert report.share_loaded == 1
+    assert report.fresh == report.dropped == ()
+    for name in ("dim", "depth", "heads", "n_bins", "pad_token_id", "decoder_dim"):
+        assert getattr(model.sizes, name) == getattr(sizes, name)
+    values = model.embed([adata], pooling="all", device="cpu")
+    close(values[valid], embeddings["cell_all_t4_F"][valid], atol=2e-5)
+    batch = model.collate(model.tokenise([adata], seed=0).take(head["finetune_cells"]))
+    network = model.network(manifest["config"]["n_class"]).eval()
+    close(network.pooled(**batch), head["max_pooled_single"], atol=2e-5)
+
+
 def freeze(network, patterns):
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
