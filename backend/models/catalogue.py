@@ -12,14 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 from backend.config import home
 from backend.errors import InputError, ModelUnavailable
-from backend.models.checkpoints import CheckpointFile, FileCheck, check_files, read_json
+from backend.models.checkpoints import (
+    CheckpointFile,
+    FileCheck,
+    check_files,
+    file_sha256,
+    read_json,
+)
 from backend.models.registry import list_models, model_class
 from backend.types import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Registered", "add", "find_checkpoint", "models_with_files", "registered", "verify"]
+    from backend.models.base import LoadReport
+
+__all__ = [
+    "Registered",
+    "add",
+    "find_checkpoint",
+    "models_with_files",
+    "registered",
+    "require_files",
+    "verify",
+]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
@@ -49,7 +65,8 @@ def models_with_files() -> dict[str, Any]:
     return {key: found for key, found in classes.items() if hasattr(found, "checkpoint_files")}
 
 
-def _model(key: str) -> Any:
+def require_files(key: str) -> Any:
+    """Return the class of a model that has checkpoints, or raise `InputError`."""
     model = model_class(key)
     if not hasattr(model, "checkpoint_files"):
         known = ", ".join(models_with_files())
@@ -82,7 +99,7 @@ def verify(key: str, folder: Path, preset: str | None = None) -> list[FileCheck]
     ModelUnavailable
         If there is no such folder.
     """
-    model = _model(key)
+    model = require_files(key)
     by_preset: dict[str, list[CheckpointFile]] = {}
     for file in model.checkpoint_files:
         by_preset.setdefault(file.preset, []).append(file)
@@ -113,7 +130,7 @@ def verify(key: str, folder: Path, preset: str | None = None) -> list[FileCheck]
 
 def add(
     key: str, folder: Path, *, name: str | None = None, preset: str | None = None
-) -> Registered:
+) -> tuple[Registered, LoadReport]:
     """Check a folder and remember it under a name; nothing is copied.
 
     Files that differ from the published ones are accepted, and said to differ: a checkpoint that
@@ -126,21 +143,23 @@ def add(
     InputError
         If the name is not usable, or the model cannot be read from the files.
     """
-    model = _model(key)
-    checks = verify(key, folder, preset)
-    missing = [
-        check.file.name for check in checks if check.status == "missing" and check.file.is_required
-    ]
-    if missing:
-        msg = f"The folder lacks {len(missing)} of {len(checks)} files: {', '.join(missing)}."
-        raise ModelUnavailable(msg, checks[0].file.source)
-    of_preset = checks[0].file.preset
+    model = require_files(key)
+    if not folder.is_dir():
+        msg = f"There is no folder `{folder}`."
+        raise ModelUnavailable(msg, model.checkpoint_files[0].source)
+    built, report = model.from_checkpoint(folder)
+    of_preset = built.config.name
+    if preset is not None and preset not in (of_preset, of_preset.rpartition(".")[2]):
+        msg = f"The folder holds {of_preset}, not {preset}."
+        raise InputError(msg, "Leave out --preset, or name the folder of that checkpoint.")
     name = name or of_preset.rpartition(".")[2]
     if not _NAME.fullmatch(name):
         msg = f'"{name}" cannot name a checkpoint.'
         raise InputError(msg, "Use small letters, digits, dots, hyphens and underscores.")
-    model.from_checkpoint(folder)
+    checks = verify(key, folder, of_preset)
     files = {check.file.name: check.sha256 for check in checks if check.sha256 is not None}
+    # A model may have read files under other names than the published ones.
+    files |= {path.name: file_sha256(path) for path in getattr(built, "files", ())}
     entry = Registered(
         model=key,
         name=name,
@@ -148,7 +167,9 @@ def add(
         folder=str(folder.resolve()),
         sha256=sha256_of(files),
         files=files,
-        is_published=all(check.status in ("same", "unknown") for check in checks if check.path),
+        is_published=all(
+            check.status in ("same", "unknown") or not check.file.is_required for check in checks
+        ),
         added_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     path = _record(key, name)
@@ -156,7 +177,7 @@ def add(
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     draft.write_text(json.dumps(asdict(entry), indent=1) + "\n", encoding="utf-8")
     draft.replace(path)
-    return entry
+    return entry, report
 
 
 def _record(key: str, name: str) -> Path:
@@ -177,7 +198,7 @@ def find_checkpoint(key: str, name: str) -> Registered:
     ModelUnavailable
         If there is none; the hint says how to register one.
     """
-    model = _model(key)
+    model = require_files(key)
     known = registered(key)
     for entry in known:
         if entry.name == name:

@@ -107,6 +107,7 @@ class Geneformer:
         self.config = config
         self.dictionaries = dictionaries
         self.seed = seed
+        self.files = dictionaries.paths
         self._weights: dict[str, Tensor] | None = None
 
     @property

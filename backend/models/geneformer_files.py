@@ -150,11 +150,13 @@ class Dictionaries:
     tokens      : gene id or special token to token
     medians     : gene id to its median of counts per 10,000 where expressed, for each gene
     current_ids : id in upper case to current id; empty means that ids are taken as they are
+    paths       : the files that they were read from
     """
 
     tokens: dict[str, int]
     medians: dict[str, float]
     current_ids: dict[str, str]
+    paths: tuple[Path, ...] = ()
 
     @property
     def uses_ensembl(self) -> bool:
@@ -283,4 +285,5 @@ def _checked(path: Path, tokens: dict[str, Any]) -> Dictionaries:
         tokens,
         {gene: float(medians[gene]) for gene in genes},
         {old: new for old, new in current.items() if new in tokens},
+        (path, medians_path, *([mapping_path] if mapping_path else [])),
     )
