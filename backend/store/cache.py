@@ -10,6 +10,7 @@ import os
 import re
 import threading
 import warnings
+import weakref
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -181,7 +182,8 @@ class Store:
         self._n_cursors = 0
         self._maker: int | None = None
         self._generation = 0
-        self._file, self._handle = (None, None) if path == ":memory:" else _own_file(Path(path))
+        self._file, handle = (None, None) if path == ":memory:" else _own_file(Path(path))
+        self._release = None if handle is None else weakref.finalize(self, os.close, handle)
         self._connection = self._connect()
         self._version = self._read_version()
 
@@ -207,6 +209,8 @@ class Store:
         try:
             return self._open(str(self._file))
         except (StoreError, duckdb.Error) as error:
+            if "lock on file" in str(error):
+                return self._open_in_memory("another program has it open")
             reason = error.message if isinstance(error, StoreError) else type(error).__name__
             msg = f"The store {self._file.name} cannot be used and is made again: {reason}"
             warnings.warn(msg, stacklevel=3)
@@ -214,10 +218,14 @@ class Store:
             self._remove_file()
             return self._open(str(self._file))
         except (OSError, duckdb.Error) as error:
-            msg = f"No store file can be written ({type(error).__name__}): it is kept in memory."
-            warnings.warn(msg, stacklevel=3)
-            self._file = None
-            return self._open(":memory:")
+            return self._open_in_memory(f"it cannot be written ({type(error).__name__})")
+
+    def _open_in_memory(self, reason: str) -> duckdb.DuckDBPyConnection:
+        assert self._file is not None
+        msg = f"The store {self._file.name} is not used, because {reason}: working in memory."
+        warnings.warn(msg, stacklevel=4)
+        self._file = None
+        return self._open(":memory:")
 
     def _open(self, file: str) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(file, config=self._config)
@@ -376,9 +384,8 @@ class Store:
         """Close the file and let another process have it."""
         with self._lock:
             self._connection.close()
-            if self._handle is not None:
-                os.close(self._handle)
-                self._handle = None
+            if self._release is not None:
+                self._release()
 
     def __enter__(self) -> Self:
         return self

@@ -65,8 +65,11 @@ def lineage_predictions(path: Path | str, classes: Sequence[str]) -> tuple[np.nd
     """
     lineages, index = lineages_of(classes)
     table = pq.read_table(path, columns=["proba", "top5"], use_threads=False)
-    member = np.zeros((len(classes), len(lineages)), dtype=np.float32)
-    member[np.arange(len(classes)), index] = 1.0
-    summed = proba_matrix(table, len(classes)) @ member
-    best = summed.argmax(axis=1) if len(summed) else np.zeros(0, dtype=np.int64)
-    return best, np.minimum(summed[np.arange(len(summed)), best], 1.0)
+    # One addition of a whole column a class: quicker than a product of thin matrices, and the
+    # order of the sum does not depend on the number of threads.
+    columns = np.ascontiguousarray(proba_matrix(table, len(classes)).T)
+    summed = np.zeros((len(lineages), columns.shape[1]), dtype=np.float32)
+    for column, lineage in zip(columns, index, strict=True):
+        summed[lineage] += column
+    best = summed.argmax(axis=0)
+    return best, np.minimum(summed.max(axis=0), 1.0)

@@ -280,7 +280,7 @@ def test_a_file_that_duckdb_cannot_open_gives_a_store_in_memory(tmp_path: Path) 
     builders.fill_root(root, SERIES)
     with (
         pytest.warns(UserWarning, match="made again"),
-        pytest.warns(UserWarning, match="kept in memory"),
+        pytest.warns(UserWarning, match="working in memory"),
     ):
         store = Store(root / "store.duckdb", [("public", root)])
     with store:
@@ -381,6 +381,25 @@ def test_a_second_process_takes_a_file_of_its_own(root: Path, tmp_path: Path) ->
     with Store(file, [("public", root)]), Store(file, [("public", root)]) as second:
         assert second.path is not None
         assert (second.path.name, second.sync().n_added) == ("store-1.duckdb", 0)
+
+
+def test_a_file_that_another_program_has_open_is_left_alone(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "store.duckdb"
+    with Store(file, [("public", root)]) as store:
+        store.sync()
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, str(file)], **pipes) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.warns(UserWarning, match="another program has it open"):
+            store = Store(file, [("public", root)])
+        with store:
+            assert store.path is None
+            assert store.sync().n_added == 3
+        other.communicate(b"\n")
+    with Store(file, [("public", root)]) as store:
+        assert (store.path, store.sync().n_added) == (file, 0)
 
 
 def test_a_folder_that_cannot_be_written_gives_a_store_in_memory(
