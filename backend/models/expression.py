@@ -258,7 +258,11 @@ def read_model(
         head = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
         genes = tuple(json.loads((folder / "genes.json").read_text(encoding="utf-8")))
-        with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
+        # Opened here: numpy leaves a damaged file open.
+        with (
+            (folder / "arrays.npz").open("rb") as file,
+            np.load(file, allow_pickle=False) as stored,
+        ):
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         msg = f'The folder "{folder.name}" holds no readable model ({type(error).__name__}).'
