@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -184,11 +185,9 @@ def read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's message has the name of the class in its second half, after advice to trust it.
-        found = (
-            str(error).partition("Unsupported")[2].partition(".\n")[0].strip() or "other objects"
-        )
-        msg = f"`{path.name}` was not read: it holds more than tensors (unsupported {found})."
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"the forbidden name `{found[1]}`" if found else "more than tensors"
+        msg = f"`{path.name}` was not read: it holds {what}."
         raise InputError(
             msg, "Save the plain state dict with `torch.save(model.state_dict(), …)`."
         ) from None
