@@ -16,11 +16,14 @@ with errors.shown_to_user():
 st.markdown("\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences))
 for note in view.notes:
     st.caption(note)
-if view.gaps.empty:
-    st.info("No model was run under both `random` and `donor` here, so no gap can be measured.")
+slopes = frames.by_protocol(frames.with_study(view.gaps, view.study))
+if slopes.empty:
+    st.info(
+        "No gap can be measured here: it needs a model that was run under both `random` and "
+        "`donor`, and types with enough cells and donors. Widen the timepoints or the truth."
+    )
     st.stop()
 
-slopes = frames.by_protocol(frames.with_study(view.gaps, view.study))
 figure.draw(
     partial(charts.slopes, slopes, protocols=frames.in_order(slopes.protocol, "protocol")),
     name="f1-by-protocol",

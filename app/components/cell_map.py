@@ -169,12 +169,29 @@ def cell_map(
         .properties(height=520 if n_facets == 1 else 330, width=700 if n_facets == 1 else 330)
     )
     if not facet_by_timepoint:
-        return chart
+        is_type = colour_by in {"label", "predicted"}
+        return _named(chart, cells, colour_by, dark=dark) if is_type else chart
     order = [t for t in timepoints if t in set(data.timepoint)]
     return chart.facet(
         facet=alt.Facet("timepoint:N", sort=order, title=None, header=alt.Header(labelFontSize=13)),
         columns=2,
     )
+
+
+def _named(chart: alt.Chart, cells: pd.DataFrame, column: str, *, dark: bool) -> alt.LayerChart:
+    """Write each type's name on its cells: so many colours cannot be told apart by hue alone."""
+    named = cells.dropna(subset=[column])
+    places = (
+        named.assign(name=named[column].astype(str))
+        .groupby("name", as_index=False)[["umap_x", "umap_y"]]
+        .median()
+    )
+    base = alt.Chart(places).encode(x="umap_x:Q", y="umap_y:Q", text="name:N")
+    halo = base.mark_text(
+        fontSize=12, fontWeight=600, stroke="#171614" if dark else "white", strokeWidth=3.5
+    )
+    name = base.mark_text(fontSize=12, fontWeight=600, color=palette.ink(dark=dark))
+    return alt.layer(chart, halo, name).properties(height=chart.height, width=chart.width)
 
 
 def _padded(values: pd.Series) -> list[float]:

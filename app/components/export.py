@@ -71,7 +71,7 @@ def picture_bytes(chart: alt.TopLevelMixin, source: Source, title: str, suffix: 
     foot = _text([FOOTER], sizes=(10,), weights=("normal",))
     framed = (
         alt.vconcat(head, chart, foot, spacing=14)
-        .resolve_scale(color="independent", shape="independent")
+        .resolve_scale(color="independent", fill="independent", shape="independent")
         .properties(background="white", padding=16)
         .configure_view(stroke=None)
         .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal")

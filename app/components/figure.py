@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import altair as alt
 import streamlit as st
@@ -15,7 +15,10 @@ from app.state import current_source
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Builder", "draw", "is_dark"]
+__all__ = ["MARK", "Builder", "draw", "is_dark"]
+
+MARK: Final = "Simulated data, not a finding"
+"""What stands on every chart of simulated data."""
 
 
 class Builder(Protocol):
@@ -30,19 +33,24 @@ def is_dark() -> bool:
     return st.context.theme.type == "dark"
 
 
-def _with_ink(chart: alt.TopLevelMixin, ink: str) -> alt.TopLevelMixin:
-    """Set axis, legend and header texts in a tone that is easy to read."""
-    return (
-        chart.configure_axis(labelColor=ink, titleColor=ink)
-        .configure_legend(labelColor=ink, titleColor=ink)
-        .configure_header(labelColor=ink, titleColor=ink)
+def _dressed(chart: alt.TopLevelMixin, *, dark: bool, simulated: bool) -> alt.TopLevelMixin:
+    """Return a copy for the page: readable inks, room for legend and axes, simulated mark."""
+    ink = palette.ink(dark=dark)
+    texts = {"labelColor": ink, "titleColor": ink}
+    dressed = chart.configure(
+        axis=alt.AxisConfig(**texts),
+        legend=alt.LegendConfig(**texts),
+        header=alt.HeaderConfig(**texts),
     )
-
-
-def _fitted(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
-    """Make room for legend and axes: Streamlit fits the whole picture into a chart's height."""
-    around = chart.usermeta[AROUND] if isinstance(chart.usermeta, dict) else 0
-    return chart.properties(height=chart.height + around) if around else chart
+    # Set in place, because every `properties` copies the whole chart. Streamlit fits the whole
+    # picture into a chart's height, hence the room around the plot.
+    if isinstance(dressed.usermeta, dict):
+        dressed.height = chart.height + dressed.usermeta[AROUND]
+    if simulated:
+        dressed.title = alt.TitleParams(
+            MARK, anchor="start", color=palette.SIMULATED[dark], fontSize=13, fontWeight="bold"
+        )
+    return dressed
 
 
 def _pick(key: str, fields: Sequence[str], then: Callable[[dict[str, Any]], None]) -> None:
@@ -75,19 +83,8 @@ def draw(
     """
     source = current_source()
     st.markdown(f"##### {title}")
-    dark = is_dark()
-    chart = _fitted(_with_ink(build(dark=dark), palette.ink(dark=dark)))
-    if source.simulated:
-        chart = chart.properties(
-            title=alt.TitleParams(
-                "Simulated data, not a finding",
-                anchor="start",
-                color=palette.SIMULATED[dark],
-                fontSize=13,
-                fontWeight="bold",
-            )
-        )
-    prefix = f"Simulated data, not a finding. {alt_text}" if source.simulated else alt_text
+    chart = _dressed(build(dark=(dark := is_dark())), dark=dark, simulated=source.simulated)
+    prefix = f"{MARK}. {alt_text}" if source.simulated else alt_text
     options: dict[str, Any] = {"width": "stretch", "alt": prefix, "key": f"figure.{name}"}
     points = []
     if select:

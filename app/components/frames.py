@@ -193,4 +193,5 @@ def by_protocol(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row per protocol instead of one column, protocols that were not run left out."""
     kept = [c for c in rows.columns if c not in PROTOCOLS]
     present = [p for p in PROTOCOLS if p in rows and rows[p].notna().any()]
-    return rows.melt(id_vars=kept, value_vars=present, var_name="protocol", value_name="f1")
+    long = rows.melt(id_vars=kept, value_vars=present, var_name="protocol", value_name="f1")
+    return long.dropna(subset=["f1"])

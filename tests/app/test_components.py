@@ -1,0 +1,274 @@
+"""Charts, colours, tables and files, without a browser."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from app.components import cell_map, charts, export, frames, heatmap, palette
+from app.components.selection import selected_points
+from app.state import Source
+from backend.types import TIMEPOINTS
+
+if TYPE_CHECKING:
+    import altair as alt
+
+REAL = Source(
+    "van Galen 2019", simulated=False, label_level="lineage", protocol="donor", truth="all"
+)
+SIMULATED = Source("Course", simulated=True, label_level="fine", protocol="random", truth="mutant")
+
+
+def scores(**changes) -> pd.DataFrame:
+    rows = [
+        {
+            "configuration": key,
+            "display_name": name,
+            "timepoint": timepoint,
+            "macro_f1": 0.7 - 0.1 * number,
+            "low": np.nan if timepoint == "Healthy" else 0.5,
+            "high": np.nan if timepoint == "Healthy" else 0.8,
+            "interval": "none" if timepoint == "Healthy" else "jackknife",
+            "n_cells": 900,
+            "n_donors": 3 if timepoint == "Healthy" else 13,
+            "n_types_scored": 12,
+            "n_types": 15,
+            "n_seeds": 1,
+            "status_text": "5 of 5 folds",
+        }
+        | changes
+        for number, (key, name) in enumerate([("logreg", "L1 logistic regression"), ("hgb", "HGB")])
+        for timepoint in ("Healthy", "Diagnosis")
+    ]
+    return pd.DataFrame(rows)
+
+
+def donors() -> pd.DataFrame:
+    return (
+        scores()
+        .assign(donor="AML1", seed=0)[
+            ["configuration", "display_name", "timepoint", "donor", "seed", "macro_f1", "n_cells"]
+        ]
+        .assign(n_types=9)
+    )
+
+
+def cells(n: int = 300) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    outcome = rng.choice(
+        ["correct", "wrong", "confidently wrong", "not scored"], n, p=[0.7, 0.2, 0.05, 0.05]
+    )
+    label = rng.choice(["HSC", "Mono", "T"], n).astype(object)
+    label[outcome == "not scored"] = None
+    return pd.DataFrame(
+        {
+            "cell_id": [f"c{i}" for i in range(n)],
+            "cell_index": np.arange(n),
+            "umap_x": rng.normal(size=n),
+            "umap_y": rng.normal(size=n),
+            "label": label,
+            "predicted": rng.choice(["HSC", "Mono", "T"], n),
+            "confidence": rng.random(n).astype(np.float32),
+            "outcome": pd.Categorical(outcome),
+            "donor": rng.choice(["AML1", "AML2"], n),
+            "timepoint": rng.choice(["Healthy", "Diagnosis"], n),
+        }
+    )
+
+
+def all_charts() -> dict[str, alt.TopLevelMixin]:
+    slopes = pd.DataFrame(
+        {
+            "configuration": ["logreg"] * 2,
+            "display_name": ["L1 logistic regression"] * 2,
+            "protocol": ["random", "donor"],
+            "f1": [0.7, 0.6],
+            "n_donors": 16,
+            "n_cells": 900,
+        }
+    )
+    types = pd.DataFrame(
+        {
+            "cell_type": ["HSC", "CLP"],
+            "column": "HGB",
+            "f1": [0.5, np.nan],
+            "n_cells": [900, 3],
+            "n_donors": [16, 2],
+            "is_small": [False, True],
+        }
+    )
+    gaps = scores().drop_duplicates("configuration").assign(gap=[0.1, -0.02])
+    drawn = cell_map.choose_cells(cells()).cells
+    map_options = {
+        "counts": {"wrong": 5},
+        "families": {"HSC": "Stem and progenitor"},
+        "timepoints": ["Healthy", "Diagnosis"],
+        "dark": True,
+    }
+    return {
+        "dots": charts.score_dots(scores(), dark=False),
+        "lines": charts.course_lines(scores(), donors(), timepoints=TIMEPOINTS, dark=True),
+        "slopes": charts.slopes(slopes, protocols=["random", "donor"], dark=False),
+        "gaps": charts.gap_dots(gaps, name="display_name", title="Gap", dark=False),
+        "heatmap": heatmap.heatmap(
+            types, row="cell_type", column="column", rows=["CLP", "HSC"], columns=["HGB"],
+            row_title="Cell type", column_title="Model", dark=False,
+        ),
+        "map": cell_map.cell_map(
+            drawn, colour_by="outcome", facet_by_timepoint=False, **map_options
+        ),
+        "map by label": cell_map.cell_map(
+            drawn, colour_by="label", facet_by_timepoint=False, **map_options
+        ),
+        "maps": cell_map.cell_map(
+            drawn, colour_by="predicted", facet_by_timepoint=True, **map_options
+        ),
+    }  # fmt: skip
+
+
+CHARTS = all_charts()
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_chart_becomes_a_picture_with_title_source_and_footer(name):
+    svg = export.picture_bytes(CHARTS[name], SIMULATED, "Title of it", "svg").decode()
+    for text in ("Title of it", "SIMULATED DATA, not a finding", export.FOOTER):
+        assert text in svg
+
+
+def test_png_is_a_png():
+    png = export.picture_bytes(CHARTS["gaps"], REAL, "Gap", "png")
+    assert png.startswith(b"\x89PNG")
+
+
+def test_missing_timepoint_is_drawn_as_no_data():
+    spec = CHARTS["lines"].to_json()
+    assert spec.count("no data") >= 3
+    svg = export.picture_bytes(CHARTS["lines"], REAL, "Course", "svg").decode()
+    assert "Relapse" in svg
+    assert "no data" in svg
+
+
+def test_lines_are_not_carried_across_a_missing_timepoint():
+    rows = scores()
+    rows.loc[rows.timepoint == "Healthy", "timepoint"] = "Relapse"
+    spec = charts.course_lines(rows, donors(), timepoints=TIMEPOINTS, dark=False).to_dict()
+    lines = [
+        row
+        for data in spec["datasets"].values()
+        for row in data
+        if row.get("configuration") == "logreg" and "donor" not in row and "low" in row
+    ]
+    gaps = {row["timepoint"] for row in lines if row["macro_f1"] is None}
+    assert gaps == {"Healthy", "Post-treatment"}
+
+
+def test_score_without_interval_is_drawn_open():
+    spec = CHARTS["dots"].to_dict()
+    rows = next(iter(spec["datasets"].values()))
+    assert {(r["timepoint"], r["has_interval"]) for r in rows} == {
+        ("Healthy", False),
+        ("Diagnosis", True),
+    }
+
+
+def test_small_cells_are_grey_but_not_hidden():
+    rows = next(iter(CHARTS["heatmap"].to_dict()["datasets"].values()))
+    assert {row["cell_type"]: row["is_grey"] for row in rows} == {"HSC": False, "CLP": True}
+    assert {row["value_text"] for row in rows} == {"0.50", "–"}
+
+
+def test_map_draws_failures_last_and_says_what_was_left_out():
+    table = cells(1000)
+    drawn = cell_map.choose_cells(table, limit=400)
+    n_failed = int(table.outcome.isin(cell_map.FAILED).sum())
+    assert len(drawn.cells) == 400
+    assert drawn.cells.outcome.isin(cell_map.FAILED).tail(n_failed).all()
+    assert f"{n_failed:,} of {n_failed:,} failures" in drawn.words
+    assert "all numbers use all cells" in drawn.words
+
+
+def test_map_sample_is_even_over_types_and_the_same_each_time():
+    table = cells(1000)
+    table["label"] = np.where(np.arange(1000) < 950, "T", "CLP")
+    table["outcome"], table["timepoint"] = "correct", "Diagnosis"
+    drawn = cell_map.choose_cells(table, limit=100)
+    assert (drawn.cells.label == "CLP").sum() == 50
+    assert drawn.cells.index.equals(cell_map.choose_cells(table, limit=100).cells.index)
+
+
+def test_csv_says_what_it_holds_and_what_it_is_for():
+    frame = pd.DataFrame({"f1": [0.5], "n_cells": [10]})
+    table = pd.read_csv(io.BytesIO(export.csv_bytes(frame, SIMULATED)))
+    assert table.columns[0] == "dataset"
+    assert table.data.tolist() == ["SIMULATED"]
+    assert table.columns[-1] == "use"
+    assert table.use.tolist() == [export.FOOTER]
+    assert table.f1.tolist() == [0.5]
+
+
+def test_file_names_mark_simulated_data():
+    assert "SIMULATED" in export.file_name(SIMULATED, "f1", "csv")
+    assert export.file_name(REAL, "f1 by type", "svg") == (
+        "faultline-van-galen-2019-lineage-donor-f1-by-type.svg"
+    )
+
+
+def test_a_type_keeps_its_colour_whatever_else_is_shown():
+    families = {"HSC": "Stem and progenitor", "HSC-like": "Stem and progenitor", "T": "T and NK"}
+    every = palette.type_colours(families)
+    assert palette.type_colours({"HSC": "Stem and progenitor"})["HSC"] == every["HSC"]
+    assert len(set(every.values())) == 3
+
+
+def test_models_outcomes_and_timepoints_differ_by_shape_too():
+    models = {"majority": "M", "logreg": "L", "celltypist": "C", "hgb": "H"}
+    assert len(set(palette.model_shapes(models).values())) == 4
+    assert len(set(palette.outcome_shapes().values())) == 4
+    assert len(set(palette.timepoint_shapes(TIMEPOINTS).values())) == 4
+
+
+def _contrast(one: str, other: str) -> float:
+    def light(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((light(one), light(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize(("dark", "background"), [(False, "#FFFFFF"), (True, "#171614")])
+def test_text_stands_out_on_its_background(dark, background):
+    assert _contrast(palette.ink(dark=dark), background) >= 7
+    assert _contrast(palette.SIMULATED[dark], background) >= 4.5
+    for colour in palette.outcome_colours().values():
+        assert _contrast(colour, background) >= 2.3
+
+
+def test_selection_is_read_field_by_field():
+    state = {"selection": {"dot": [{"configuration": "hgb", "timepoint": "Relapse", "x": 1}, {}]}}
+    assert selected_points(state, ("configuration", "timepoint")) == [
+        {"configuration": "hgb", "timepoint": "Relapse"}
+    ]
+    assert selected_points({"selection": {}}, ("x",)) == []
+    assert selected_points(None, ("x",)) == []
+
+
+def test_sentence_gets_the_display_name_of_its_key():
+    models = {"hgb": "Gradient boosting", "hgb@fine": "Gradient boosting (fine)"}
+    assert frames.with_display_name("`hgb@fine`: x", models) == (
+        "**Gradient boosting (fine)** (`hgb@fine`): x"
+    )
+    assert frames.with_display_name("other", models) == "other"
+
+
+def test_outcome_sentence_counts_labelled_cells_only():
+    counts = pd.DataFrame({"outcome": ["correct", "wrong", "not scored"], "n_cells": [8, 2, 5]})
+    text = frames.outcome_sentence(counts, "HGB", None)
+    assert "2 of 10 labelled cells (20%)" in text
+    assert "5 cells without a label" in text

@@ -1,0 +1,185 @@
+"""Every page opens with its title, sentences, tables and footer, whatever the URL says."""
+
+from __future__ import annotations
+
+import pytest
+
+from app import cache, nav
+from app.components.export import FOOTER
+from backend.errors import InputError
+from tests.app.conftest import REAL, SIMULATED
+
+SCORED = [page.key for page in nav.PAGES if page.needs_results]
+
+
+def words(app) -> str:
+    """All texts of the page that a reader sees outside tables."""
+    parts = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.title]
+    return "\n".join(str(part.value) for part in parts)
+
+
+@pytest.mark.parametrize("key", SCORED)
+def test_page_opens_with_all_that_a_reader_needs(open_page, key):
+    app = open_page(key)
+    text = words(app)
+    page = next(page for page in nav.PAGES if page.key == key)
+    assert not app.exception
+    assert not app.error
+    assert [title.value for title in app.title] == [page.title]
+    assert page.question in text
+    assert FOOTER in text
+    # Real data come first, bear no mark of simulated ones, and name their label source.
+    assert REAL in text
+    assert "imulated" not in text
+    assert "classifier calls from the same expression" in text
+    assert "donors" in text
+    assert "cells" in text
+    # Every table has rows and a file, every chart two pictures.
+    assert app.dataframe
+    assert all(len(table.value) for table in app.dataframe)
+    buttons = [button.label for button in app.get("download_button")]
+    assert buttons.count("CSV") == len(app.dataframe)
+    assert buttons.count("PNG") == buttons.count("SVG") >= 1
+
+
+def test_methods_page_has_definitions_and_versions(open_page):
+    app = open_page("methods")
+    assert not app.exception
+    assert FOOTER in words(app)
+    assert "streamlit" in set(app.dataframe[-1].value["Package"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", SCORED)
+def test_page_marks_simulated_data(open_page, key):
+    app = open_page(key, dataset=SIMULATED)
+    assert not app.exception
+    assert "Simulated data, not a finding" in words(app)
+
+
+@pytest.mark.parametrize("key", ["overview", "cell_types", "failure_map"])
+def test_page_survives_parameters_that_name_nothing(open_page, key):
+    app = open_page(
+        key,
+        dataset="no such dataset",
+        label_level="<script>",
+        protocol="study",
+        model=["nonsense", "Gradient boosting"],
+        timepoint="Relapse",
+        truth="1' or 1=1",
+        show="nobody",
+        colour="rainbow",
+        cell_type="unicorn",
+        by="moon",
+    )
+    assert not app.exception
+    assert not app.error
+    assert [title.value for title in app.title]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", SCORED)
+def test_page_explains_an_empty_scope(open_page, key):
+    app = open_page(key, dataset=SIMULATED)
+    app.selectbox(key="truth").set_value("mutant")
+    app.multiselect(key="timepoint").set_value(["Healthy"])
+    app.run()
+    assert not app.exception
+    assert app.info or app.error or app.dataframe
+    if not app.dataframe:
+        assert "Choose" in words(app) or "Widen" in words(app) or "no gap" in words(app)
+
+
+@pytest.mark.parametrize("key", ["overview", "methods"])
+def test_page_without_results_says_what_to_do(empty_home, open_page, key):
+    app = open_page(key)
+    assert not app.exception
+    assert "no results yet" in words(app) or key == "methods"
+    assert FOOTER in words(app)
+
+
+def test_refusal_is_shown_as_message_and_hint(open_page, monkeypatch):
+    def refuse(*_, **__):
+        msg = 'No dataset "x".'
+        raise InputError(msg, "Choose a dataset from the list.")
+
+    monkeypatch.setattr(cache, "f1_by_timepoint", refuse)
+    app = open_page("timepoints")
+    assert not app.exception
+    assert 'No dataset "x".' in app.error[0].value
+    assert "Choose a dataset from the list." in app.error[0].value
+    assert FOOTER in words(app)
+
+
+def test_url_sets_the_filters(open_page):
+    app = open_page(
+        "overview",
+        dataset=SIMULATED,
+        label_level="fine",
+        protocol="random",
+        timepoint=["Relapse", "Healthy"],
+    )
+    scope = app.session_state["faultline.scope"]
+    assert (scope.label_level, scope.protocol) == ("fine", "random")
+    assert scope.timepoints == ("Healthy", "Relapse")
+
+
+def test_overview_names_each_series_once(open_page):
+    text = words(open_page("overview"))
+    for name, key in (("Gradient boosting", "hgb"), ("Majority class", "majority")):
+        assert text.count(f"**{name}** (`{key}`)") == 1
+    assert "4 of 5 folds" in text
+    assert "no headline number" in text
+
+
+def test_overview_names_what_is_not_labelled(open_page):
+    text = words(open_page("overview"))
+    assert "Pre-B" in text
+    assert "No score can be given for them." in text
+
+
+def test_timepoints_names_missing_ones(open_page):
+    text = words(open_page("timepoints"))
+    assert "No data in this dataset: Post-treatment, Relapse." in text
+
+
+def test_cell_types_switch_to_timepoints(open_page):
+    app = open_page("cell_types", by="timepoint")
+    app.segmented_control(key="by").set_value("timepoint").run()
+    assert not app.exception
+    assert set(app.dataframe[0].value["column"]) <= {"Healthy", "Diagnosis"}
+
+
+def test_failure_map_colours(open_page):
+    app = open_page("failure_map")
+    for colour in ("label", "predicted", "donor", "timepoint"):
+        app.selectbox(key="colour").set_value(colour).run()
+        assert not app.exception
+
+
+def test_failure_map_facets_and_narrows_to_a_type(open_page):
+    app = open_page("failure_map")
+    app.toggle(key="facet").set_value(True)
+    app.multiselect(key="cell_type").set_value(["HSC"])
+    app.run()
+    assert not app.exception
+    assert set(app.dataframe[1].value["label"]) == {"HSC"}
+
+
+def test_failure_table_starts_with_the_most_confident(open_page):
+    table = open_page("failure_map").dataframe[1].value
+    assert table["confidence"].is_monotonic_decreasing
+    assert (table["label"] != table["predicted"]).all()
+
+
+def test_incomplete_model_has_no_donor_scores_but_says_why(open_page):
+    app = open_page("donors")
+    app.selectbox(key="show").set_value("hgb").run()
+    assert not app.exception
+    assert "4 of 5 folds" in words(app)
+
+
+def test_protocols_measure_the_gap(open_page):
+    app = open_page("protocols")
+    assert {"random", "donor", "gap"} <= set(app.dataframe[0].value.columns)
+    assert "one study" in words(app).lower()
