@@ -54,7 +54,8 @@ figure.draw(
     ),
     name=f"failure-map-by-{colour_by}",
     title=f"Cells of {models[configuration]} by {colour_by}",
-    alt_text=f"Map of cells coloured by {colour_by}. " + sentence.replace("**", ""),
+    alt_text=f"Map of cells coloured by {colour_by}, failures on top; the sentence above and the "
+    "tables below say the same.",
 )
 st.caption(
     f"{drawn.words} Failures are drawn larger: triangles wrong, diamonds confidently wrong. "

@@ -24,7 +24,7 @@ figure.draw(
     name="f1-overview",
     title="Macro-F1 by model and timepoint",
     alt_text="Dot plot of macro-F1 from 0 to 1, a row per model and a dot per timepoint, with "
-    "95 % intervals over donors. " + " ".join(view.sentences),
+    "95 % intervals over donors; the sentences above say the same.",
     select=("configuration", "timepoint"),
     on_pick=lambda dot: go("timepoints", **{MODEL: [dot["configuration"]]}),
 )

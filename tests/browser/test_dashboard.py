@@ -1,0 +1,156 @@
+"""The dashboard in a browser: drawn, linked, exported, and silent towards other hosts."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from app import nav
+from app.components.export import FOOTER
+from tests.browser.conftest import SIMULATED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Locator, Page
+
+    from tests.browser.conftest import Server
+
+pytestmark = pytest.mark.browser
+
+_IDLE = (
+    "document.querySelector('[data-testid=\"stApp\"]')"
+    "?.getAttribute('data-test-script-state') === 'notRunning'"
+)
+_DRAWN = "[data-testid=stVegaLiteChart] svg, [data-testid=stVegaLiteChart] canvas"
+
+
+def settled(page: Page) -> None:
+    """Wait until the script has run and no more of it is coming."""
+    page.get_by_text(FOOTER).first.wait_for(timeout=60_000)
+    page.wait_for_timeout(300)
+    page.wait_for_function(_IDLE, timeout=60_000)
+
+
+def heading(page: Page) -> str:
+    return page.get_by_role("heading", level=1).inner_text()
+
+
+def marks(page: Page, kind: str = "point") -> Locator:
+    """Marks of the first chart; texts and legends are not among them."""
+    return page.locator("[data-testid=stVegaLiteChart]").first.locator(
+        f"path[aria-roledescription={kind}]"
+    )
+
+
+@pytest.fixture
+def visit(chromium, server: Server) -> Iterator[Callable[..., Page]]:
+    """Return a function that opens a page; it fails on foreign requests and script errors."""
+    contexts, foreign, faults = [], [], []
+
+    def opened(path: str = "", *, width: int = 1400, height: int = 900, theme: str = "light"):
+        context = chromium.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme
+        )
+        contexts.append(context)
+        page = context.new_page()
+        own = (server.url, server.url.replace("http", "ws"), "data:", "blob:")
+        page.on("request", lambda r: None if r.url.startswith(own) else foreign.append(r.url))
+        page.on("websocket", lambda w: None if w.url.startswith(own) else foreign.append(w.url))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(f"{server.url}/{path}")
+        settled(page)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not foreign
+    assert not faults
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (800, 900)])
+def test_every_page_is_drawn_without_help_from_other_hosts(visit, width, height, theme):
+    page = visit(width=width, height=height, theme=theme)
+    for info in nav.PAGES:
+        page.get_by_test_id("stSidebarNav").get_by_text(info.title, exact=True).click()
+        page.get_by_role("heading", name=info.title, level=1).wait_for()
+        if info.needs_results:
+            page.locator(_DRAWN).first.wait_for(timeout=30_000)
+        settled(page)
+        assert page.get_by_test_id("stException").count() == 0
+        assert page.get_by_text("Traceback").count() == 0
+        overflows = "document.documentElement.scrollWidth > window.innerWidth"
+        assert not page.evaluate(overflows)
+        for chart in page.locator("[data-testid=stVegaLiteChart]").all():
+            box = chart.bounding_box()
+            assert box is not None
+            assert box["width"] > 200
+            assert box["height"] > 80
+            assert box["x"] + box["width"] <= width + 1
+
+
+def test_charts_have_alternative_text(visit):
+    page = visit("timepoints")
+    page.locator(_DRAWN).first.wait_for()
+    name = page.get_by_test_id("stVegaLiteChart").first.get_attribute("aria-label")
+    assert name is not None
+    assert name.startswith("Line chart of macro-F1")
+
+
+def test_filters_stay_in_the_url_over_pages(visit, server):
+    page = visit("?protocol=random")
+    page.get_by_test_id("stSidebarNav").get_by_text("Donors", exact=True).click()
+    page.get_by_role("heading", name="Donors", level=1).wait_for()
+    settled(page)
+    assert page.url.endswith("/donors?protocol=random")
+    page.get_by_text("fine", exact=True).click()
+    page.wait_for_url(re.compile("label_level=fine"))
+    settled(page)
+    assert "protocol=random" in page.url
+
+
+def test_click_on_a_dot_leads_along_the_way_down(visit):
+    page = visit("?dataset=" + SIMULATED.replace(" ", "+"))
+    page.locator(_DRAWN).first.wait_for()
+    marks(page).first.click()
+    page.get_by_role("heading", name="Timepoints", level=1).wait_for(timeout=30_000)
+    settled(page)
+    assert "model=" in page.url
+    page.locator(_DRAWN).first.wait_for()
+    page.locator("path[aria-roledescription=point][aria-label*='Relapse']").last.click()
+    page.get_by_role("heading", name="Cell types", level=1).wait_for(timeout=30_000)
+    settled(page)
+    assert "timepoint=Relapse" in page.url
+    page.locator("[data-testid=stVegaLiteChart]").first.locator(".mark-rect path").nth(1).click()
+    page.get_by_role("button", name="on the failure map").click()
+    page.get_by_role("heading", name="Failure map", level=1).wait_for(timeout=30_000)
+    settled(page)
+    assert "cell_type=" in page.url
+    assert heading(page) == "Failure map"
+
+
+@pytest.mark.parametrize("suffix", ["PNG", "SVG", "CSV"])
+def test_downloads_name_simulated_data(visit, tmp_path, suffix):
+    page = visit("timepoints?dataset=" + SIMULATED.replace(" ", "+"))
+    with page.expect_download(timeout=60_000) as waiting:
+        page.get_by_role("button", name=suffix).first.click()
+    download = waiting.value
+    assert "SIMULATED" in download.suggested_filename
+    assert download.suggested_filename.endswith("." + suffix.lower())
+    download.save_as(tmp_path / "file")
+    content = (tmp_path / "file").read_bytes()
+    if suffix == "PNG":
+        assert content.startswith(b"\x89PNG")
+    else:
+        assert b"SIMULATED" in content
+        assert FOOTER.encode() in content
+
+
+def test_server_sends_no_traceback_and_no_path(server, visit):
+    page = visit("failure_map?show=nobody&cell_type=unicorn&dataset=%00")
+    assert heading(page) == "Failure map"
+    assert "/app/" not in page.locator("body").inner_text()
