@@ -128,16 +128,15 @@ def _import_geo(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from backend.data.check import check
+    from backend.data.isolated import check_isolated
 
-    with _progress("Reading values") as progress:
-        report = check(
-            args.file,
-            quick=args.quick,
-            roles=_roles(args),
-            purpose=args.purpose,
-            progress=progress,
-        )
+    report = check_isolated(
+        args.file,
+        quick=args.quick,
+        roles=_roles(args),
+        purpose=args.purpose,
+        progress=_progress("Reading values"),
+    )
     if args.json:
         _print_json(report.to_json())
         return 0 if report.is_usable else 2

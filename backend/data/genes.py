@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from backend.errors import InputError, ModelUnavailable
+from backend.data.problems import Refusal
+from backend.errors import ModelUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,7 +139,7 @@ def map_genes(names: Sequence[str], ensembl: Sequence[str] | None = None) -> Gen
 
     Raises
     ------
-    InputError
+    Refusal
         If less than 1 % of the names is known.
     """
     table = gene_table()
@@ -212,4 +213,4 @@ def _refuse_genes(names: Sequence[str], n_matched: int) -> None:
         hint = "They look like mouse genes; only human data can be used."
     else:
         hint = "Put human gene symbols or Ensembl ids (ENSG…) into the index of `var`."
-    raise InputError(msg, hint)
+    raise Refusal(msg, hint, code="no_genes")

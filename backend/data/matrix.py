@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -269,9 +271,7 @@ def _sparse_kind(node: h5py.Group) -> Literal["csr", "csc"] | None:
 
 
 class _Arrays(dict[str, np.ndarray]):
-    """Stands for the group of a sparse matrix; keeps its folder alive."""
-
-    folder: tempfile.TemporaryDirectory[str]
+    """Stands for the group of a sparse matrix; its folder goes with it."""
 
 
 def _transposed_on_disk(matrix: Matrix) -> Matrix:
@@ -284,9 +284,10 @@ def _transposed_on_disk(matrix: Matrix) -> Matrix:
         per_cell += np.bincount(cells, minlength=n_cells)
     indptr = np.concatenate(([0], np.cumsum(per_cell)))
     arrays = _Arrays()
-    arrays.folder = tempfile.TemporaryDirectory(prefix="faultline-")
+    folder = tempfile.mkdtemp(prefix="faultline-")
+    weakref.finalize(arrays, shutil.rmtree, folder, ignore_errors=True)
     for name, kind in (("data", np.float32), ("indices", np.int32)):
-        where = f"{arrays.folder.name}/{name}"
+        where = f"{folder}/{name}"
         arrays[name] = np.memmap(where, dtype=kind, mode="w+", shape=(max(1, matrix.n_stored),))
     free = indptr[:-1].copy()
     for number, (values, cells) in enumerate(matrix.slabs()):

@@ -7,6 +7,7 @@ structure, which is read here with plain h5py and without following any link.
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import h5py
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["damage_refused", "open_safely"]
 
@@ -45,6 +48,18 @@ _HARMLESS_COLUMN: Final = 64 << 20
 _READ_AS_TEXT: Final = ("/obs/", "/var/", "/raw/var/", "/uns/faultline/")
 _MOST_OBJECTS: Final = 50_000
 _DEEPEST: Final = 16
+
+# What h5py and numpy raise on bytes that make no sense.
+_DAMAGE: Final = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    IndexError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+)
 
 _REWRITE: Final = (
     'Open the file with anndata and save it again: adata.write_h5ad(path, compression="gzip").'
@@ -81,7 +96,7 @@ def open_safely(path: str | Path) -> h5py.File:
     except Refusal:
         file.close()
         raise
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except _DAMAGE as error:
         file.close()
         msg = f'"{path.name}" is damaged: its HDF5 structure cannot be read ({error}).'
         raise Refusal(msg, "Copy or download the file again.", code="truncated") from error
@@ -93,7 +108,8 @@ def damage_refused(name: str) -> Iterator[None]:
     """Turn what HDF5 raises on damaged bytes into a refusal; for reading from an open file."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except _DAMAGE as error:
+        _log.info("reading %s failed", name, exc_info=True)
         msg = f'"{name}" is damaged: a part of it cannot be read ({error}).'
         raise Refusal(msg, "Copy or download the file again.", code="damaged") from error
 
