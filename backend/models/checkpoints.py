@@ -290,21 +290,19 @@ def fit_tensors(
         raise InputError(msg, "Keep one naming of each tensor in the file.")
     dropped = [name for name, target in targets.items() if target not in own]
     unknown = [name for name in dropped if not _matches(name, unused)]
-    misshapen = [
-        name
+    misshapen = {
+        name: target
         for name, target in targets.items()
         if target in own and own[target].shape != tensors[name].shape
-    ]
+    }
     loaded = {
         target: tensors[name]
         for name, target in targets.items()
-        if target in own and name not in set(misshapen)
+        if target in own and name not in misshapen
     }
     fresh = [name for name in own if name not in loaded]
     missing = [
-        name
-        for name in fresh
-        if not _matches(name, head) and name not in {targets[other] for other in misshapen}
+        name for name in fresh if not _matches(name, head) and name not in misshapen.values()
     ]
     share = share_of(network, loaded, head=head)
     misshapen_backbone = [name for name in misshapen if not _matches(targets[name], head)]
@@ -342,7 +340,7 @@ def fit_tensors(
     ):
         notes.append(f"tensors stored as {', '.join(other)} were converted")
     if misshapen:
-        notes.append(f"left fresh for their shape: {_some(targets[name] for name in misshapen)}")
+        notes.append(f"left fresh for their shape: {_some(misshapen.values())}")
     if missing:
         notes.append(f"accepted without: {_some(missing)}")
     network.load_state_dict(loaded, strict=False)
