@@ -130,7 +130,9 @@ def stack_frames(frames: list[pd.DataFrame]) -> pd.DataFrame:
     for name in frames[0].columns:
         parts = [frame[name] for frame in frames]
         if isinstance(parts[0].dtype, pd.CategoricalDtype):
-            columns[name] = union_categoricals([part.array for part in parts], ignore_order=True)
+            # Pandas gives categories without any value a number type.
+            parts = [part.cat.set_categories(part.cat.categories.astype(object)) for part in parts]
+            columns[name] = union_categoricals(parts, ignore_order=True)
         else:
             columns[name] = pd.concat(parts, ignore_index=True).array
     index = pd.Index(np.concatenate([frame.index.to_numpy() for frame in frames]), name="cell_id")

@@ -16,7 +16,38 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-GENES = ["CD34", "MPO", "ELANE", "LYZ", "CD14", "FCN1", "CD1C", "IRF8", "GATA1", "KLF1", "HBB", "HBA1", "DNTT", "IL7R", "VPREB1", "PAX5", "MS4A1", "CD19", "MZB1", "SDC1", "CD3D", "CD3E", "CD8A", "NKG7", "GNLY", "SPINK2", "MECOM", "AZU1", "S100A8", "TCF4"]
+GENES = [
+    "CD34",
+    "MPO",
+    "ELANE",
+    "LYZ",
+    "CD14",
+    "FCN1",
+    "CD1C",
+    "IRF8",
+    "GATA1",
+    "KLF1",
+    "HBB",
+    "HBA1",
+    "DNTT",
+    "IL7R",
+    "VPREB1",
+    "PAX5",
+    "MS4A1",
+    "CD19",
+    "MZB1",
+    "SDC1",
+    "CD3D",
+    "CD3E",
+    "CD8A",
+    "NKG7",
+    "GNLY",
+    "SPINK2",
+    "MECOM",
+    "AZU1",
+    "S100A8",
+    "TCF4",
+]
 
 SHARED = Path(__file__).parents[4] / "shared"
 
