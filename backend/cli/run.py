@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         **asked,
     )
     for warning in split.warnings:
-        console.print(f"split: {warning}", style="yellow", highlight=False)
+        console.print(f"split: {warning}", style="yellow", highlight=False, soft_wrap=True)
     cells = None
     if not has_dataset(args.out, info.dataset_id):
         from backend.data import cells_table
@@ -200,7 +200,8 @@ class _Bar:
         text = f"fold {event.fold}: {event.state} {event.text}".strip()
         self._progress.update(self._task, advance=1 if is_over else 0, state=text)
         if event.state == "failed":
-            self._progress.console.print(f"fold {event.fold} failed: {event.text}", style="red")
+            text = f"fold {event.fold} failed: {event.text}"
+            self._progress.console.print(text, style="red", markup=False, soft_wrap=True)
 
 
 def _print_results(results: Sequence[RunResult], series_id: str) -> None:
