@@ -74,8 +74,8 @@ class FastAttention(nn.Module):
         """Return exp(Wcu - |cu|²/2 - max) in float32, (B, heads, L, features).
 
         A kernel feature is this plus `KERNEL_EPSILON`; a common factor cancels in attention.
-        The maxima stay in the gradient, as in the reference. Exponents are large, so that half
-        precision would lose per cents of a feature: they are computed in float32 always.
+        The maxima stay in the gradient, as in the reference. Exponents are far from 0, so that
+        half precision would lose per cents of a feature: they are computed in float32 always.
         """
         with torch.autocast(x.device.type, enabled=False):
             u = x.float() * x.shape[-1] ** -0.25
@@ -84,14 +84,15 @@ class FastAttention(nn.Module):
             if is_query:
                 # `max` along one dimension keeps indices; `amax` would keep the whole tensor.
                 highest = logits.max(dim=-1, keepdim=True).values
-                return torch.exp(logits - (squared + highest))
+                return logits.sub_(squared + highest).exp_()
             if padding is not None:
                 logits = logits.masked_fill(padding[:, None, :, None], -torch.inf)
             if self.options.key_maximum == "batch":
-                highest = logits.max()
+                highest = logits.flatten().max(dim=0).values
             else:
                 highest = logits.flatten(1).max(dim=1).values[:, None, None, None]
-            return torch.exp(logits - (squared + highest))
+            # In place: no step of the backward pass needs the exponents, and they are large.
+            return logits.sub_(squared + highest).exp_()
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None = None) -> Tensor:
         """Attend; q, k and v are (B, heads, L, d), `padding` (B, L) is true for absent tokens."""

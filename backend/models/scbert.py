@@ -21,6 +21,7 @@ from backend.models.base import (
     TokenStore,
 )
 from backend.models.checkpoints import CheckpointFile, fit_tensors, read_tensors, unavailable
+from backend.models.options import check_options
 from backend.models.panel import (
     align_to_panel,
     check_panel_input,
@@ -186,6 +187,12 @@ class ScBert:
 
     head: ClassVar[tuple[str, ...]] = ("to_out.*",)
     has_random_tokens: ClassVar[bool] = False
+    options: ClassVar[Mapping[str, type | tuple[str, ...]]] = {
+        "expressed_only": bool,
+        "key_maximum": ("cell", "batch"),
+        "redraw_features": bool,
+        "checkpoint_activations": bool,
+    }
     checkpoint_files: ClassVar[tuple[CheckpointFile, ...]] = (
         CheckpointFile("scbert.panglao", "panglao_pretrain.pth", None, "", _WHERE),
         CheckpointFile(
@@ -268,6 +275,12 @@ class ScBert:
         """Build scBERT with random weights over a panel chosen on training cells."""
         return cls.scratch(config, choose_panel(train, sizes_of(config).panel_size), seed=seed)
 
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        """Return the same model with some of `options` changed."""
+        check_options(options, self.options, self.display_name)
+        config = model_config(self.config.name, replace(self.sizes, **options))
+        return type(self)(config, self.panel, weights=self.weights, seed=self.seed)
+
     def state(self) -> dict[str, Any]:
         """Return all but the weights as JSON values."""
         return {"preset": self.config.name, "sizes": asdict(self.sizes), "panel": list(self.panel)}
@@ -295,6 +308,12 @@ class ScBert:
             )
         if self.sizes.expressed_only:
             notes.append("not as published: only the genes that a cell expresses are read")
+        if self.sizes.key_maximum == "batch":
+            notes.append(
+                "as in the reference, a prediction depends on the other cells of its batch"
+            )
+        if self.sizes.redraw_features:
+            notes.append("as in the reference, random features are redrawn in training")
         return replace(report, notes=tuple(notes))
 
     def _passes_filter(self, adata: AnnData) -> np.ndarray:

@@ -21,6 +21,7 @@ from backend.models.base import (
     TokenStore,
 )
 from backend.models.checkpoints import CheckpointFile, fit_tensors, read_torch, unavailable
+from backend.models.options import check_options
 from backend.models.panel import (
     align_to_panel,
     check_panel_input,
@@ -29,7 +30,7 @@ from backend.models.panel import (
     read_gene_list,
 )
 from backend.models.ragged import join
-from backend.models.scfoundation_input import pack, prepare_values, read_entry
+from backend.models.scfoundation_input import pack, prepare_values, read_entry, target_depth
 from backend.models.scfoundation_network import (
     N_SPECIAL,
     ScFoundationAutoencoder,
@@ -155,6 +156,12 @@ class ScFoundation:
 
     head: ClassVar[tuple[str, ...]] = ("fc1.*", "norm.*")
     has_random_tokens: ClassVar[bool] = False
+    options: ClassVar[Mapping[str, type | tuple[str, ...]]] = {
+        "max_tokens": int,
+        "resolution": str,
+        "depth_tokens": bool,
+        "pool_padding": bool,
+    }
     checkpoint_files: ClassVar[tuple[CheckpointFile, ...]] = (
         CheckpointFile("scfoundation.cell_01b", "models.ckpt", None, "", _WHERE),
         CheckpointFile(
@@ -248,6 +255,19 @@ class ScFoundation:
         """Build scFoundation with random weights over an index chosen on training cells."""
         return cls.scratch(config, choose_panel(train, sizes_of(config).panel_size), seed=seed)
 
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        """Return the same model with some of `options` changed."""
+        check_options(options, self.options, self.display_name)
+        sizes = replace(self.sizes, **options)
+        target_depth(sizes.resolution, np.zeros(1))
+        return type(self)(
+            model_config(self.config.name, sizes),
+            self.panel,
+            weights=self.weights,
+            embedding_weights=self.embedding_weights,
+            seed=self.seed,
+        )
+
     def state(self) -> dict[str, Any]:
         """Return all but the weights as JSON values."""
         return {"preset": self.config.name, "sizes": asdict(self.sizes), "panel": list(self.panel)}
@@ -273,6 +293,12 @@ class ScFoundation:
             notes.append(
                 f"not as published: at most {self.sizes.max_tokens} genes a cell are read, those "
                 "with the highest counts"
+            )
+        if self.sizes.depth_tokens:
+            notes.append("not as published: the classifier reads the two read-depth tokens")
+        if self.sizes.pool_padding:
+            notes.append(
+                "as in the reference, a prediction depends on the other cells of its batch"
             )
         return replace(report, notes=tuple(notes))
 

@@ -19,6 +19,7 @@ from backend.models.base import LoadReport, Predictions
 from backend.models.catalogue import find_checkpoint
 from backend.models.checkpoints import fit_tensors, read_json, read_tensors, with_genes
 from backend.models.expression import cell_ids_of, check_counts, check_fitted, labels_of
+from backend.models.options import check_options
 from backend.models.registry import model_class
 from backend.training.loop import SELECTIONS, Loop, find_device, predict_logits
 from backend.types import INITS
@@ -123,7 +124,7 @@ class Classifier:
     checkpoint
         Name of a registered checkpoint, for "pretrained" and "frozen".
     settings
-        See `Settings`.
+        See `Settings`; besides, the `options` of the model, where it has any.
     device
         "auto" takes a GPU where there is one. It trains in bf16 there, in float32 on a CPU.
 
@@ -180,8 +181,11 @@ class Classifier:
             msg = f'{model.display_name} has no preset "{preset}".'
             raise InputError(msg, f"Choose one of: {', '.join(configs)}.")
         self._config = configs[preset]
+        known = getattr(model, "options", {})
+        self._options = {k: v for k, v in self.settings.items() if k in known}
+        check_options(self._options, known, model.display_name)
         self._settings = Settings.of(
-            self.settings,
+            {k: v for k, v in self.settings.items() if k not in known},
             has_random_tokens=model.has_random_tokens,
             name=f"{model.display_name} ({preset})",
         )
@@ -208,7 +212,9 @@ class Classifier:
     def _build(self, train: AnnData, seed: int) -> tuple[FoundationModel, LoadReport]:
         model = model_class(self.model_key)
         if self.checkpoint is None:
-            return model.scratch_on(self._config, train, seed=seed), LoadReport(0, 0.0)
+            return self._with_options(model.scratch_on(self._config, train, seed=seed)), LoadReport(
+                0, 0.0
+            )
         entry = find_checkpoint(self.model_key, self.checkpoint)
         built, report = model.from_checkpoint(Path(entry.folder))
         if built.config.name != self.preset:
@@ -217,7 +223,10 @@ class Classifier:
                 f"{self.preset}."
             )
             raise InputError(msg, "Choose the preset of the checkpoint.")
-        return built, report
+        return self._with_options(built), report
+
+    def _with_options(self, model: Any) -> FoundationModel:
+        return model.with_options(self._options) if self._options else model
 
     def fit(self, train: AnnData, *, label_key: str, valid: AnnData, seed: int) -> Self:
         """Train on `train`; the best epoch by the authors' rule is chosen on `valid`.

@@ -18,6 +18,7 @@ from backend.models.panel import align_to_panel, choose_panel
 from backend.models.performer import FastAttention, PerformerOptions
 from backend.models.scbert import ScBert, model_config
 from backend.models.scbert_network import ConvolutionHead, ScBertNetwork, ScBertSizes
+from backend.training.finetune import Classifier
 
 N_GENES = 30
 PANEL = tuple(f"GENE{i:02d}" for i in range(N_GENES))
@@ -248,6 +249,19 @@ def test_unknown_option_is_refused():
         ScBert.scratch(config, PANEL, seed=0)
     with pytest.raises(InputError, match="pooling"):
         model().embed([cells()], pooling="median", device="cpu")
+
+
+def test_series_may_set_options_of_the_model():
+    series = {"expressed_only": False, "key_maximum": "batch", "epochs": 1}
+    typer = Classifier("scbert", "scbert.small", settings=series)
+    adata = cells(n=20)
+    adata.obs["label"] = ["a", "b"] * 10
+    typer.fit(adata, label_key="label", valid=adata[:0].copy(), seed=0)
+    assert "as in the reference, a prediction depends on the other cells" in " ".join(typer.notes_)
+    assert "only the genes that a cell expresses" not in " ".join(typer.notes_)
+    for wrong in ({"expressed_only": 1}, {"key_maximum": "head"}, {"pool_padding": True}):
+        with pytest.raises(InputError):
+            Classifier("scbert", "scbert.small", settings=wrong)
 
 
 def test_panel_is_chosen_on_the_given_cells_whatever_their_column_order():

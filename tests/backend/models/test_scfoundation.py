@@ -194,6 +194,17 @@ def test_unknown_option_is_refused():
         ScFoundation.scratch(config, PANEL, seed=0)
 
 
+def test_options_change_the_model_and_are_noted():
+    changed = model().with_options({"max_tokens": 4, "pool_padding": True, "depth_tokens": True})
+    notes = " ".join(changed.check_input(cells()).notes)
+    assert "at most 4 genes" in notes
+    assert "depends on the other cells" in notes
+    assert "read-depth tokens" in notes
+    for wrong in ({"max_tokens": 0}, {"resolution": "x"}, {"expressed_only": True}):
+        with pytest.raises(InputError):
+            model().with_options(wrong)
+
+
 def test_state_restores_the_model():
     adapter = model(max_tokens=7)
     restored = ScFoundation.from_state(adapter.state())
@@ -330,5 +341,5 @@ def test_missing_files_are_named(folder):
 
 def test_file_with_a_foreign_class_is_refused(folder):
     path = folder(lambda file: file | {"gene": replace(TINY)})
-    with pytest.raises(InputError, match="more than tensors"):
+    with pytest.raises(InputError, match="was not read"):
         ScFoundation.from_checkpoint(path)
