@@ -1,0 +1,147 @@
+"""`python -m backend data`: exit codes, JSON on stdout, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.cli import main
+from backend.data._files import complete_or_absent
+from backend.data.isolated import check_isolated
+from backend.errors import InputError
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_check_of_a_usable_file(upload, saved, capsys):
+    path = saved(upload)
+    assert main(["data", "check", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "usable to train (full check" in printed
+    assert "40 cells, 30 genes" in printed
+    assert "Diagnosis 20, Post-treatment 20" in printed
+
+
+@pytest.mark.parametrize("quick", [[], ["--quick"]])
+def test_check_as_json(upload, saved, capsys, quick):
+    assert main(["data", "check", str(saved(upload)), "--json", *quick]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["usable"] is True
+    assert report["check"] == ("quick" if quick else "full")
+    assert report["facts"]["n_cells"] == 40
+
+
+def test_check_of_a_refused_file(upload, saved, capsys):
+    upload.X.data[:] = np.log1p(upload.X.data)
+    path = saved(upload)
+    assert main(["data", "check", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "error:" in captured.err
+    assert "log-normalised" in captured.err
+    assert "hint:" in captured.err
+    assert main(["data", "check", str(path), "--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report["usable"] is False
+    assert report["problems"][0]["code"] == "log_normalised"
+
+
+def test_check_with_named_roles(upload, saved, capsys):
+    upload.obs["cluster"] = upload.obs.pop("celltype")
+    path = saved(upload)
+    assert (
+        main(["data", "check", str(path), "--role", "cell_type=cluster", "--role", "donor=patient"])
+        == 0
+    )
+    assert main(["data", "check", str(path), "--for", "predict"]) == 0
+    assert main(["data", "check", str(path), "--role", "colour=cluster"]) == 2
+    assert "Roles are" in capsys.readouterr().err
+
+
+def test_check_leaves_no_temporary_file(upload, saved):
+    path = saved(upload)
+    main(["data", "check", str(path)])
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_crash_of_the_reader_is_a_verdict(upload, saved, monkeypatch):
+    monkeypatch.setattr("backend.data.isolated.check", lambda *_, **__: os.kill(os.getpid(), 9))
+    report = check_isolated(saved(upload))
+    assert not report.is_usable
+    assert report.problems[0].code == "damaged"
+    assert "SIGKILL" in report.problems[0].message
+
+
+def test_simulate_and_check(tmp_path, capsys):
+    out = tmp_path / "sim.h5ad"
+    words = ["data", "simulate", str(out), "--cells", "300", "--genes", "300", "--seed", "2"]
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["simulated"] is True
+    assert main(["data", "check", str(out)]) == 0
+    assert main(["data", "simulate", str(tmp_path / "no" / "x.h5ad"), "--cells", "300"]) == 2
+    assert "There is no folder" in capsys.readouterr().err
+
+
+def test_module_runs_as_a_program(tmp_path):
+    path = tmp_path / "x.h5ad"
+    path.write_text("not a file of this kind")
+    done = subprocess.run(
+        [sys.executable, "-m", "backend", "data", "check", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "not an HDF5 file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# Complete or absent.
+
+
+def test_file_appears_only_at_the_end(tmp_path):
+    path = tmp_path / "x.txt"
+    with complete_or_absent(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failure_leaves_the_earlier_file(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_text("earlier")
+
+    def write_half():
+        with complete_or_absent(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writer_failure_leaves_nothing(tmp_path, monkeypatch):
+    from backend.data.simulate import write_simulated
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("backend.data.writer.stack_frames", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_simulated(tmp_path / "x.h5ad", 300, n_genes=300)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_as_a_target_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is a folder"), complete_or_absent(tmp_path):
+        pass
