@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
@@ -40,7 +40,7 @@ from backend.models.geneformer_files import (
     checkpoint_places,
     find_dictionaries,
 )
-from backend.models.ragged import Ragged, blocks, join, known_entries, pad
+from backend.models.ragged import Block, Ragged, blocks, join, known_entries, pad
 from backend.models.ranking import nonzero_medians, rank_order, rank_values
 
 if TYPE_CHECKING:
@@ -69,6 +69,30 @@ class GeneformerNetwork(BertForSequenceClassification):
         """Return the states after the embedding and after each layer, each (B, L, H)."""
         output = self.bert(input_ids, attention_mask=attention_mask, output_hidden_states=True)
         return output.hidden_states
+
+
+@dataclass(frozen=True, slots=True)
+class _Genes:
+    """Token (-1 when unknown) and median of each column, after `summing` columns of one token."""
+
+    tokens: np.ndarray
+    medians: np.ndarray
+    summing: sp.csr_matrix | None
+
+
+def _entries(counts: sp.csr_matrix, genes: _Genes) -> Ragged:
+    if genes.summing is not None:
+        counts = sp.csr_matrix(counts @ genes.summing)
+    return known_entries(counts, genes.tokens >= 0)
+
+
+def _rank(counts: sp.csr_matrix, genes: _Genes, n_counts: np.ndarray) -> tuple[Ragged, np.ndarray]:
+    entries = _entries(counts, genes)
+    values = rank_values(entries, n_counts, genes.medians)
+    tokens = genes.tokens[entries.columns]
+    order = rank_order(entries, values, tokens)
+    ranked = Ragged(entries.indptr, tokens[order].astype(np.int32), entries.values[order])
+    return ranked, values[order]
 
 
 class Geneformer:
@@ -216,12 +240,15 @@ class Geneformer:
                     return ["" if gene != gene else str(gene) for gene in adata.var[column]]
         return [str(gene) for gene in adata.var_names]
 
-    def _totals(self, adata: AnnData) -> np.ndarray:
+    def _totals(self, adata: AnnData, rows: slice = slice(None)) -> np.ndarray:
         """Return the counts of each cell over all genes, also those left out since."""
+        if "n_counts" in adata.obs:
+            return adata.obs["n_counts"].to_numpy(dtype=np.float64)[rows]
+        return np.asarray(sp.csr_matrix(adata.X)[rows].sum(axis=1, dtype=np.float64)).ravel()
+
+    def _check_totals(self, adata: AnnData) -> None:
+        given = self._totals(adata)
         own = np.asarray(adata.X.sum(axis=1, dtype=np.float64)).ravel()
-        if "n_counts" not in adata.obs:
-            return own
-        given = adata.obs["n_counts"].to_numpy(dtype=np.float64)
         if (bad := given < own * (1 - 1e-5)).any():
             first = int(np.flatnonzero(bad)[0])
             msg = (
@@ -229,7 +256,6 @@ class Geneformer:
                 f"{given[first]:g} and {own[first]:g} for {adata.obs_names[first]}."
             )
             raise InputError(msg, "Recompute `n_counts` as the sum over all genes.")
-        return given
 
     def check_input(self, adata: AnnData) -> GeneReport:
         """Count the genes in the dictionary; refuse other than raw counts and unknown ids."""
@@ -250,7 +276,7 @@ class Geneformer:
                     '`var["ensembl"]`; import the file with `data import`, which finds them.'
                 )
             raise InputError(msg, hint)
-        self._totals(adata)
+        self._check_totals(adata)
         notes = []
         n_shared = n_matched - len(np.unique(tokens[is_known]))
         if n_shared:
@@ -259,7 +285,8 @@ class Geneformer:
             )
         if n_symbols := self.dictionaries.count_aliases(ids):
             notes.append(f"{n_symbols:,} ids were replaced by the current ones of the authors")
-        if n_empty := int((self._entries(adata, tokens)[0].lengths == 0).sum()):
+        entries = _entries(sp.csr_matrix(adata.X), self._read_genes(adata))
+        if n_empty := int((entries.lengths == 0).sum()):
             notes.append(
                 f"{n_empty:,} cells have no count in a known gene: all of them get one and the "
                 "same prediction (the reference leaves such cells out)"
@@ -274,34 +301,28 @@ class Geneformer:
             notes=tuple(notes),
         )
 
-    def _entries(self, cells: AnnData, tokens: np.ndarray) -> tuple[Ragged, np.ndarray]:
-        """Return the entries of known genes, and the token of each of their columns.
-
-        Columns with one token are summed.
-        """
+    def _read_genes(self, cells: AnnData) -> _Genes:
+        tokens = self.dictionaries.tokens_of(self._gene_ids(cells))
         found, column, number = np.unique(
             tokens[tokens >= 0], return_inverse=True, return_counts=True
         )
+        summing = None
         if (number > 1).any():
             known = np.flatnonzero(tokens >= 0)
-            ones = np.ones(len(known), dtype=np.float32)
-            summing = sp.csr_matrix((ones, (np.arange(len(known)), column)))
-            summed = sp.csr_matrix(cells.X)[:, known] @ summing
-            return known_entries(summed, np.ones(len(found), dtype=bool)), found
-        return known_entries(cells.X, tokens >= 0), tokens
+            summing = sp.csr_matrix(
+                (np.ones(len(known), np.float32), (known, column)),
+                shape=(len(tokens), len(found)),
+            )
+            tokens = found
+        return _Genes(tokens, self.dictionaries.medians_of(tokens), summing)
 
     def rank(self, cells: AnnData) -> tuple[Ragged, np.ndarray]:
-        """Return each cell's genes by falling value, as (tokens and values, values in float64).
+        """Return each cell's genes by falling value, as (tokens and counts, values in float64).
 
         The `columns` of the result are tokens; special tokens and truncation come later.
         """
-        entries, tokens = self._entries(cells, self.dictionaries.tokens_of(self._gene_ids(cells)))
-        medians = self.dictionaries.medians_of(tokens)
-        values = rank_values(entries, self._totals(cells), medians)
-        of_entry = tokens[entries.columns]
-        order = rank_order(entries, values, of_entry)
-        ranked = Ragged(entries.indptr, of_entry[order].astype(np.int32), entries.values[order])
-        return ranked, values[order]
+        counts, genes = sp.csr_matrix(cells.X), self._read_genes(cells)
+        return _rank(counts, genes, self._totals(cells))
 
     def tokenise(self, chunks: Iterable[AnnData], *, seed: int = 0) -> TokenStore:
         """Turn raw counts into ranked genes, cut at the input size.
@@ -309,10 +330,11 @@ class Geneformer:
         Nothing is drawn at random, so `seed` changes nothing. `values` are the ranked values.
         """
         del seed
-        return join(self._tokenise_block(chunk[cells]) for chunk, cells in blocks(chunks))
+        return join(self._tokenise_block(block) for block in blocks(chunks, self._read_genes))
 
-    def _tokenise_block(self, cells: AnnData) -> TokenStore:
-        ranked, values = self.rank(cells)
+    def _tokenise_block(self, block: Block) -> TokenStore:
+        totals = self._totals(block.cells, block.rows)
+        ranked, values = _rank(block.counts, block.genes, totals)
         limit = self.max_length - 2 * self.has_cls
         rank = np.arange(len(values)) - np.repeat(ranked.indptr[:-1], ranked.lengths)
         is_kept = rank < limit
@@ -409,8 +431,8 @@ class Geneformer:
         network = self.network(2).eval()
         torch.nn.Module.to(network, device)
         parts = [
-            self.embed_tokens(network, self._tokenise_block(chunk[cells]), pooling, layer=layer)
-            for chunk, cells in blocks(chunks)
+            self.embed_tokens(network, self._tokenise_block(block), pooling, layer=layer)
+            for block in blocks(chunks, self._read_genes)
         ]
         return np.concatenate([np.empty((0, network.config.hidden_size), np.float32), *parts])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,13 +12,13 @@ from backend.errors import InputError
 from backend.models.base import TokenStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from anndata import AnnData
 
-__all__ = ["Ragged", "blocks", "join", "known_entries", "pad"]
+__all__ = ["Block", "Ragged", "blocks", "join", "known_entries", "pad"]
 
-BLOCK_CELLS: Final = 1024
+BLOCK_CELLS: Final = 512
 """Cells that are sorted together: few enough for the processor's cache and for 12-bit row keys."""
 
 
@@ -45,11 +45,35 @@ class Ragged:
         return np.repeat(np.arange(len(self.indptr) - 1), self.lengths)
 
 
-def blocks(chunks: Iterable[AnnData], size: int = BLOCK_CELLS) -> Iterator[tuple[AnnData, slice]]:
-    """Cut chunks into runs of at most `size` cells, in order."""
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some cells of a chunk. `genes` is what a model derived from the chunk's genes, once."""
+
+    cells: AnnData
+    rows: slice
+    counts: sp.csr_matrix
+    genes: Any
+
+    def cell_ids(self) -> Sequence[str]:
+        """Return the ids of the cells."""
+        return self.cells.obs_names[self.rows]
+
+
+def blocks(
+    chunks: Iterable[AnnData], read_genes: Callable[[AnnData], Any], size: int = BLOCK_CELLS
+) -> Iterator[Block]:
+    """Cut chunks into blocks of at most `size` cells, in order.
+
+    `read_genes` is called once a chunk, or once for chunks in a row with the same table of genes.
+    """
+    var, genes = None, None
     for chunk in chunks:
+        if var is None or not var.equals(chunk.var):
+            var, genes = chunk.var, read_genes(chunk)
+        counts = sp.csr_matrix(chunk.X)
         for start in range(0, chunk.n_obs, size):
-            yield chunk, slice(start, min(start + size, chunk.n_obs))
+            rows = slice(start, min(start + size, chunk.n_obs))
+            yield Block(chunk, rows, counts[rows], genes)
 
 
 def known_entries(counts: sp.csr_matrix, is_known: np.ndarray) -> Ragged:

@@ -30,7 +30,7 @@ from backend.models.checkpoints import (
 )
 from backend.models.expression import check_counts
 from backend.models.hashing import cell_keys, hash_names, stream_key, uniform
-from backend.models.ragged import Ragged, blocks, join, known_entries, pad
+from backend.models.ragged import Block, Ragged, blocks, join, known_entries, pad
 from backend.models.scgpt_network import ScGPTNetwork, ScGPTSizes
 
 if TYPE_CHECKING:
@@ -309,12 +309,16 @@ class ScGPT:
         (seed, draw, cell id, gene): the same whatever cells and genes surround them.
         """
         return join(
-            self._tokenise_block(chunk[cells], seed, draw) for chunk, cells in blocks(chunks)
+            self._tokenise_block(block, seed, draw) for block in blocks(chunks, self._read_genes)
         )
+
+    def _read_genes(self, cells: AnnData) -> tuple[np.ndarray, np.ndarray]:
+        """Return the token (-1 when unknown) and the hash of each gene."""
+        return self._gene_ids(cells.var_names), hash_names(cells.var_names)
 
     def _tokenise_block(
         self,
-        cells: AnnData,
+        block: Block,
         seed: int,
         draw: int,
         *,
@@ -322,14 +326,14 @@ class ScGPT:
         max_length: int | None = None,
         is_normalised: bool = True,
     ) -> TokenStore:
-        ids = self._gene_ids(cells.var_names)
-        entries = known_entries(cells.X, ids >= 0)
+        ids, of_genes = block.genes
+        entries = known_entries(block.counts, ids >= 0)
         bounds = bin_bounds(
             entries,
             self.sizes.n_bins,
             transform=log_normalise(entries) if is_normalised else None,
         )
-        of_cells, of_genes = hash_names(cells.obs_names), hash_names(cells.var_names)
+        of_cells = hash_names(block.cell_ids())
         keys = np.repeat(cell_keys(stream_key(seed, draw, "bin"), of_cells), entries.lengths)
         bins = draw_bins(bounds, uniform(keys, of_genes[entries.columns]))
         if self.sizes.reads_zeros:
@@ -406,9 +410,9 @@ class ScGPT:
             raise InputError(msg, "Use cls.")
         network = self.network(2).to(device).eval()
         rows = []
-        for chunk, cells in blocks(chunks):
+        for block in blocks(chunks, self._read_genes):
             tokens = self._tokenise_block(
-                chunk[cells],
+                block,
                 0,
                 0,
                 cls_value=self.sizes.pad_value,
