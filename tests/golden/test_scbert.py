@@ -12,9 +12,11 @@ import torch
 
 from backend.config import golden_dir
 from backend.models import scbert
+from backend.models.catalogue import add
 from backend.models.panel import align_to_panel, read_gene_list
 from backend.models.performer import KERNEL_EPSILON
 from backend.models.scbert_network import ScBertNetwork, ScBertSizes
+from backend.training.finetune import Classifier
 from backend.training.recipe import make_optimizer, make_schedule
 
 FOLDER = golden_dir() / "scbert"
@@ -265,6 +267,26 @@ def test_checkpoint_folder_is_read(folder, tokens, encoder, sizes):
     close(network.encode(tokens), encoder["encodings_single"], atol=2e-5)
 
 
+@pytest.mark.parametrize("init", ["pretrained", "frozen"])
+def test_registered_checkpoint_is_fine_tuned(folder, tmp_path, monkeypatch, init):
+    monkeypatch.setenv("FAULTLINE_HOME", str(tmp_path / "home"))
+    add("scbert", folder)
+    adata = table("raw_counts.h5ad", "panel.txt")[1]
+    adata = adata[:, ~adata.var_names.duplicated()].copy()
+    typer = Classifier("scbert", "scbert.panglao", init, "panglao", {"max_steps": 2})
+    typer.fit(adata, label_key="celltype", valid=adata[:0].copy(), seed=0)
+    before = scbert.ScBert.from_checkpoint(folder)[0].network(None).state_dict()
+    after = typer._network.state_dict()
+    changed = {
+        name for name in before if name in after and not torch.equal(before[name], after[name])
+    }
+    trained = () if init == "frozen" else ("performer.net.layers.*", "norm.*")
+    assert all(any(fnmatch.fnmatchcase(name, each) for each in trained) for name in changed)
+    assert bool(changed) == (init == "pretrained")
+    assert typer.load_report_.share_loaded == 1
+    assert np.isfinite(typer.predict(adata).proba).all()
+
+
 def test_labels_are_sorted_names(head):
     adata = table("raw_counts.h5ad", "panel.txt")[1]
     names, codes = np.unique(adata.obs["celltype"].astype(str), return_inverse=True)
@@ -362,3 +384,19 @@ def test_full_size_network_has_the_published_tensors():
     freeze(network, patterns)
     n_trainable = sum(value.numel() for value in network.parameters() if value.requires_grad)
     assert n_trainable == finetuned["trainable"]
+
+
+def test_full_size_checkpoint_loads(tmp_path):
+    published = json.loads((FOLDER / "full_size_manifest.json").read_text(encoding="utf-8"))
+    tensors = {
+        name: torch.zeros(shape, dtype=getattr(torch, dtype))
+        for name, (shape, dtype) in published["pretrain"]["keys"].items()
+    }
+    torch.save({"model_state_dict": tensors}, tmp_path / "panglao_pretrain.pth")
+    n_genes = len(tensors["pos_emb.emb.weight"]) - 1
+    panel = "\n".join(f"GENE{i}" for i in range(n_genes))
+    (tmp_path / "panglao_gene_order_16906.txt").write_text(panel, encoding="utf-8")
+    model, report = scbert.ScBert.from_checkpoint(tmp_path)
+    assert report.share_loaded == 1
+    assert report.n_loaded == published["pretrain"]["n_keys"]
+    assert model.config.is_published_size

@@ -12,6 +12,7 @@ import torch
 from backend.config import golden_dir
 from backend.models import scfoundation
 from backend.models.base import TokenStore
+from backend.models.catalogue import add
 from backend.models.panel import align_to_panel, read_gene_list
 from backend.models.scfoundation_input import prepare_values
 from backend.models.scfoundation_network import (
@@ -19,6 +20,7 @@ from backend.models.scfoundation_network import (
     ScFoundationClassifier,
     ScFoundationSizes,
 )
+from backend.training.finetune import Classifier
 
 FOLDER = golden_dir() / "scfoundation"
 pytestmark = [
@@ -304,6 +306,25 @@ def test_checkpoint_folder_is_read(folder, adata, embeddings, valid, head, sizes
     close(network.pooled(**batch), head["max_pooled_single"], atol=2e-5)
 
 
+@pytest.mark.parametrize("init", ["pretrained", "frozen"])
+def test_registered_checkpoint_is_fine_tuned(folder, tmp_path, monkeypatch, adata, init):
+    monkeypatch.setenv("FAULTLINE_HOME", str(tmp_path / "home"))
+    add("scfoundation", folder)
+    typer = Classifier("scfoundation", "scfoundation.cell_01b", init, "cell_01b", {"max_steps": 2})
+    typer.fit(adata, label_key="celltype", valid=adata[:0].copy(), seed=0)
+    before = scfoundation.ScFoundation.from_checkpoint(folder)[0].network(2).state_dict()
+    after = typer._network.state_dict()
+    changed = {
+        name
+        for name in before
+        if not name.startswith(("fc1.", "norm.")) and not torch.equal(before[name], after[name])
+    }
+    assert all(name.startswith("encoder.transformer_encoder.") for name in changed)
+    assert bool(changed) == (init == "pretrained")
+    assert typer.load_report_.share_loaded == 1
+    assert np.isfinite(typer.predict(adata).proba).all()
+
+
 def freeze(network, patterns):
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
@@ -347,3 +368,38 @@ def test_full_size_network_has_the_published_tensors():
     assert ours == {name: shape for name, (shape, _) in keys.items()}
     n_parameters = sum(value.numel() for value in network.parameters())
     assert n_parameters == published["param_count"]
+
+
+@pytest.mark.slow
+def test_full_size_checkpoint_loads(tmp_path):
+    published = json.loads((FOLDER / "full_size_manifest.json").read_text(encoding="utf-8"))
+    keys = published["keys_without_model_prefix"]
+    # Both weight sets share their tensors, so that the file has half a gigabyte.
+    state = {
+        f"model.{name}": torch.zeros(shape, dtype=getattr(torch, dtype))
+        for name, (shape, dtype) in keys.items()
+    }
+    tiny = torch.load(FOLDER / "models_tiny.ckpt", weights_only=True)["gene"]["config"]
+    sizes = scfoundation.sizes_of(scfoundation.ScFoundation.presets["cell_01b"])
+    values = tiny["model_config"][tiny["model"]] | {"bin_num": sizes.n_bins}
+    values["encoder"] |= {"hidden_dim": sizes.dim, "depth": sizes.depth, "heads": sizes.heads}
+    values["decoder"] |= {
+        "hidden_dim": sizes.decoder_dim,
+        "depth": sizes.decoder_depth,
+        "heads": sizes.decoder_heads,
+        "dim_head": sizes.decoder_dim_head,
+    }
+    config = tiny | {
+        "model_config": {tiny["model"]: values},
+        "dataset_config": {"rnaseq": {"bin_num": sizes.n_bins}},
+    }
+    entry = {"config": config, "state_dict": state}
+    torch.save({"gene": entry, "cell": entry, "rde": entry}, tmp_path / "models.ckpt")
+    n_genes = len(state["model.pos_emb.weight"]) - 3
+    rows = "".join(f"GENE{i}\t{i}\n" for i in range(n_genes))
+    index = tmp_path / "OS_scRNA_gene_index.19264.tsv"
+    index.write_text("gene_name\tindex\n" + rows, encoding="utf-8")
+    model, report = scfoundation.ScFoundation.from_checkpoint(tmp_path)
+    assert report.share_loaded == 1
+    assert report.n_loaded == published["n_keys"]
+    assert model.config.is_published_size
