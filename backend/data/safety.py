@@ -136,6 +136,7 @@ class _Walk:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
+        self.size = path.stat().st_size
         self.seen: set[tuple[int, int]] = set()
         self.soft_links: list[tuple[h5py.h5g.GroupID, bytes, str]] = []
 
@@ -249,6 +250,9 @@ class _Walk:
         item = dataset.get_type().get_size()
         logical = math.prod(dataset.shape or (1,)) * item
         stored = dataset.get_storage_size()
+        if stored > self.size:
+            msg = f'"{place}" claims {stored:,} bytes, more than the whole file has.'
+            raise Refusal(msg, "Copy or download the file again.", code="damaged")
         in_table = place.startswith(("/obs/", "/var/", "/raw/var/"))
         harmless = _HARMLESS_COLUMN if in_table else _HARMLESS_CHUNK
         if logical > harmless and logical > _LARGEST_INFLATION * stored:

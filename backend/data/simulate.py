@@ -8,6 +8,7 @@ X at each timepoint, clones that differ between patients, and rare CLP and Pre-B
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -262,6 +263,7 @@ def _about(n_cells: int, seed: int) -> dict[str, Any]:
     return ABOUT | {"source": f"simulated by Faultline ({n_cells} cells, seed {seed})"}
 
 
+@lru_cache(maxsize=4)
 def _choose_genes(n_genes: int) -> tuple[str, ...]:
     """Choose the markers and other protein-like current symbols, the same for every seed."""
     import re
