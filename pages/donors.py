@@ -35,7 +35,9 @@ figure.draw(
     alt_text=f"Heatmap of F1 from 0 to 1, a row for each of {len(donors)} donors and a column "
     "per cell type. Every cell shows F1 and the number of cells.",
 )  # fmt: skip
-st.caption("In each cell: F1, then labelled cells. Grey: fewer than 20 cells.")
+st.caption(
+    "In each cell: F1, then labelled cells. Grey: fewer than 20 cells. Empty: no labelled cell."
+)
 tables.show(
     scores,
     name="f1-by-donor",

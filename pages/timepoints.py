@@ -62,7 +62,7 @@ tables.show(
     alt_text="Macro-F1 with interval, donors and cells per model and timepoint",
     columns=(
         "display_name", "timepoint", "macro_f1", "low", "high", "interval", "n_donors", "n_cells",
-        "n_types_scored", "n_seeds", "status_text",
+        "n_types_scored", "status_text",
     ),
 )  # fmt: skip
 with st.expander("Change along the course, by model"):

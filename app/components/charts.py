@@ -139,7 +139,7 @@ def score_dots(scores: pd.DataFrame, *, dark: bool) -> alt.LayerChart:
     )
     height = len(names) * (_ROW * len(timepoints) + 12)
     return alt.layer(rule, dot, missing).properties(
-        height=height, width=620, usermeta={AROUND: 84 + 26 * len(timepoints)}
+        height=height, width=620, usermeta={AROUND: 104 + 26 * len(timepoints)}
     )
 
 
@@ -290,7 +290,7 @@ def course_lines(
         )
         .add_params(chosen)
     )  # fmt: skip
-    return alt.layer(*layers).properties(height=320, width=760, usermeta={AROUND: 130})
+    return alt.layer(*layers).properties(height=330, width=760, usermeta={AROUND: 180})
 
 
 def slopes(
@@ -355,7 +355,7 @@ def slopes(
             text=alt.Text("f1:Q", format=".2f"),
         )
     )
-    return alt.layer(line, dot, text).properties(height=270, width=560, usermeta={AROUND: 120})
+    return alt.layer(line, dot, text).properties(height=270, width=560, usermeta={AROUND: 150})
 
 
 def _spread(values: Sequence[float], gap: float) -> list[float]:
@@ -380,7 +380,7 @@ def gap_dots(gaps: pd.DataFrame, *, name: str, title: str, dark: bool) -> alt.La
     known = rows[["gap", "low", "high"]].to_numpy(dtype=float)
     reach = max(0.05, float(np.nanmax(np.abs(known))) if np.isfinite(known).any() else 0.05) * 1.1
     scale = alt.Scale(domain=[-reach, reach])
-    axis = alt.Axis(tickCount=8, format="+.2f")
+    axis = alt.Axis(tickCount=5, format="+.2f")
     x = alt.X("gap:Q", scale=scale, axis=axis, title=title)
     base = alt.Chart(rows).encode(
         y=alt.Y(

@@ -67,11 +67,15 @@ def picture_bytes(chart: alt.TopLevelMixin, source: Source, title: str, suffix: 
     """Return a chart as PNG or SVG, drawn in this process, with title, source and footer."""
     chart = chart.copy(deep=False)
     chart.usermeta = alt.Undefined
+    width = getattr(chart, "width", alt.Undefined)
+    width = width if isinstance(width, int) else 0
     head = _text([title, source.line], sizes=(16, 12), weights=("bold", "normal"))
     foot = _text([FOOTER], sizes=(10,), weights=("normal",))
     framed = (
         alt.vconcat(head, chart, foot, spacing=14)
         .resolve_scale(color="independent", fill="independent", shape="independent")
+        # Charts may size their text by their own width, a name that is lost inside a stack.
+        .add_params(alt.param(name="width", value=width))
         .properties(background="white", padding=16)
         .configure_view(stroke=None)
         .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal")

@@ -20,6 +20,9 @@ __all__ = ["MARK", "Builder", "draw", "is_dark"]
 MARK: Final = "Simulated data, not a finding"
 """What stands on every chart of simulated data."""
 
+_TITLE: Final = 28
+"""Height of that mark, in pixels."""
+
 
 class Builder(Protocol):
     """Builds the same chart for a light or a dark background."""
@@ -45,7 +48,7 @@ def _dressed(chart: alt.TopLevelMixin, *, dark: bool, simulated: bool) -> alt.To
     # Set in place, because every `properties` copies the whole chart. Streamlit fits the whole
     # picture into a chart's height, hence the room around the plot.
     if isinstance(dressed.usermeta, dict):
-        dressed.height = chart.height + dressed.usermeta[AROUND]
+        dressed.height = chart.height + dressed.usermeta[AROUND] + (_TITLE if simulated else 0)
     if simulated:
         dressed.title = alt.TitleParams(
             MARK, anchor="start", color=palette.SIMULATED[dark], fontSize=13, fontWeight="bold"

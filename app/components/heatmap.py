@@ -60,7 +60,7 @@ def heatmap(
         legend_title, legend_format = "Predicted − labelled share", "+.0%"
     else:
         data["value_text"] = [f"{v:.2f}" if pd.notna(v) else "–" for v in data[value]]
-        data["ink"] = np.where(data[value] < 0.6, "white", "black")
+        data["ink"] = np.where(data[value] < 0.45, "white", "black")
         scale = alt.Scale(domain=[0, 1], scheme="viridis")
         legend_title, legend_format = "F1", ".1f"
     data.loc[data.is_grey, "ink"] = "black"
@@ -82,6 +82,8 @@ def heatmap(
                 orient="top",
                 labelAngle=angle,
                 labelLimit=220,
+                labelOverlap=False,
+                labelPadding=8,
                 labelFontSize=12,
                 ticks=False,
                 domain=False,
@@ -91,8 +93,10 @@ def heatmap(
         y=alt.Y(
             f"{row}:N",
             sort=list(rows),
-            title=row_title,
-            axis=alt.Axis(labelLimit=200, labelFontSize=12, ticks=False, domain=False),
+            title=None,
+            axis=alt.Axis(
+                labelLimit=200, labelOverlap=False, labelFontSize=12, ticks=False, domain=False
+            ),
             scale=alt.Scale(paddingInner=0.05, paddingOuter=0),
         ),
     )
@@ -137,11 +141,19 @@ def heatmap(
         .add_params(chosen)
     )  # fmt: skip
     ink = alt.condition("datum.ink === 'white'", alt.value("white"), alt.value("black"))
+    # Text shrinks with its cell down to what can be read; the tooltip and the table remain.
+    cell = f"width / {max(len(columns), 1)}"
     size = 13 if wide else 11
-    score = base.mark_text(fontSize=size, dy=-7 if with_n else 0, fontWeight=600).encode(
-        text="value_text:N", color=ink
-    )
-    support = base.mark_text(fontSize=size - 2, dy=8).encode(text="n_text:N", color=ink)
+    score = base.mark_text(
+        fontSize=alt.expr(f"clamp(0.37 * {cell}, 8, {size})"),
+        dy=-7 if with_n else 0,
+        fontWeight=600,
+    ).encode(text="value_text:N", color=ink)
+    support = base.mark_text(
+        fontSize=alt.expr(f"clamp(0.3 * {cell}, 7, {size - 2})"),
+        dy=8,
+        opacity=alt.expr(f"{cell} < 22 ? 0 : 1"),
+    ).encode(text="n_text:N", color=ink)
     layers = (rect, score, support) if with_n else (rect, score)
     return alt.layer(*layers).properties(
         height=len(rows) * (34 if with_n else 24),
