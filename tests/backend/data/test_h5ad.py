@@ -67,8 +67,19 @@ def test_file_without_any_role_can_be_loaded(upload, saved):
     assert set(adata.obs["donor"]) == {"unknown"}
 
 
-@pytest.mark.parametrize("storage", ["csr", "csc", "dense", "dense chunks", "integers"])
-@pytest.mark.parametrize("compression", [None, "gzip", "lzf"])
+@pytest.mark.parametrize(
+    ("storage", "compression"),
+    [
+        ("csr", "gzip"),
+        ("csr", "lzf"),
+        ("csc", None),
+        ("csc", "gzip"),
+        ("dense", None),
+        ("dense", "lzf"),
+        ("dense chunks", "gzip"),
+        ("integers", None),
+    ],
+)
 def test_storage_does_not_matter(upload, saved, storage, compression):
     expected = load(saved(upload, "expected.h5ad"))
     if storage == "csc":
@@ -90,7 +101,7 @@ def test_storage_does_not_matter(upload, saved, storage, compression):
 
 
 @pytest.mark.parametrize("storage", [sparse.csr_matrix, sparse.csc_matrix, np.asarray])
-@pytest.mark.parametrize("size", [1, 7, 40, 1000])
+@pytest.mark.parametrize("size", [7, 40])
 def test_chunks_add_up_to_the_whole(upload, saved, storage, size, monkeypatch):
     monkeypatch.setattr("backend.data.matrix.SLAB_VALUES", 50)
     upload.X = storage(upload.X.toarray())
