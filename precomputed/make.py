@@ -93,7 +93,7 @@ def manifest() -> dict[str, object]:
         path
         for folder in ("datasets", "runs", "splits")
         for path in (HERE / folder).rglob("*")
-        if path.is_file()
+        if path.is_file() and not path.name.startswith(".")
     )
     return {
         "format_version": 1,
