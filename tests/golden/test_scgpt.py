@@ -348,6 +348,12 @@ def test_zero_shot_embedding_from_counts(model, cells, expected):
     is_shown = np.isin(np.arange(len(cells)), expected["zeroshot_cells"])
     np.testing.assert_array_equal(np.isfinite(embedded).all(axis=1), is_shown)
     np.testing.assert_allclose(np.linalg.norm(embedded[is_shown], axis=1), 1, atol=1e-5)
+    # The helper's tokens are those of annotation but for the value of <cls>.
+    store = model.tokenise([cells], seed=0)
+    store.values[store.indptr[:-1]] = expected["zeroshot_values"][0, 0]
+    torch.manual_seed(0)
+    network = model.network(2).eval()
+    np.testing.assert_allclose(embedded, model.embed_tokens(network, store), **CLOSE)
 
 
 def test_loading_accounts_for_every_tensor(loaded, loading):

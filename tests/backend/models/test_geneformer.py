@@ -395,6 +395,8 @@ def full_size(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_full_size_network_has_the_published_shapes(name):
     published, model = full_size(name)
+    for key in published["config"].keys() - {"vocab_size", "pad_token_id"}:
+        assert model.config.values[key] == published["config"][key], key
     with torch.device("meta"):
         network = model._build(2)
     own = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
