@@ -16,7 +16,7 @@ with errors.shown_to_user():
 st.markdown("\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences))
 for note in view.notes:
     st.caption(note)
-slopes = frames.by_protocol(frames.with_study(view.gaps, view.study))
+slopes = frames.by_protocol(view.gaps)
 if slopes.empty:
     st.info(
         "No gap can be measured here: it needs a model that was run under both `random` and "
@@ -27,7 +27,7 @@ if slopes.empty:
 figure.draw(
     partial(charts.slopes, slopes, protocols=frames.in_order(slopes.protocol, "protocol")),
     name="f1-by-protocol",
-    title="Macro-F1 under each protocol, same types and same number of training cells",
+    title="Macro-F1 under each protocol, on the same types and cells",
     alt_text="Slope chart of macro-F1 from 0 to 1, from cells split at random to donors held "
     "out, a line per model.",
 )
@@ -62,7 +62,7 @@ if len(view.study):
         alt_text="F1 under donor and study protocol and their difference per model",
         columns=(
             "display_name", "donor", "study", "gap", "low", "high", "interval", "n_donors",
-            "n_cells", "n_train_donor", "n_train_study", "reason",
+            "n_cells", "n_train_donor", "n_train_study",
         ),
         labels={"donor": "F1, donor", "study": "F1, study"},
     )  # fmt: skip

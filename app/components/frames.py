@@ -30,7 +30,6 @@ __all__ = [
     "with_display_name",
     "with_donor_names",
     "with_share",
-    "with_study",
 ]
 
 _FAMILIES: Final = (
@@ -136,7 +135,7 @@ def outcome_sentence(counts: pd.DataFrame, model: str, threshold: float | None) 
     else:
         text += (
             f" {n.get('confidently wrong', 0):,} are confidently wrong: confidence ≥ "
-            f"{threshold:.2f}, the median of this model's correct valid cells."
+            f"{threshold:.{2 if threshold < 0.995 else 4}f}, the median of this model's correct valid cells."
         )
     if n.get("not scored"):
         text += f" {n['not scored']:,} cells without a label are not scored."
@@ -180,13 +179,6 @@ def donor_sentence(totals: pd.DataFrame, model: str) -> str:
         f"{low.timepoint}, {int(low.n_cells):,} cells) to {high.macro_f1:.2f} ({high.donor}, "
         f"{high.timepoint}, {int(high.n_cells):,} cells), over {len(known)} donors."
     )
-
-
-def with_study(gaps: pd.DataFrame, study: pd.DataFrame) -> pd.DataFrame:
-    """Add the F1 under the study protocol where it was measured on the same donors' F1."""
-    if study.empty:
-        return gaps
-    return gaps.merge(study[["configuration", "study"]], on="configuration", how="left")
 
 
 def by_protocol(rows: pd.DataFrame) -> pd.DataFrame:
