@@ -74,8 +74,6 @@ def picture_bytes(chart: alt.TopLevelMixin, source: Source, title: str, suffix: 
     framed = (
         alt.vconcat(head, chart, foot, spacing=14)
         .resolve_scale(color="independent", fill="independent", shape="independent")
-        # Charts may size their text by their own width, a name that is lost inside a stack.
-        .add_params(alt.param(name="width", value=width))
         .properties(background="white", padding=16)
         .configure_view(stroke=None)
         .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
@@ -83,6 +81,8 @@ def picture_bytes(chart: alt.TopLevelMixin, source: Source, title: str, suffix: 
     )
     with alt.data_transformers.enable("default", max_rows=None):
         spec = framed.to_dict()
+    # Charts may size their text by their own width, a name that is lost inside a stack.
+    spec["params"] = [*spec.get("params", []), {"name": "width", "value": width}]
     if suffix == "svg":
         return vl_convert.vegalite_to_svg(spec).encode("utf-8")
     return vl_convert.vegalite_to_png(spec, scale=_PICTURE_SCALE)
