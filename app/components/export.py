@@ -83,6 +83,8 @@ def picture_bytes(chart: alt.TopLevelMixin, source: Source, title: str, suffix: 
         spec = framed.to_dict()
     # Charts may size their text by their own width, a name that is lost inside a stack.
     spec["params"] = [*spec.get("params", []), {"name": "width", "value": width}]
+    # Charts may size their text by their own width, a name that is lost inside a stack.
+    spec["params"] = [*spec.get("params", []), {"name": "width", "value": width}]
     if suffix == "svg":
         return vl_convert.vegalite_to_svg(spec).encode("utf-8")
     return vl_convert.vegalite_to_png(spec, scale=_PICTURE_SCALE)
