@@ -165,7 +165,15 @@ class ScGPT:
         "small": ModelConfig(
             "scgpt.small",
             asdict(
-                ScGPTSizes(embsize=64, nheads=4, d_hid=64, nlayers=2, max_length=256, n_hvg=1200)
+                ScGPTSizes(
+                    embsize=64,
+                    nheads=4,
+                    d_hid=64,
+                    nlayers=2,
+                    max_length=256,
+                    attention_dropout=0.0,
+                    n_hvg=1200,
+                )
             ),
             is_published_size=False,
         ),

@@ -22,6 +22,7 @@ class ScGPTSizes:
     max_length : longest sequence with `<cls>`; longer cells keep a drawn sample of their genes
     n_hvg      : highly variable genes chosen on training cells when trained from scratch
     reads_zeros: read genes without counts too (the authors' `include_zero_gene`)
+    attention_dropout: as `dropout`, of attention weights; 0 spares a CPU most of its time
     """
 
     embsize: int = 512
@@ -34,6 +35,7 @@ class ScGPTSizes:
     pad_value: int = -2
     mask_value: int = -1
     dropout: float = 0.2
+    attention_dropout: float = 0.2
     n_hvg: int | None = None
     reads_zeros: bool = False
 
@@ -100,7 +102,7 @@ class _Layer(nn.Module):
     def __init__(self, sizes: ScGPTSizes) -> None:
         super().__init__()
         d = sizes.embsize
-        self.self_attn = _Attention(d, sizes.nheads, sizes.dropout)
+        self.self_attn = _Attention(d, sizes.nheads, sizes.attention_dropout)
         self.linear1 = nn.Linear(d, sizes.d_hid)
         self.linear2 = nn.Linear(sizes.d_hid, d)
         self.norm1 = nn.LayerNorm(d)
