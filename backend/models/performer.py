@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,21 @@ def random_projection(n_features: int, d: int, generator: torch.Generator | None
     return directions * lengths[:, None]
 
 
+class _RoundedExponential(torch.autograd.Function):
+    """Exponential of float32, rounded to half precision; only the rounded result is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, exponents: Tensor, dtype: torch.dtype) -> Tensor:
+        features = exponents.exp().to(dtype)
+        ctx.save_for_backward(features)
+        return features
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (features,) = ctx.saved_tensors
+        return (gradients[0] * features).float(), None
+
+
 class FastAttention(nn.Module):
     """Softmax attention approximated with positive random features."""
 
@@ -70,8 +85,15 @@ class FastAttention(nn.Module):
         n_features = int(dim_head * math.log(dim_head))
         self.register_buffer("projection_matrix", random_projection(n_features, dim_head))
 
-    def exponentials(self, x: Tensor, *, is_query: bool, padding: Tensor | None = None) -> Tensor:
-        """Return exp(Wcu - |cu|²/2 - max) in float32, (B, heads, L, features).
+    def exponentials(
+        self,
+        x: Tensor,
+        *,
+        is_query: bool,
+        padding: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Return exp(Wcu - |cu|²/2 - max), (B, heads, L, features), in `dtype`.
 
         A kernel feature is this plus `KERNEL_EPSILON`; a common factor cancels in attention.
         The maxima stay in the gradient, as in the reference. Exponents are far from 0, so that
@@ -81,23 +103,25 @@ class FastAttention(nn.Module):
             u = x.float() * x.shape[-1] ** -0.25
             logits = u @ self.projection_matrix.float().T
             squared = u.square().sum(dim=-1, keepdim=True) / 2
-            if is_query:
-                # `max` along one dimension keeps indices; `amax` would keep the whole tensor.
-                highest = logits.max(dim=-1, keepdim=True).values
-                return logits.sub_(squared + highest).exp_()
-            if padding is not None:
+            if padding is not None and not is_query:
                 logits = logits.masked_fill(padding[:, None, :, None], -torch.inf)
-            if self.options.key_maximum == "batch":
+            # `max` along one dimension keeps indices; without one it would keep the whole tensor.
+            if is_query:
+                highest = logits.max(dim=-1, keepdim=True).values
+            elif self.options.key_maximum == "batch":
                 highest = logits.flatten().max(dim=0).values
             else:
                 highest = logits.flatten(1).max(dim=1).values[:, None, None, None]
             # In place: no step of the backward pass needs the exponents, and they are large.
-            return logits.sub_(squared + highest).exp_()
+            exponents = logits.sub_(squared + highest)
+            if dtype == torch.float32:
+                return exponents.exp_()
+            return _RoundedExponential.apply(exponents, dtype)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None = None) -> Tensor:
         """Attend; q, k and v are (B, heads, L, d), `padding` (B, L) is true for absent tokens."""
-        q_features = self.exponentials(q, is_query=True).to(v.dtype)
-        k_features = self.exponentials(k, is_query=False, padding=padding).to(v.dtype)
+        q_features = self.exponentials(q, is_query=True, dtype=v.dtype)
+        k_features = self.exponentials(k, is_query=False, padding=padding, dtype=v.dtype)
         # A column of ones yields the denominator together with the numerator.
         v = F.pad(v, (0, 1), value=1.0)
         if padding is not None:
