@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from backend.data.labels import to_lineage
 from backend.data.writer import H5adWriter
 from backend.errors import InputError
 from backend.types import TIMEPOINTS
@@ -253,6 +254,9 @@ def import_geo(
         totals["bare"] += int((~np.isin(cell_ids, table.index.to_numpy())).sum())
         totals["lost"] += int((~np.isin(table.index.to_numpy(), cell_ids)).sum())
         obs = _sample_obs(sample, cell_ids, table.reindex(cell_ids), clinical.get(sample))
+        obs.insert(1, "cell_type_lineage", obs["cell_type_fine"].map(to_lineage, "ignore"))
+        obs["n_counts"] = np.asarray(counts.sum(axis=1), dtype=np.float32).ravel()
+        obs["n_genes"] = counts.getnnz(axis=1).astype(np.int32)
         totals["unlabelled"] += int(obs["cell_type_fine"].isna().sum())
         totals["cells"] += len(obs)
         pieces.append((counts, obs))

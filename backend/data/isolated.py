@@ -1,12 +1,17 @@
-"""Check a file in a child process, because bytes made to harm can crash the HDF5 library itself."""
+"""Check a file in a child process.
+
+Bytes made to harm can crash the HDF5 library itself, keep it in a loop, or make it ask for all the
+memory there is. In a child, each of these is a verdict.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from backend.data.check import CheckReport, check
 from backend.data.problems import Problem
@@ -19,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_isolated"]
 
+_PATIENCE: Final = 300
+_SPARE_MEMORY: Final = 4 << 30
+
 
 def check_isolated(
     path: str | Path,
@@ -28,27 +36,35 @@ def check_isolated(
     purpose: str = "train",
     progress: AbstractContextManager[Callable[[int, int, str], None]] | None = None,
 ) -> CheckReport:
-    """Do what `check` does; a crash of the reader is a verdict and not the end of this process.
+    """Do what `check` does in a child process.
 
-    `progress` is entered in the child, which draws it. Where processes cannot fork, the check
-    runs here.
+    The child is ended when it makes no progress for five minutes, and may use 4 GiB more memory
+    than it starts with. `progress` is entered in the child, which draws it. Where processes cannot
+    fork, the check runs here.
     """
 
     def work() -> CheckReport:
-        if progress is None:
-            return check(path, quick=quick, roles=roles, purpose=purpose)
-        with progress as update:
-            return check(path, quick=quick, roles=roles, purpose=purpose, progress=update)
+        with progress or nullcontext(lambda *_: None) as update:
+
+            def alive(done: int, total: int, what: str) -> None:
+                signal.alarm(_PATIENCE)
+                update(done, total, what)
+
+            return check(path, quick=quick, roles=roles, purpose=purpose, progress=alive)
 
     if not hasattr(os, "fork"):
-        return work()
+        return check(path, quick=quick, roles=roles, purpose=purpose)
     answer, code = _in_child(lambda: json.dumps(work().to_json()))
     if answer:
         return _report(Path(path), json.loads(answer))
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code == -signal.SIGALRM:
+        how = f"reading it came to no end (stopped after {_PATIENCE} s without progress)"
+    else:
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = f"reading it crashed the HDF5 library ({how})"
     problem = Problem(
         "damaged",
-        f'"{Path(path).name}" is damaged: reading it crashed the HDF5 library ({how}).',
+        f'"{Path(path).name}" is damaged: {how}.',
         "Copy or download the file again.",
     )
     return CheckReport(
@@ -60,6 +76,21 @@ def check_isolated(
         facts={},
         seconds=0.0,
     )
+
+
+def _limit() -> None:
+    """End a child that hangs, even inside the library, and refuse it memory without bounds."""
+    import resource  # like fork, only where POSIX is
+
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_PATIENCE)
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        in_use = int(statm.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = in_use + _SPARE_MEMORY
+        if most == resource.RLIM_INFINITY or wanted < most:
+            resource.setrlimit(resource.RLIMIT_AS, (wanted, most))
 
 
 def _report(path: Path, values: dict[str, Any]) -> CheckReport:
@@ -82,6 +113,7 @@ def _in_child(work: Callable[[], str]) -> tuple[str, int]:
         code = 1
         try:
             os.close(reading)
+            _limit()
             with os.fdopen(writing, "w", encoding="utf-8") as pipe:
                 pipe.write(work())
             code = 0

@@ -162,6 +162,9 @@ class _Walk:
             return
         for raw in group:
             child_place = f"{place}/{raw.decode('utf-8', 'replace')}"
+            if child_place.encode("utf-8") != place.encode("utf-8") + b"/" + raw:
+                msg = f'The name "{child_place}" is not valid UTF-8.'
+                raise Refusal(msg, _REWRITE, code="structure")
             kind = group.links.get_info(raw).type
             if kind == h5py.h5l.TYPE_SOFT:
                 self.soft_links.append((group, raw, child_place))

@@ -78,6 +78,22 @@ def test_a_crash_of_the_reader_is_a_verdict(upload, saved, monkeypatch):
     assert "SIGKILL" in report.problems[0].message
 
 
+def test_a_reader_without_end_is_stopped(upload, saved, monkeypatch):
+    def hang(*_, **__):
+        while True:
+            pass
+
+    monkeypatch.setattr("backend.data.isolated.check", hang)
+    monkeypatch.setattr("backend.data.isolated._PATIENCE", 1)
+    assert "no end" in check_isolated(saved(upload)).problems[0].message
+
+
+def test_memory_without_bounds_is_refused(upload, saved, monkeypatch):
+    monkeypatch.setattr("backend.data.isolated._SPARE_MEMORY", 64 << 20)
+    monkeypatch.setattr("backend.data.isolated.check", lambda *_, **__: np.ones(1 << 28))
+    assert check_isolated(saved(upload)).problems[0].code == "damaged"
+
+
 def test_simulate_and_check(tmp_path, capsys):
     out = tmp_path / "sim.h5ad"
     words = ["data", "simulate", str(out), "--cells", "300", "--genes", "300", "--seed", "2"]

@@ -328,3 +328,8 @@ def test_deep_nesting(path):
 def test_very_many_objects(path, monkeypatch):
     monkeypatch.setattr("backend.data.safety._MOST_OBJECTS", 10)
     assert refused(path).code == "structure"
+
+
+def test_names_that_are_not_text(path):
+    edit(path, lambda file: h5py.h5g.create(file["obs"].id, b"\xff\xfe"))
+    assert refused(path).code == "structure"
