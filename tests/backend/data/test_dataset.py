@@ -154,9 +154,8 @@ def test_embedding_is_the_same_for_a_seed_and_separates_lineages():
 def test_embedding_by_a_sample_places_every_cell():
     cohort = simulate(1_500, seed=0, n_genes=600)
     place = fit_umap(cohort, seed=0, largest_fit=500)
+    assert place.shape == (1_500, 2)
     assert np.isfinite(place).all()
-    full = fit_umap(cohort, seed=0)
-    assert place.shape == full.shape
 
 
 def test_import_is_light():
