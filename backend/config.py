@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
-__all__ = ["golden_dir", "home", "precomputed_dir", "project_root"]
+from backend.errors import InputError
+
+__all__ = [
+    "allows_anonymous_write",
+    "data_dirs",
+    "environment",
+    "golden_dir",
+    "home",
+    "job_hours",
+    "job_memory_gib",
+    "keep_days",
+    "precomputed_dir",
+    "project_root",
+]
 
 
 def project_root() -> Path:
@@ -28,3 +42,49 @@ def golden_dir() -> Path:
     return Path(
         os.environ.get("FAULTLINE_GOLDEN") or project_root() / "tests" / "golden" / "fixtures"
     )
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return the environment for a child process: ours, the root importable, and `changes`."""
+    return dict(os.environ) | {"PYTHONPATH": str(project_root())} | changes
+
+
+def allows_anonymous_write() -> bool:
+    """Say whether visitors without sign-in may write (`FAULTLINE_ANONYMOUS_WRITE=1`)."""
+    return os.environ.get("FAULTLINE_ANONYMOUS_WRITE") == "1"
+
+
+def data_dirs() -> tuple[Path, ...]:
+    """Return the server's data folders that users may choose files from (`FAULTLINE_DATA_DIRS`)."""
+    words = os.environ.get("FAULTLINE_DATA_DIRS", "").split(os.pathsep)
+    return tuple(Path(word).expanduser() for word in words if word.strip())
+
+
+def keep_days() -> float:
+    """Return how long uploads, jobs and selections are kept (`FAULTLINE_KEEP_DAYS`, default 7)."""
+    return _positive("FAULTLINE_KEEP_DAYS") or 7.0
+
+
+def job_memory_gib() -> float | None:
+    """Return the memory that one job may use (`FAULTLINE_JOB_MEMORY_GIB`), None for its kind's."""
+    return _positive("FAULTLINE_JOB_MEMORY_GIB")
+
+
+def job_hours() -> float | None:
+    """Return how long one job may run (`FAULTLINE_JOB_HOURS`), None for its kind's own limit."""
+    return _positive("FAULTLINE_JOB_HOURS")
+
+
+def _positive(name: str) -> float | None:
+    """Return a number above 0 from the environment, or None when it is not set."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        msg = f'{name} is "{text}".'
+        raise InputError(msg, "Set it to a number above 0, or leave it out.")
+    return value

@@ -9,6 +9,7 @@ __all__ = [
     "FaultlineError",
     "InputError",
     "JobFailed",
+    "JobNotFound",
     "LabelError",
     "ModelUnavailable",
     "SplitError",
@@ -58,3 +59,7 @@ class StoreError(FaultlineError):
 
 class JobFailed(FaultlineError):  # noqa: N818
     """A job ended without a result."""
+
+
+class JobNotFound(FaultlineError):  # noqa: N818
+    """There is no such job, or it belongs to someone else: the two read the same."""
