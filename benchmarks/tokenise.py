@@ -4,9 +4,9 @@ Usage: python benchmarks/tokenise.py DATASET.h5ad [--vocab DIR] [--loop-cells N]
                                   [--models NAME ...]
 
 DIR holds the authors' vocabularies in scgpt/, geneformer_v1/, geneformer_v2/, scbert/ and
-scfoundation/; without it, vocabularies of the published sizes are made up. Chunks are read first and then tokenised by
-`--workers` threads (numpy releases Python's lock). Memory is the peak of a fresh process that
-streams the data once, against one that streams it four times.
+scfoundation/; without it, vocabularies of the published sizes are made up. Chunks are read first
+and then tokenised by `--workers` threads (numpy releases Python's lock). Memory is the peak of a
+fresh process that streams the data once, against one that streams it four times (Linux).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -205,7 +204,9 @@ def _stream(name, dataset, vocab, times):
         for chunk in read_chunks(dataset, size=CHUNK):
             model = model or model_of(name, chunk, vocab)
             model.tokenise([chunk])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not getrusage: its peak is inherited from the process that started this one.
+    status = Path("/proc/self/status").read_text("ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":
