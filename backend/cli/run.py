@@ -135,7 +135,8 @@ def _folds(words: Sequence[str]) -> Any:
 
 def _split(args: argparse.Namespace, adata: AnnData, dataset_id: str) -> Split:
     """Return the frozen split, made and stored under `splits/` when it is not there yet."""
-    from backend.splits import Split, make_split
+    from backend.splits import Split
+    from backend.splits.stored import stored_split
 
     if args.split is not None:
         split = Split.load(args.split)
@@ -156,18 +157,15 @@ def _split(args: argparse.Namespace, adata: AnnData, dataset_id: str) -> Split:
             split.save(args.out / "splits" / name)
         return split
 
-    protocol = args.protocol or "donor"
-    folds = 5 if args.folds is None else args.folds
-    seed = args.split_seed or 0
-    budget = args.budget or "equal"
-    path = args.out / "splits" / f"{dataset_id}-{protocol}-k{folds}-s{seed}-{budget}.parquet"
-    if path.exists():
-        return Split.load(path)
-    split = make_split(
-        adata.obs, protocol, dataset_id=dataset_id, folds=folds, seed=seed, budget=budget
+    return stored_split(
+        args.out / "splits",
+        adata.obs,
+        args.protocol or "donor",
+        dataset_id=dataset_id,
+        folds=5 if args.folds is None else args.folds,
+        seed=args.split_seed or 0,
+        budget=args.budget or "equal",
     )
-    split.save(path)
-    return split
 
 
 class _Bar:
