@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from backend.errors import InputError
 from backend.evaluation.views.results import Failures
-from backend.evaluation.views.series import Reader, one_configuration, series_of
+from backend.evaluation.views.series import Reader, shown_series
 from backend.evaluation.views.source import load_labels
 
 if TYPE_CHECKING:
     from backend.types import Scope
 
-__all__ = ["OUTCOMES", "failures"]
+__all__ = ["OUTCOMES", "failures", "threshold_of"]
 
 OUTCOMES: Final = ("correct", "wrong", "confidently wrong", "not scored")
 """Outcomes in the order of legends. A cell is "not scored" when it has no label, or no prediction
@@ -55,18 +54,7 @@ def failures(store: Reader, scope: Scope, configuration: str, seed: int | None =
         If there is no such configuration or seed.
     """
     labels = load_labels(store, scope)
-    chosen = one_configuration(store, scope, configuration)
-    series = series_of(store, scope)
-    series = series[series["configuration"] == configuration].sort_values(
-        ["is_complete", "seed"], ascending=[False, True]
-    )
-    if seed is not None:
-        seeds = sorted(set(series["seed"]))
-        series = series[series["seed"] == seed]
-        if series.empty:
-            msg = f'"{configuration}" has no seed {seed}. Found: {", ".join(map(str, seeds))}.'
-            raise InputError(msg, "Choose one of them.")
-    row = series.iloc[0]
+    row = shown_series(store, scope, configuration, seed)
     cells = store.query(
         "cells_of_series",
         dataset_id=scope.dataset_id,
@@ -78,7 +66,7 @@ def failures(store: Reader, scope: Scope, configuration: str, seed: int | None =
     )
     if scope.cell_types:
         cells = cells[cells["label"].isin(scope.cell_types)].reset_index(drop=True)
-    threshold = _threshold(store, scope, str(row["series_id"]))
+    threshold = threshold_of(store, scope, str(row["series_id"]))
     cells = cells.assign(outcome=_outcomes(cells, threshold))[_COLUMNS]
     grouped = cells.groupby("outcome", observed=False)
     counts = pd.DataFrame(
@@ -87,8 +75,8 @@ def failures(store: Reader, scope: Scope, configuration: str, seed: int | None =
     if threshold is None:
         counts = counts[counts["outcome"] != "confidently wrong"].reset_index(drop=True)
     return Failures(
-        configuration=chosen.key,
-        display_name=chosen.display_name,
+        configuration=configuration,
+        display_name=str(row["display_name"]),
         series_id=str(row["series_id"]),
         seed=int(row["seed"]),
         status_text=str(row["status_text"]),
@@ -99,7 +87,11 @@ def failures(store: Reader, scope: Scope, configuration: str, seed: int | None =
     )
 
 
-def _threshold(store: Reader, scope: Scope, series_id: str) -> float | None:
+def threshold_of(store: Reader, scope: Scope, series_id: str) -> float | None:
+    """Return from which confidence on a wrong cell is confidently wrong; None: never.
+
+    It is the median confidence of the series' valid cells that are correct.
+    """
     rows = store.query(
         "valid_confidence",
         dataset_id=scope.dataset_id,

@@ -13,7 +13,14 @@ from backend.types import LABEL_LEVELS
 if TYPE_CHECKING:
     from backend.types import Scope
 
-__all__ = ["Configuration", "Reader", "configurations_in", "one_configuration", "series_of"]
+__all__ = [
+    "Configuration",
+    "Reader",
+    "configurations_in",
+    "one_configuration",
+    "series_of",
+    "shown_series",
+]
 
 
 class Reader(Protocol):
@@ -225,3 +232,28 @@ def one_configuration(store: Reader, scope: Scope, key: str) -> Configuration:
     names = ", ".join(configuration.key for configuration in known) or "none"
     msg = f'No series "{key}" under protocol {scope.protocol} at level {scope.label_level}. Found: {names}.'
     raise InputError(msg, "Choose one of them, or another protocol or label level.")
+
+
+def shown_series(store: Reader, scope: Scope, configuration: str, seed: int | None = None) -> Any:
+    """Return the one series of a configuration whose cells are shown: a row of `series_of`.
+
+    Complete ones come first, then the lowest seed. One series at a time, because a cell can be
+    right under one seed and wrong under another.
+
+    Raises
+    ------
+    InputError
+        If there is no such configuration or seed.
+    """
+    one_configuration(store, scope, configuration)
+    series = series_of(store, scope)
+    series = series[series["configuration"] == configuration].sort_values(
+        ["is_complete", "seed"], ascending=[False, True]
+    )
+    if seed is not None:
+        seeds = sorted(set(series["seed"]))
+        series = series[series["seed"] == seed]
+        if series.empty:
+            msg = f'"{configuration}" has no seed {seed}. Found: {", ".join(map(str, seeds))}.'
+            raise InputError(msg, "Choose one of them.")
+    return series.iloc[0]
