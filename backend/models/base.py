@@ -204,6 +204,8 @@ class FoundationModel(Protocol):
     has_random_tokens: ClassVar[bool]
     """Whether `tokenise` draws numbers; then it also takes `draw` (0, 1, …)."""
     checkpoint_files: ClassVar[tuple[CheckpointFile, ...]]
+    weights: Mapping[str, Tensor] | None
+    """Tensors of `network` that a checkpoint gave; None for random weights."""
 
     @classmethod
     def from_checkpoint(

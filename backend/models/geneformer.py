@@ -132,7 +132,7 @@ class Geneformer:
         self.dictionaries = dictionaries
         self.seed = seed
         self.files = dictionaries.paths
-        self._weights: dict[str, Tensor] | None = None
+        self.weights: dict[str, Tensor] | None = None
 
     @property
     def max_length(self) -> int:
@@ -207,7 +207,7 @@ class Geneformer:
             unused=("cls.predictions.*", "bert.embeddings.position_ids"),
             accept_partial=accept_partial,
         )
-        model._weights = {
+        model.weights = {
             name: tensor
             for name, tensor in network.state_dict().items()
             if name not in report.fresh
@@ -381,8 +381,8 @@ class Geneformer:
             "attn_implementation": "sdpa",
         }
         network = GeneformerNetwork(BertConfig(**values))
-        if self._weights is not None:
-            network.load_state_dict(self._weights, strict=False)
+        if self.weights is not None:
+            network.load_state_dict(self.weights, strict=False)
         return network
 
     def recipe(self) -> RecipeDefaults:

@@ -372,8 +372,11 @@ class ScBert:
         return network
 
     def recipe(self) -> RecipeDefaults:
-        """Return the authors' fine-tuning defaults, or ours where there are no weights to keep."""
-        if self.weights is None:
+        """Return the authors' fine-tuning defaults, or ours where there are no weights to keep.
+
+        `small` trains every layer from any start, so that starts can be compared.
+        """
+        if self.weights is None or self.config.name == "scbert.small":
             return SCRATCH_RECIPE
         return replace(
             AUTHORS_RECIPE,

@@ -186,8 +186,13 @@ class ScFoundation:
         self.sizes = sizes_of(config)
         self.panel = tuple(panel)
         self.weights = weights
-        self.embedding_weights = weights if embedding_weights is None else embedding_weights
+        self._embedding_weights = embedding_weights
         self.seed = seed
+
+    @property
+    def embedding_weights(self) -> Mapping[str, Tensor] | None:
+        """Tensors of cell embeddings: `weights` where a checkpoint has no others."""
+        return self.weights if self._embedding_weights is None else self._embedding_weights
 
     @classmethod
     def from_checkpoint(
@@ -264,7 +269,7 @@ class ScFoundation:
             model_config(self.config.name, sizes),
             self.panel,
             weights=self.weights,
-            embedding_weights=self.embedding_weights,
+            embedding_weights=self._embedding_weights,
             seed=self.seed,
         )
 
@@ -349,8 +354,11 @@ class ScFoundation:
         return network
 
     def recipe(self) -> RecipeDefaults:
-        """Return fine-tuning defaults: which layers train is the authors' choice, the rest ours."""
-        if self.weights is None:
+        """Return fine-tuning defaults: which layers train is the authors' choice, the rest ours.
+
+        `small` trains every layer from any start, so that starts can be compared.
+        """
+        if self.weights is None or self.config.name == "scfoundation.small":
             return SCRATCH_RECIPE
         layer = self.sizes.depth - 2
         return replace(

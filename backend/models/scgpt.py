@@ -199,7 +199,7 @@ class ScGPT:
         self.sizes = ScGPTSizes(**config.values)
         self.vocabulary = dict(vocabulary)
         self.seed = seed
-        self._weights: dict[str, Tensor] | None = None
+        self.weights: dict[str, Tensor] | None = None
 
     @classmethod
     def scratch(cls, config: ModelConfig, genes: Sequence[str], *, seed: int) -> Self:
@@ -254,7 +254,7 @@ class ScGPT:
             accept_partial=accept_partial,
             explain=_explain,
         )
-        model._weights = {
+        model.weights = {
             name: tensor
             for name, tensor in network.state_dict().items()
             if name not in report.fresh
@@ -386,8 +386,8 @@ class ScGPT:
 
     def _build(self, n_classes: int) -> ScGPTNetwork:
         network = ScGPTNetwork(self.sizes, len(self.vocabulary), self.vocabulary[PAD], n_classes)
-        if self._weights is not None:
-            network.load_state_dict(self._weights, strict=False)
+        if self.weights is not None:
+            network.load_state_dict(self.weights, strict=False)
         return network
 
     def recipe(self) -> RecipeDefaults:
