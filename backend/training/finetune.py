@@ -22,6 +22,7 @@ from backend.models.expression import cell_ids_of, check_counts, check_fitted, l
 from backend.models.options import check_options
 from backend.models.registry import model_class
 from backend.training.loop import SELECTIONS, Loop, find_device, predict_logits
+from backend.training.states import WithStates
 from backend.types import INITS
 
 if TYPE_CHECKING:
@@ -294,7 +295,10 @@ class Classifier:
         return notes
 
     def predict(self, adata: AnnData, *, batch_size: int = 64) -> Predictions:
-        """Predict every cell of `adata`, in its order."""
+        """Predict every cell of `adata`, in its order.
+
+        The embedding is what the last layer of the network reads (in the first draw).
+        """
         check_fitted(bool(self.classes_), self.display_name)
         assert self._model is not None
         assert self._network is not None
@@ -305,12 +309,15 @@ class Classifier:
         self._model.check_input(adata)
         device = find_device(self.device)
         self._network.to(device)
-        draws = []
+        draws, states = [], None
         for draw in range(self._settings.draws):
             options = {"draw": draw} if self._model.has_random_tokens else {}
             tokens = self._model.tokenise(_chunks(adata), seed=self._seed, **options)
-            logits = predict_logits(self._model, self._network, tokens, batch_size=batch_size)
+            network = WithStates(self._network, len(self.classes_))
+            outputs = predict_logits(self._model, network, tokens, batch_size=batch_size)
+            logits, read = outputs.tensor_split([len(self.classes_)], dim=1)
             draws.append(logits.softmax(dim=1).numpy())
+            states = read.numpy().copy() if states is None else states
         self._network.cpu()
         proba = np.mean(draws, axis=0, dtype=np.float64)
         proba = (proba / proba.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -319,7 +326,7 @@ class Classifier:
             top = proba.argmax(axis=1)
             at_top = np.stack([each[np.arange(len(top)), top] for each in draws])
             self.spread_ = at_top.std(axis=0, ddof=1).astype(np.float32)
-        return Predictions(cell_ids_of(adata), proba, self.classes_)
+        return Predictions(cell_ids_of(adata), proba, self.classes_, states)
 
     def save(self, folder: Path) -> None:
         """Write `model.json`, `weights.safetensors`, `classes.json` and `genes.json`."""

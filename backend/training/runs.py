@@ -286,7 +286,7 @@ def _run_fold(
         predictions,
         history=getattr(typer, "history_", None),
         load_report=None if report is None else dataclasses.asdict(report),
-        model_writer=_model_writer(typer, train) if fold == "final" else None,
+        model_writer=_model_writer(typer, train, label_key) if fold == "final" else None,
         log="\n".join(log) + "\n",
     )
     tell(RunEvent(fold, "done", f"{measured.wall_seconds:.1f} s"))
@@ -345,13 +345,17 @@ def _predict(
     return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
 
 
-def _model_writer(typer: CellTyper, train: AnnData) -> Callable[[Path], None]:
+def _model_writer(typer: CellTyper, train: AnnData, label_key: str) -> Callable[[Path], None]:
     from backend.data.fingerprint import cell_fingerprints
+    from backend.prediction.ood import fit_reference
 
     def write(folder: Path) -> None:
         typer.save(folder)
         prints = np.sort(cell_fingerprints(train)).astype("<u8")
         (folder / "train_cells.bin").write_bytes(prints.tobytes())
+        reference = fit_reference(typer, train, label_key=label_key)
+        if reference is not None:
+            reference.save(folder)
 
     return write
 

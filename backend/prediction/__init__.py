@@ -1,0 +1,1 @@
+"""Predict with stored models: load a final run, stream a dataset, say what does not belong."""
