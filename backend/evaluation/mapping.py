@@ -1,0 +1,251 @@
+"""Map the labels of a file to the types that a model can output.
+
+Three ways are tried in this order: the same name; the same name but for case, marks and the word
+"cell"; and the Cell Ontology, by label, synonym or identifier, where a narrower term counts as the
+nearest type above it. What none of them finds is for the user to say, and not scored until then.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final, Literal
+
+from backend.data.labels import is_malignant_label, to_lineage
+from backend.data.problems import some
+from backend.errors import LabelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["LabelMatch", "common_types", "given_names", "match_labels", "ontology_version"]
+
+How = Literal[
+    "exact", "spelling", "normal counterpart", "synonym", "narrower term", "chosen", "none"
+]
+
+_TERMS: Final = {
+    "HSC": "CL:0000037",
+    "Prog": "CL:0008001",
+    "GMP": "CL:0000557",
+    "CLP": "CL:0000051",
+    "earlyEry": "CL:0000038",
+    "lateEry": "CL:0000765",
+    "ProMono": "CL:0000559",
+    "Mono": "CL:0000576",
+    "cDC": "CL:0000990",
+    "pDC": "CL:0000784",
+    "ProB": "CL:0000826",
+    "Pre-B": "CL:0000817",
+    "B": "CL:0000236",
+    "Plasma": "CL:0000786",
+    "T": "CL:0000084",
+    "CTL": "CL:0000910",
+    "NK": "CL:0000623",
+}
+"""Cell Ontology terms of the study's abbreviations, which are no names of the ontology."""
+
+_OWN_TYPES: Final = {term: name for name, term in _TERMS.items()}
+_OWN_SPELLINGS: Final = {re.sub(r"[^a-z0-9]", "", name.casefold()): name for name in _TERMS}
+_NO_TYPE: Final = {"unknown", "unclear", "doublet", "lowquality", "other", "ambiguous"}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMatch:
+    """What becomes of one label.
+
+    cell_type : the model's type, or None: predicted, not scored
+    how : "exact", "spelling", "normal counterpart", "synonym", "narrower term", "chosen" or "none"
+    term : the term of the Cell Ontology that led there, or why there is none
+    """
+
+    label: str
+    n_cells: int
+    cell_type: str | None
+    how: How
+    term: str = ""
+
+
+def ontology_version() -> str:
+    """Name the ontology that labels are looked up in."""
+    package = "cellxgene-ontology-guide"
+    return f"Cell Ontology {_parser_release()} ({package} {version(package)})"
+
+
+def common_types(classes: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """Return the types that every one of some models can output, in the order of the first."""
+    answers = list(classes)
+    shared = set(answers[0]).intersection(*answers[1:]) if answers else set()
+    return tuple(name for name in answers[0] if name in shared) if answers else ()
+
+
+def given_names(words: Iterable[str]) -> dict[str, str | None]:
+    """Read `LABEL=TYPE` words; an empty type means "not scored".
+
+    Raises
+    ------
+    LabelError
+        If a word has no `=`, or a label is given twice.
+    """
+    given: dict[str, str | None] = {}
+    for word in words:
+        label, mark, cell_type = word.rpartition("=")
+        if not mark or not label or label in given:
+            msg = f'"{word}" is not LABEL=TYPE, or its label was given before.'
+            raise LabelError(msg, 'Write each label once, for example "CD14+ Mono=Mono".')
+        given[label] = cell_type or None
+    return given
+
+
+def match_labels(
+    counts: Mapping[str, int],
+    types: Sequence[str],
+    *,
+    given: Mapping[str, str | None] | None = None,
+) -> tuple[LabelMatch, ...]:
+    """Find the type of every label of a file.
+
+    Parameters
+    ----------
+    counts
+        Label → number of cells.
+    types
+        What the models can output.
+    given
+        The user's own choices, which win; None as a type leaves the label out of all scores.
+
+    Returns
+    -------
+    One match a label, those of most cells first.
+
+    Raises
+    ------
+    LabelError
+        If `given` names a label that the file does not have, or a type that is none.
+    """
+    given = dict(given or {})
+    if strange := sorted(set(given) - set(counts)):
+        msg = f"The file has no label {some(strange)}. It has {some(counts)}."
+        raise LabelError(msg, "Map labels of the file, written as they are there.")
+    chosen = {cell_type for cell_type in given.values() if cell_type is not None}
+    if strange := sorted(chosen - set(types)):
+        msg = f"The models cannot output {some(strange)}. They can output {some(types, 20)}."
+        raise LabelError(msg, "Choose one of their types, or leave the label out.")
+    matcher = _Matcher(types)
+    matches = []
+    for label, n_cells in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        if label in given:
+            matches.append(LabelMatch(label, n_cells, given[label], "chosen"))
+        else:
+            matches.append(LabelMatch(label, n_cells, *matcher.find(label)))
+    return tuple(matches)
+
+
+class _Matcher:
+    """The types of some models, ready to be looked up."""
+
+    def __init__(self, types: Sequence[str]) -> None:
+        self.types = tuple(types)
+        self.by_spelling: dict[str, set[str]] = {}
+        self.by_term: dict[str, set[str]] = {}
+        for name in types:
+            for word in _spellings(name):
+                self.by_spelling.setdefault(word, set()).add(name)
+            term = _TERMS.get(name) or _only(_terms_named(name))
+            if term is not None:
+                self.by_term.setdefault(term, set()).add(name)
+
+    def find(self, label: str) -> tuple[str | None, How, str]:
+        """Return type, way and term of one label."""
+        if label in self.types:
+            return label, "exact", ""
+        if _folded(label) in _NO_TYPE:
+            return None, "none", "says that the type is not known"
+        found, how, term = self._find(label)
+        if found is None and is_malignant_label(label):
+            found, how, term = self._find(to_lineage(label))
+            if found is not None and how in ("exact", "spelling"):
+                how = "normal counterpart"
+        return found, how, term
+
+    def _find(self, label: str) -> tuple[str | None, How, str]:
+        if label in self.types:
+            return label, "exact", ""
+        for word in _spellings(label):
+            if name := _only(self.by_spelling.get(word, ())):
+                return name, "spelling", ""
+        terms = _terms_named(label)
+        term = _only(terms)
+        # A type of its own is not counted as the one above it, however near.
+        lacking = _OWN_TYPES.get(term or "") or _OWN_SPELLINGS.get(_folded(label))
+        if lacking is not None and lacking not in self.types and term not in self.by_term:
+            return None, "none", f"is {lacking}, which the models cannot output"
+        if term is None:
+            why = "several terms of the Cell Ontology" if terms else "no term of the Cell Ontology"
+            return None, "none", why
+        shown = f"{term} {_parser().get_term_label(term)}"
+        if name := _only(self.by_term.get(term, ())):
+            return name, "synonym", shown
+        above = _parser().get_term_ancestors_with_distances(term)
+        distances = {t: distance for t, distance in above.items() if t in self.by_term}
+        nearest = [t for t, d in distances.items() if d == min(distances.values())]
+        names = {name for t in nearest for name in self.by_term[t]}
+        if name := _only(names):
+            return name, "narrower term", shown
+        why = f"; {some(names)} are equally near" if names else "; not below any type of the models"
+        return None, "none", shown + why
+
+
+def _only(names: Iterable[str]) -> str | None:
+    listed = list(names)
+    return listed[0] if len(listed) == 1 else None
+
+
+def _folded(text: str) -> str:
+    """Drop case, marks and plurals: "Pro-B cells" and "ProB cell" are one."""
+    words = re.findall(r"[a-z0-9+]+", text.casefold())
+    return "".join(word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words)
+
+
+def _spellings(text: str) -> tuple[str, ...]:
+    folded = _folded(text)
+    short = folded.removesuffix("cell")
+    return (folded, short) if short and short != folded else (folded,)
+
+
+@lru_cache(maxsize=1)
+def _parser():  # type: ignore[no-untyped-def]
+    from cellxgene_ontology_guide.ontology_parser import OntologyParser
+
+    return OntologyParser()
+
+
+def _parser_release() -> str:
+    return str(_parser().cxg_schema.supported_ontologies["CL"]["version"])
+
+
+@lru_cache(maxsize=1)
+def _names() -> dict[str, frozenset[str]]:
+    """Return folded label or synonym → terms; labels before synonyms, deprecated terms left out."""
+    parser = _parser()
+    labels: dict[str, set[str]] = {}
+    synonyms: dict[str, set[str]] = {}
+    for label, term in parser.get_term_label_to_id_map("CL").items():
+        if parser.is_term_deprecated(term):
+            continue
+        labels.setdefault(_folded(label), set()).add(term)
+        for synonym in parser.get_term_synonyms(term):
+            synonyms.setdefault(_folded(synonym), set()).add(term)
+    merged = synonyms | labels
+    return {name: frozenset(terms) for name, terms in merged.items()}
+
+
+def _terms_named(label: str) -> frozenset[str]:
+    """Return the terms that a label may mean: by identifier, or by name with or without "cell"."""
+    if match := re.fullmatch(r"\s*CL[:_](\d{7})\s*", label):
+        term = f"CL:{match[1]}"
+        return frozenset({term}) if term in set().union(*_names().values()) else frozenset()
+    folded = _folded(label)
+    return _names().get(folded) or _names().get(f"{folded}cell") or frozenset()
