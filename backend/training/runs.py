@@ -32,7 +32,15 @@ if TYPE_CHECKING:
     from backend.models.base import CellTyper
     from backend.splits import Split
 
-__all__ = ["Fold", "RunEvent", "RunResult", "build_typer", "has_dataset", "run_series"]
+__all__ = [
+    "Fold",
+    "RunEvent",
+    "RunResult",
+    "build_typer",
+    "display_name",
+    "has_dataset",
+    "run_series",
+]
 
 Fold = int | Literal["final"]
 """A fold from 0, or `final`: fitted on all labelled cells, saved, nothing tested."""
@@ -233,7 +241,7 @@ def _run_fold(
         "n_valid": len(valid_rows),
         "n_test": len(test_rows),
         "n_train_donors": int(train.obs["donor"].nunique()),
-        "display_name": _display_name(typer, series),
+        "display_name": display_name(series),
         "versions": _versions(series),
     }
     log = [f"{facts['n_train']:,} training cells of {facts['n_train_donors']} donors"]
@@ -360,7 +368,7 @@ def _model_writer(typer: CellTyper, train: AnnData, label_key: str) -> Callable[
     return write
 
 
-def _display_name(typer: CellTyper, series: Series) -> str:
+def display_name(series: Series) -> str:
     """Return the name that views show, for example `scGPT small, scratch`."""
     model = model_class(series.model)
     if series.preset is None:
