@@ -69,6 +69,7 @@ PROTOCOL_WORDS: Final = {
     "random": "cells split at random: test donors were also trained on",
     "donor": "donors held out: no test donor was trained on",
     "study": "studies held out: no test study was trained on",
+    "external": "the model was fitted on another dataset, or its predictions were imported",
 }
 _LEVEL_WORDS: Final = {
     "lineage": "malignant types counted with their normal counterpart",

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from backend.errors import InputError
 
 __all__ = [
+    "EXTERNAL",
     "GENOTYPES",
     "INITS",
     "LABEL_LEVELS",
@@ -30,6 +31,9 @@ TIMEPOINTS: Final = ("Healthy", "Diagnosis", "Post-treatment", "Relapse")
 """Clinical timepoints in clinical order."""
 
 PROTOCOLS: Final = ("random", "donor", "study")
+"""How the cells of one dataset are kept apart."""
+EXTERNAL: Final = "external"
+"""In the place of a protocol: predicted by a model of another dataset, or imported."""
 LABEL_LEVELS: Final = ("fine", "lineage")
 LABEL_SOURCES: Final = ("clustering", "classifier", "expert", "unknown")
 GENOTYPES: Final = ("mutant", "wildtype_only", "none")
@@ -142,7 +146,7 @@ class Scope:
     def __post_init__(self) -> None:
         for name, value, known in (
             ("label level", self.label_level, LABEL_LEVELS),
-            ("protocol", self.protocol, PROTOCOLS),
+            ("protocol", self.protocol, (*PROTOCOLS, EXTERNAL)),
             ("truth", self.truth, tuple(TRUTHS)),
         ):
             if value not in known:

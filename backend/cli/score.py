@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.errors import InputError
-from backend.types import LABEL_LEVELS, PROTOCOLS, TIMEPOINTS, TRUTHS, Scope
+from backend.types import EXTERNAL, LABEL_LEVELS, PROTOCOLS, TIMEPOINTS, TRUTHS, Scope
 
 if TYPE_CHECKING:
     import argparse
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset", help="id or name (default: the first dataset that is not simulated)"
     )
     parser.add_argument("--label-level", choices=LABEL_LEVELS, help="default: lineage")
-    parser.add_argument("--protocol", choices=PROTOCOLS, help="default: donor")
+    parser.add_argument("--protocol", choices=(*PROTOCOLS, EXTERNAL), help="default: donor")
     parser.add_argument("--budget", help="budget of training cells (default: equal)")
     parser.add_argument("--truth", choices=tuple(TRUTHS), default="all", help="cells to score")
     parser.add_argument(

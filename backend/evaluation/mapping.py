@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from backend.data.labels import is_malignant_label, to_lineage
 from backend.data.problems import some
@@ -216,7 +216,7 @@ def _spellings(text: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
-def _parser():  # type: ignore[no-untyped-def]
+def _parser() -> Any:
     from cellxgene_ontology_guide.ontology_parser import OntologyParser
 
     return OntologyParser()

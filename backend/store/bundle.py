@@ -26,11 +26,14 @@ from backend.store.frames import (
     predictions_table_of,
     write_parquet,
 )
+from backend.store.neighbours import NEIGHBOURS_FILE, checked_neighbours, write_neighbours
 from backend.store.roots import Location, check_id, open_root, split_location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    import numpy as np
 
     from backend.types import Series
 
@@ -231,6 +234,7 @@ def write_run(
     history: pd.DataFrame | None = None,
     load_report: Mapping[str, Any] | None = None,
     model_writer: Callable[[Path], None] | None = None,
+    tables: Mapping[str, pa.Table] | None = None,
     log: str = "",
 ) -> Where:
     """Write one run's bundle; complete or absent, whenever the process is killed.
@@ -244,6 +248,8 @@ def write_run(
         only `run.json` and `log.txt` are kept.
     model_writer
         Writes the fitted model into the empty folder that it is given.
+    tables
+        File name without `.parquet` → a further table of a done run.
 
     Returns
     -------
@@ -268,6 +274,8 @@ def write_run(
         if history is not None:
             history_table = pa.Table.from_pandas(history, preserve_index=False)
             write_parquet(folder / "history.parquet", history_table)
+        for name, extra in (tables or {}).items():
+            write_parquet(folder / f"{name}.parquet", extra)
         if load_report is not None:
             _write_json(folder / "load_report.json", load_report)
         if model_writer is not None:
@@ -356,7 +364,13 @@ def is_done(root: Location, run_id: str) -> bool:
         return False
 
 
-def write_dataset(root: Where, info: Mapping[str, Any], cells: pd.DataFrame) -> Where:
+def write_dataset(
+    root: Where,
+    info: Mapping[str, Any],
+    cells: pd.DataFrame,
+    *,
+    neighbours: np.ndarray | None = None,
+) -> Where:
     """Write a dataset's bundle, or keep the one that is already there.
 
     Parameters
@@ -365,16 +379,22 @@ def write_dataset(root: Where, info: Mapping[str, Any], cells: pd.DataFrame) -> 
         `DatasetInfo.to_json()`: at least dataset_id, name, simulated.
     cells
         One row a cell, in the order that becomes `cell_index`; columns of `CELLS_SCHEMA`.
+    neighbours
+        (n_cells, k) row numbers of the nearest cells, -1 for none; see `backend.store.neighbours`.
     """
     dataset_id = check_id(info.get("dataset_id"), "`dataset_id`")
     values = {"format_version": FORMAT_VERSION} | dict(info)
     head = json.dumps(values, ensure_ascii=False).encode("utf-8")
     parse_dataset(head, dataset_id)
     table = cells_table_of(cells, dataset_id)
+    if neighbours is not None:
+        neighbours = checked_neighbours(neighbours, len(cells), f"dataset {dataset_id}")
 
     def fill(folder: Path) -> None:
         _write_json(folder / "dataset.json", values)
         write_parquet(folder / "cells.parquet", table)
+        if neighbours is not None:
+            write_neighbours(folder / NEIGHBOURS_FILE, neighbours)
 
     folder = open_root(root).publish(
         "datasets", dataset_id, fill, head="dataset.json", is_replaceable=is_damaged
