@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from backend.models.checkpoints import (
     file_sha256,
     read_json,
 )
+from backend.models.inhouse import is_inhouse, is_series, members, open_checkpoint, read_pretraining
 from backend.models.registry import list_models, model_class
 from backend.types import sha256_of
 
@@ -31,7 +32,9 @@ __all__ = [
     "Registered",
     "add",
     "find_checkpoint",
+    "inhouse_folder",
     "models_with_files",
+    "register_inhouse",
     "registered",
     "require_files",
     "verify",
@@ -47,6 +50,9 @@ class Registered:
     sha256 : one hash of all its files; part of the identity of a run
     files  : name to sha256
     is_published : whether every file agrees with the published one, as far as that is known
+    is_inhouse : whether `pretrain` made it
+    is_series : whether the folder holds one in-house checkpoint for each fold; `sha256` and `files`
+        are then empty, and those of each fold's count
     """
 
     model: str
@@ -57,6 +63,8 @@ class Registered:
     files: dict[str, str]
     is_published: bool
     added_at: str
+    is_inhouse: bool = False
+    is_series: bool = False
 
 
 def models_with_files() -> dict[str, Any]:
@@ -147,15 +155,17 @@ def add(
     if not folder.is_dir():
         msg = f"There is no folder `{folder}`."
         raise ModelUnavailable(msg, model.checkpoint_files[0].source)
+    if is_inhouse(folder) or is_series(folder):
+        first = folder if is_inhouse(folder) else members(folder)[0]
+        _, report = open_checkpoint(key, first)
+        found = read_pretraining(first).preset
+        _check_preset(found, preset)
+        return register_inhouse(key, name or folder.resolve().name, found, folder, home()), report
     built, report = model.from_checkpoint(folder)
     of_preset = built.config.name
-    if preset is not None and preset not in (of_preset, of_preset.rpartition(".")[2]):
-        msg = f"The folder holds {of_preset}, not {preset}."
-        raise InputError(msg, "Leave out --preset, or name the folder of that checkpoint.")
+    _check_preset(of_preset, preset)
     name = name or of_preset.rpartition(".")[2]
-    if not _NAME.fullmatch(name):
-        msg = f'"{name}" cannot name a checkpoint.'
-        raise InputError(msg, "Use small letters, digits, dots, hyphens and underscores.")
+    _check_name(name)
     checks = verify(key, folder, of_preset)
     files = {check.file.name: check.sha256 for check in checks if check.sha256 is not None}
     # A model may have read files under other names than the published ones.
@@ -172,16 +182,69 @@ def add(
         ),
         added_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    path = _record(key, name)
+    _write_record(entry, home())
+    return entry, report
+
+
+def _check_preset(found: str, wanted: str | None) -> None:
+    if wanted is not None and wanted not in (found, found.rpartition(".")[2]):
+        msg = f"The folder holds {found}, not {wanted}."
+        raise InputError(msg, "Leave out --preset, or name the folder of that checkpoint.")
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        msg = f'"{name}" cannot name a checkpoint.'
+        raise InputError(msg, "Use small letters, digits, dots, hyphens and underscores.")
+
+
+def _write_record(entry: Registered, root: Path) -> None:
+    path = _record(entry.model, entry.name, root)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     draft.write_text(json.dumps(asdict(entry), indent=1) + "\n", encoding="utf-8")
     draft.replace(path)
-    return entry, report
 
 
-def _record(key: str, name: str) -> Path:
-    return home() / "checkpoints" / key / f"{name}.json"
+def _record(key: str, name: str, root: Path) -> Path:
+    return root / "checkpoints" / key / f"{name}.json"
+
+
+def inhouse_folder(key: str, name: str, root: Path) -> Path:
+    """Return where an in-house checkpoint of that name belongs below `root`.
+
+    Raises
+    ------
+    InputError
+        If the name is not usable, or is that of another checkpoint.
+    """
+    _check_name(name)
+    folder = root / "checkpoints" / key / name
+    record = _record(key, name, root)
+    if record.is_file() and Path(read_json(record).get("folder", "")) != folder.resolve():
+        msg = f'"{name}" is another checkpoint of {key} already.'
+        raise InputError(msg, "Choose another name.")
+    return folder
+
+
+def register_inhouse(key: str, name: str, preset: str, folder: Path, root: Path) -> Registered:
+    """Remember an in-house checkpoint, or a folder of one for each fold, under a name."""
+    _check_name(name)
+    about = read_pretraining(folder) if is_inhouse(folder) else None
+    entry = Registered(
+        model=key,
+        name=name,
+        preset=preset,
+        folder=str(folder.resolve()),
+        sha256=about.sha256 if about else "",
+        files=about.files if about else {},
+        is_published=False,
+        added_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        is_inhouse=True,
+        is_series=about is None,
+    )
+    _write_record(entry, root)
+    return entry
 
 
 def registered(key: str | None = None) -> list[Registered]:
@@ -190,8 +253,15 @@ def registered(key: str | None = None) -> list[Registered]:
     return [Registered(**read_json(path)) for path in paths]
 
 
-def find_checkpoint(key: str, name: str) -> Registered:
+def find_checkpoint(
+    key: str, name: str, *, split_sha256: str | None = None, fold: int | str | None = None
+) -> Registered:
     """Return the checkpoint registered as `name`.
+
+    Parameters
+    ----------
+    split_sha256, fold
+        Which of its checkpoints, where the name stands for one for each fold.
 
     Raises
     ------
@@ -205,8 +275,32 @@ def find_checkpoint(key: str, name: str) -> Registered:
             if not Path(entry.folder).is_dir():
                 msg = f'The folder of checkpoint "{name}" is gone.'
                 raise ModelUnavailable(msg, f"Register it again: checkpoints add {key} DIR.")
-            return entry
+            return _of_fold(entry, split_sha256, fold) if entry.is_series else entry
     found = ", ".join(entry.name for entry in known) or "none"
     msg = f'{model.display_name} has no checkpoint "{name}" here. Registered: {found}.'
     hint = f"Run `python -m backend checkpoints add {key} DIR`. {model.checkpoint_files[0].source}"
+    raise ModelUnavailable(msg, hint)
+
+
+def _of_fold(entry: Registered, split_sha256: str | None, fold: int | str | None) -> Registered:
+    """Return the checkpoint of one fold of a series."""
+    splits = set()
+    for folder in members(Path(entry.folder)):
+        about = read_pretraining(folder)
+        if (about.split_sha256, about.fold) == (split_sha256, fold):
+            return replace(
+                entry,
+                folder=str(folder),
+                sha256=about.sha256,
+                files=about.files,
+                is_series=False,
+            )
+        splits.add(f"{about.protocol} {about.fold}")
+    found = ", ".join(sorted(splits)) or "none"
+    what = "no fold" if fold is None else f"fold {fold} of this split"
+    msg = f'The checkpoint "{entry.name}" has one part for each fold, none for {what}. Found: {found}.'
+    hint = (
+        f"Run `python -m backend pretrain --model {entry.model} --name {entry.name}` with the "
+        f"dataset and split of the run, and --fold {'all' if fold is None else fold}."
+    )
     raise ModelUnavailable(msg, hint)
