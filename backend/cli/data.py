@@ -20,7 +20,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the four actions."""
+    """Describe the actions."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     geo = actions.add_parser("import-geo", help="read the files of GEO GSE116256 into one .h5ad")
@@ -62,7 +62,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subset.add_argument("--seed", type=int, default=0, metavar="S")
     _add_roles(subset)
 
-    for action in (geo, check, simulate, subset):
+    neighbours = actions.add_parser(
+        "neighbours", help="add the nearest cells of each cell to the results of a dataset"
+    )
+    neighbours.add_argument("--dataset", type=Path, required=True, metavar="FILE.h5ad")
+    neighbours.add_argument(
+        "--out", type=Path, default=None, metavar="ROOT", help="default: FAULTLINE_HOME"
+    )
+    neighbours.add_argument("--seed", type=int, default=0, metavar="S")
+    _add_roles(neighbours)
+
+    for action in (geo, check, simulate, subset, neighbours):
         action.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -207,11 +217,33 @@ def _subset(args: argparse.Namespace) -> int:
     return 0
 
 
+def _neighbours(args: argparse.Namespace) -> int:
+    from backend.config import home
+    from backend.data import describe, load
+    from backend.data.embedding import fit_components
+    from backend.data.neighbours import nearest_cells
+    from backend.store.neighbours import add_neighbours
+
+    adata = load(args.dataset, _roles(args))
+    dataset_id = describe(adata).dataset_id
+    components, _ = fit_components(adata, seed=args.seed)
+    nearest = nearest_cells(components, seed=args.seed)
+    folder = add_neighbours(args.out or home(), dataset_id, adata.obs_names, nearest)
+    if args.json:
+        n_cells, k = nearest.shape
+        facts = {"dataset_id": dataset_id, "n_cells": n_cells, "n_neighbours": k}
+        _print_json(facts | {"out": str(folder)})
+    else:
+        print(f"{folder}: the {nearest.shape[1]} nearest cells of {len(nearest):,} cells.")
+    return 0
+
+
 _ACTIONS = {
     "import-geo": _import_geo,
     "check": _check,
     "simulate": _simulate,
     "subset": _subset,
+    "neighbours": _neighbours,
 }
 
 

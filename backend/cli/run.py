@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     from backend.data import describe, load
     from backend.models.registry import model_class
+    from backend.store.bundle import write_dataset
     from backend.training.runs import build_typer, has_dataset, run_series
     from backend.training.settings import find_preset, parse_settings
     from backend.types import Series
@@ -101,17 +102,17 @@ def run(args: argparse.Namespace) -> int:
     )
     for warning in split.warnings:
         console.print(f"split: {warning}", style="yellow", highlight=False, soft_wrap=True)
-    cells = None
     if not has_dataset(args.out, info.dataset_id):
-        from backend.data import cells_table
+        from backend.data import cells_and_neighbours
 
         with console.status("Placing cells on a map"):
-            cells = cells_table(adata)
+            cells, neighbours = cells_and_neighbours(adata)
+        write_dataset(args.out, info.to_json(), cells, neighbours=neighbours)
 
     n_folds = split.folds if folds == "all" else len(folds)
     with _Bar(console, f"{series.configuration} · {series.protocol}", n_folds) as bar:
         results = run_series(
-            adata, info, cells, split, series, out=args.out, folds=folds, progress=bar.show
+            adata, info, None, split, series, out=args.out, folds=folds, progress=bar.show
         )
     _print_results(results, series.series_id)
     return 1 if any(result.status == "failed" for result in results) else 0

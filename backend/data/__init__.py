@@ -10,7 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from backend.data.dataset import CELLS_COLUMNS, DatasetInfo, cells_table, describe
+    from backend.data.dataset import (
+        CELLS_COLUMNS,
+        DatasetInfo,
+        cells_and_neighbours,
+        cells_table,
+        describe,
+    )
     from backend.data.h5ad import load, read_chunks
     from backend.data.roles import Roles, guess_roles
 
@@ -18,6 +24,7 @@ __all__ = [
     "CELLS_COLUMNS",
     "DatasetInfo",
     "Roles",
+    "cells_and_neighbours",
     "cells_table",
     "describe",
     "guess_roles",
@@ -29,6 +36,7 @@ _HOME_OF: Final = {
     "CELLS_COLUMNS": "dataset",
     "DatasetInfo": "dataset",
     "Roles": "roles",
+    "cells_and_neighbours": "dataset",
     "cells_table": "dataset",
     "describe": "dataset",
     "guess_roles": "roles",

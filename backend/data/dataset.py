@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-__all__ = ["CELLS_COLUMNS", "DatasetInfo", "cells_table", "describe", "describe_chunks"]
+__all__ = [
+    "CELLS_COLUMNS",
+    "DatasetInfo",
+    "cells_and_neighbours",
+    "cells_table",
+    "describe",
+    "describe_chunks",
+]
 
 CELLS_COLUMNS: Final = (
     "cell_id",
@@ -153,9 +160,32 @@ def cells_table(adata: AnnData, seed: int = 0, *, umap: bool = True) -> pd.DataF
     The columns of `CELLS_COLUMNS`, one row per cell in the order of `adata`. Text is plain str or
     None. `umap_x` and `umap_y` are for display only.
     """
-    import pandas as pd
-
     from backend.data.embedding import fit_umap
+
+    place = fit_umap(adata, seed=seed) if umap else np.full((adata.n_obs, 2), np.nan)
+    return _table(adata, place)
+
+
+def cells_and_neighbours(adata: AnnData, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return `cells_table` and the nearest cells of each cell in the components under its map.
+
+    Returns
+    -------
+    cells
+        As `cells_table` returns them.
+    neighbours
+        (n_cells, 15) int32 row numbers, see `backend.data.neighbours.nearest_cells`.
+    """
+    from backend.data.embedding import fit_components, place_cells
+    from backend.data.neighbours import nearest_cells
+
+    components, rows = fit_components(adata, seed=seed)
+    cells = _table(adata, place_cells(components, rows, seed=seed))
+    return cells, nearest_cells(components, seed=seed)
+
+
+def _table(adata: AnnData, place: np.ndarray) -> pd.DataFrame:
+    import pandas as pd
 
     obs = adata.obs
     table = pd.DataFrame({"cell_id": adata.obs_names.to_numpy(dtype=object)})
@@ -165,7 +195,6 @@ def cells_table(adata: AnnData, seed: int = 0, *, umap: bool = True) -> pd.DataF
             values = pd.Categorical(values).astype(object)
             values = np.where(pd.isna(values), None, values)
         table[name] = values
-    place = fit_umap(adata, seed=seed) if umap else np.full((adata.n_obs, 2), np.nan)
     table["umap_x"], table["umap_y"] = place.astype(np.float32).T
     return table
 

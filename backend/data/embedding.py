@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from scipy.sparse import csr_matrix
 
-__all__ = ["LARGEST_FIT", "fit_umap", "is_fitted_on_sample"]
+__all__ = ["LARGEST_FIT", "fit_components", "fit_umap", "is_fitted_on_sample", "place_cells"]
 
 LARGEST_FIT: Final = 50_000
 """Up to here UMAP is fitted on all cells; above, on a sample by donor."""
@@ -39,6 +39,21 @@ def fit_umap(adata: AnnData, *, seed: int = 0, largest_fit: int = LARGEST_FIT) -
     -------
     (n_cells, 2) float32, the same for the same input and seed.
     """
+    return place_cells(*fit_components(adata, seed=seed, largest_fit=largest_fit), seed=seed)
+
+
+def fit_components(
+    adata: AnnData, *, seed: int = 0, largest_fit: int = LARGEST_FIT
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the principal components that are embedded, and the rows that they were fitted on.
+
+    Returns
+    -------
+    components
+        (n_cells, at most 50) float32; less than two columns where there is nothing to compare.
+    rows
+        Ascending row numbers; all of them up to `largest_fit` cells.
+    """
     from sklearn.decomposition import PCA
 
     rng = np.random.default_rng(seed)
@@ -48,7 +63,7 @@ def fit_umap(adata: AnnData, *, seed: int = 0, largest_fit: int = LARGEST_FIT) -
     fitted = _log_share(counts[rows], counts[rows])[:, genes].toarray()
     n_components = min(_N_COMPONENTS, len(rows), len(genes))
     if n_components < 2:
-        return np.zeros((adata.n_obs, 2), dtype=np.float32)
+        return np.zeros((adata.n_obs, 0), dtype=np.float32), rows
     pca = PCA(n_components=n_components, svd_solver="randomized", random_state=seed)
     pca.fit(fitted)
     components = np.empty((adata.n_obs, n_components), dtype=np.float32)
@@ -57,6 +72,13 @@ def fit_umap(adata: AnnData, *, seed: int = 0, largest_fit: int = LARGEST_FIT) -
         components[start : start + _CHUNK] = pca.transform(
             _log_share(part, part)[:, genes].toarray()
         )
+    return components, rows
+
+
+def place_cells(components: np.ndarray, rows: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Embed cells by their components, fitted on `rows`; see `fit_umap`."""
+    if components.shape[1] < 2:
+        return np.zeros((len(components), 2), dtype=np.float32)
     if len(rows) < _SMALLEST_FIT:
         return components[:, :2].copy()
     return _umap(components, rows, seed)

@@ -128,6 +128,27 @@ class Root:
         """Give the path of one file for the time of the block."""
         yield Path(self.location) / kind / name / file
 
+    def has_file(self, kind: str, name: str, file: str) -> bool:
+        """Say whether a bundle has a file."""
+        return (Path(self.location) / kind / name / file).is_file()
+
+    def add_file(self, kind: str, name: str, file: str, write: Callable[[Path], None]) -> None:
+        """Add an optional file to a bundle, or replace it; it is whole or absent.
+
+        Parameters
+        ----------
+        write
+            Writes the file at the path that it is given.
+        """
+        folder = Path(self.location) / kind / name
+        new = folder / f".{file}-{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            write(new)
+            _sync_to_disk(new)
+            new.replace(folder / file)
+        finally:
+            new.unlink(missing_ok=True)
+
     def publish(
         self,
         kind: str,
@@ -217,6 +238,17 @@ class _RemoteRoot(Root):
             path = Path(folder) / file
             self._files.get_file(self._path(kind, name, file), str(path))
             yield path
+
+    def has_file(self, kind: str, name: str, file: str) -> bool:
+        return bool(self._files.exists(self._path(kind, name, file)))
+
+    def add_file(self, kind: str, name: str, file: str, write: Callable[[Path], None]) -> None:
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="faultline-") as folder:
+            path = Path(folder) / file
+            write(path)
+            self._files.put_file(str(path), self._path(kind, name, file))
 
     def publish(
         self,
