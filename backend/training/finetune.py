@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
@@ -21,80 +21,26 @@ from backend.models.checkpoints import fit_tensors, read_json, read_tensors, wit
 from backend.models.expression import cell_ids_of, check_counts, check_fitted, labels_of
 from backend.models.options import check_options
 from backend.models.registry import model_class
-from backend.training.loop import SELECTIONS, Loop, find_device, predict_logits
+from backend.training.loop import Loop, find_device, predict_logits
+from backend.training.lora import adapted, merged
+from backend.training.settings import Settings
 from backend.training.states import WithStates
+from backend.training.token_cache import chunks_of
+from backend.training.work import Workplace
 from backend.types import INITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from anndata import AnnData
     from torch import nn
 
-    from backend.models.base import FoundationModel, GeneReport, RecipeDefaults
+    from backend.models.base import FoundationModel, GeneReport
+    from backend.training.token_cache import Tokens
 
 __all__ = ["Classifier", "Settings"]
 
 FORMAT: Final = 1
-CHUNK: Final = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a series may change of the authors' defaults; None keeps them.
-
-    max_steps     : stop after so many optimiser steps
-    class_weights : "none", or "balanced" (inverse to the number of training cells of a type)
-    draws         : average predictions over so many draws of a model's random tokens
-    """
-
-    epochs: int | None = None
-    learning_rate: float | None = None
-    batch_size: int | None = None
-    select_by: str | None = None
-    class_weights: str | None = None
-    max_steps: int | None = None
-    draws: int = 1
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any], *, has_random_tokens: bool, name: str) -> Settings:
-        """Check settings, before anything is computed.
-
-        Raises
-        ------
-        InputError
-            If one is unknown, out of range, or does not go with the model.
-        """
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            msg = f"{name} has no setting {', '.join(unknown[:5])}."
-            raise InputError(msg, f"It has: {', '.join(known)}.")
-        settings = cls(**values)
-        for field in ("epochs", "learning_rate", "batch_size", "max_steps", "draws"):
-            value = getattr(settings, field)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            is_whole = field == "learning_rate" or isinstance(value, int)
-            if value is not None and not (is_number and is_whole and value > 0):
-                msg = f"The setting {field} is {value!r}."
-                raise InputError(msg, "Give a number above 0.")
-        for field, choices in (
-            ("select_by", tuple(SELECTIONS)),
-            ("class_weights", ("none", "balanced")),
-        ):
-            value = getattr(settings, field)
-            if value is not None and value not in choices:
-                msg = f"The setting {field} is {value!r}."
-                raise InputError(msg, f"Choose one of: {', '.join(choices)}.")
-        if settings.draws > 1 and not has_random_tokens:
-            msg = f"{name} draws no random tokens, so {settings.draws} draws would be the same."
-            raise InputError(msg, "Leave out draws.")
-        return settings
-
-    def apply(self, recipe: RecipeDefaults) -> RecipeDefaults:
-        """Return the recipe with these settings in the place of its own."""
-        names = ("epochs", "learning_rate", "batch_size", "select_by", "class_weights")
-        changes = {name: getattr(self, name) for name in names}
-        return replace(recipe, **{k: v for k, v in changes.items() if v is not None})
 
 
 @contextmanager
@@ -103,11 +49,6 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-
-
-def _chunks(adata: AnnData) -> Iterator[AnnData]:
-    for start in range(0, adata.n_obs, CHUNK):
-        yield adata[start : start + CHUNK]
 
 
 class Classifier:
@@ -127,12 +68,14 @@ class Classifier:
     settings
         See `Settings`; besides, the `options` of the model, where it has any.
     device
-        "auto" takes a GPU where there is one. It trains in bf16 there, in float32 on a CPU.
+        "auto" takes a GPU where there is one.
 
     Attributes
     ----------
     history_
-        One row an epoch: step, epoch, train_loss, valid_loss, macro_f1, lr, cells_per_second.
+        One row an epoch: step, epoch, train_loss, valid_loss, macro_f1, lr, cells_per_second,
+        memory_mib (peak of a GPU's allocations, or largest resident memory seen) and
+        padding_share (places of a batch, padded to its longest cell, that hold no token; 0-1).
     load_report_, notes_, classes_, device_
         What was loaded, what a reader must know, the types, and where it was fitted.
     spread_
@@ -189,7 +132,11 @@ class Classifier:
             {k: v for k, v in self.settings.items() if k not in known},
             has_random_tokens=model.has_random_tokens,
             name=f"{model.display_name} ({preset})",
+            init=init,
+            takes_lora=bool(getattr(model, "lora_targets", ())),
+            options=known,
         )
+        self._place = Workplace()
         self.key = model_key
         self.display_name: str = model.display_name
         self.card = model.card
@@ -229,6 +176,16 @@ class Classifier:
     def _with_options(self, model: Any) -> FoundationModel:
         return model.with_options(self._options) if self._options else model
 
+    def work_in(self, place: Workplace) -> None:
+        """Keep tokens and snapshots in `place`, and tell it about progress; results stay."""
+        self._place = place
+
+    def _tokens_of(self, model: FoundationModel, cells: AnnData, draw: int = 0) -> Tokens:
+        if self._place.tokens is not None:
+            return self._place.tokens.tokens(model, cells.obs_names, seed=self._seed, draw=draw)
+        options = {"draw": draw} if model.has_random_tokens else {}
+        return model.tokenise(chunks_of(cells), seed=self._seed, **options)
+
     def fit(self, train: AnnData, *, label_key: str, valid: AnnData, seed: int) -> Self:
         """Train on `train`; the best epoch by the authors' rule is chosen on `valid`.
 
@@ -239,53 +196,163 @@ class Classifier:
         InputError
             If the cells cannot be read by the model.
         JobFailed
-            If the loss is not finite.
+            If the loss is not finite, a cell does not fit into memory, or the disk is full.
         """
         check_counts(train)
         codes, classes = labels_of(train, label_key)
+        groups = self._groups_of(train)
+        self._seed = seed
         with _seeded(seed):
             model, report = self._build(train, seed)
             genes = model.check_input(train)
-            network = model.network(len(classes))
-            fresh = report.fresh or tuple(network.state_dict())
-            self.load_report_ = with_genes(replace(report, fresh=fresh), genes)
-            notes = self._notes(report, genes)
-            recipe = self._settings.apply(model.recipe())
-            patterns = model.head if self.init == "frozen" else recipe.trainable
-            for name, parameter in network.named_parameters():
-                parameter.requires_grad_(any(fnmatchcase(name, each) for each in patterns))
-            tokens = model.tokenise(_chunks(train), seed=seed)
             known = {label: code for code, label in enumerate(classes)}
             is_scored = np.array(
                 [str(label) in known for label in valid.obs[label_key]], dtype=bool
             )
             scored = valid[is_scored]
-            valid_codes = np.array([known[str(label)] for label in scored.obs[label_key]], np.int64)
-            loop = Loop(model, network, recipe, len(classes), self.device)
-            loop.run(
-                tokens,
+            self._train(
+                model,
+                self._tokens_of(model, train),
                 codes.astype(np.int64),
-                model.tokenise(_chunks(scored), seed=seed) if len(scored) else None,
-                valid_codes,
-                seed=seed,
-                max_steps=self._settings.max_steps,
+                classes,
+                valid=self._tokens_of(model, scored) if len(scored) else None,
+                valid_codes=np.array(
+                    [known[str(label)] for label in scored.obs[label_key]], np.int64
+                ),
+                report=report,
+                genes=genes,
+                groups=groups,
             )
-        if not len(scored):
-            notes.append("no validation cells: the last epoch was kept")
-        elif len(scored) < valid.n_obs:
+        if 0 < len(scored) < valid.n_obs:
             n = valid.n_obs - len(scored)
-            notes.append(f"{n:,} validation cells have no type of the training cells: not used")
-        if len(classes) == 1:
-            notes.append(f"All training cells are {classes[0]}: nothing else is predicted.")
-        self.history_ = pd.DataFrame(loop.history)
-        self.device_ = loop.device_name
-        self.notes_ = tuple(notes)
-        self._model, self._network, self._seed = model, network.cpu().eval(), seed
-        self.classes_ = classes
+            text = f"{n:,} validation cells have no type of the training cells: not used"
+            self.notes_ = (*self.notes_, text)
         return self
 
-    def _notes(self, report: LoadReport, genes: GeneReport) -> list[str]:
-        notes = [f"{genes.n_matched:,} of {genes.n_genes:,} genes are read", *genes.notes]
+    def fit_tokens(
+        self,
+        model: FoundationModel,
+        tokens: Tokens,
+        codes: np.ndarray,
+        classes: Sequence[str],
+        *,
+        valid: Tokens | None = None,
+        valid_codes: np.ndarray | None = None,
+        seed: int,
+        report: LoadReport | None = None,
+        genes: GeneReport | None = None,
+        groups: np.ndarray | None = None,
+    ) -> Self:
+        """Train on tokens that are made already, such as those of a file larger than memory.
+
+        Parameters
+        ----------
+        model
+            What made the tokens; of this classifier's preset.
+        tokens, codes
+            Of the training cells, and (n_cells,) number of each cell's type in `classes`.
+        valid, valid_codes
+            The same of the cells that choose the best epoch; None keeps the last one.
+        groups
+            (n_cells,) timepoint or donor of each training cell as a number from 0, -1 for none;
+            for the setting `adversarial`.
+
+        Raises
+        ------
+        InputError
+            If tokens and codes are not of the same cells.
+        JobFailed
+            As `fit`.
+        """
+        if len(tokens) != len(codes) or not len(codes):
+            msg = f"There are tokens of {len(tokens):,} cells, but types of {len(codes):,}."
+            raise InputError(msg, "Give both for the same cells, at least one.")
+        self._seed = seed
+        with _seeded(seed):
+            self._train(
+                model,
+                tokens,
+                codes.astype(np.int64),
+                tuple(classes),
+                valid=valid,
+                valid_codes=np.zeros(0, np.int64) if valid_codes is None else valid_codes,
+                report=report or LoadReport(0, 0.0),
+                genes=genes,
+                groups=groups,
+            )
+        return self
+
+    def _train(
+        self,
+        model: FoundationModel,
+        tokens: Tokens,
+        codes: np.ndarray,
+        classes: tuple[str, ...],
+        *,
+        valid: Tokens | None,
+        valid_codes: np.ndarray,
+        report: LoadReport,
+        genes: GeneReport | None,
+        groups: np.ndarray | None,
+    ) -> None:
+        """Build the network, train it, and keep what was learned."""
+        settings = self._settings
+        network = model.network(len(classes))
+        report = replace(report, fresh=report.fresh or tuple(network.state_dict()))
+        self.load_report_ = report if genes is None else with_genes(report, genes)
+        notes = self._notes(report, genes)
+        recipe = settings.apply(model.recipe())
+        patterns = model.head if self.init == "frozen" else recipe.trainable
+        if settings.lora is not None:
+            network = adapted(network, settings.lora, model.lora_targets)  # type: ignore[attr-defined]
+            patterns = ("*.lora_*", *model.head)
+            notes.append(f"LoRA: adapters of rank {settings.lora} were trained, and the head")
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(any(fnmatchcase(name, each) for each in patterns))
+        loop = Loop(
+            model,
+            network,
+            recipe,
+            len(classes),
+            self.device,
+            settings=settings,
+            place=self._place,
+        )
+        loop.run(
+            tokens,
+            codes,
+            valid,
+            valid_codes,
+            seed=self._seed,
+            max_steps=settings.max_steps,
+            groups=groups,
+        )
+        if valid is None:
+            notes.append("no validation cells: the last epoch was kept")
+        if len(classes) == 1:
+            notes.append(f"All training cells are {classes[0]}: nothing else is predicted.")
+        if settings.lora is not None:
+            network = merged(network)
+        self.history_ = pd.DataFrame(loop.history)
+        self.device_ = loop.device_name
+        self.notes_ = (*notes, *loop.notes)
+        self._model, self._network = model, network.cpu().eval()
+        self.classes_ = classes
+
+    def _groups_of(self, train: AnnData) -> np.ndarray | None:
+        """Return the timepoint or donor of each cell as a number, for an adversary."""
+        name = self._settings.adversarial
+        if name == "none":
+            return None
+        if name not in train.obs:
+            msg = f'`obs` has no column "{name}", which adversarial={name} reads.'
+            raise InputError(msg, "Leave out adversarial, or name the column when importing.")
+        return pd.factorize(train.obs[name], sort=True)[0].astype(np.int64)
+
+    def _notes(self, report: LoadReport, genes: GeneReport | None) -> list[str]:
+        notes = []
+        if genes is not None:
+            notes = [f"{genes.n_matched:,} of {genes.n_genes:,} genes are read", *genes.notes]
         if self.checkpoint is not None:
             notes += [
                 f"{report.share_loaded:.1%} of the backbone's parameters come from the checkpoint",
@@ -311,10 +378,15 @@ class Classifier:
         self._network.to(device)
         draws, states = [], None
         for draw in range(self._settings.draws):
-            options = {"draw": draw} if self._model.has_random_tokens else {}
-            tokens = self._model.tokenise(_chunks(adata), seed=self._seed, **options)
+            tokens = self._tokens_of(self._model, adata, draw)
             network = WithStates(self._network, len(self.classes_))
-            outputs = predict_logits(self._model, network, tokens, batch_size=batch_size)
+            outputs = predict_logits(
+                self._model,
+                network,
+                tokens,
+                batch_size=batch_size,
+                precision=self._settings.precision,
+            )
             logits, read = outputs.tensor_split([len(self.classes_)], dim=1)
             draws.append(logits.softmax(dim=1).numpy())
             states = read.numpy().copy() if states is None else states

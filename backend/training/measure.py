@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Final, Self
 
-__all__ = ["Measured"]
+__all__ = ["Measured", "resident_mib"]
 
 _SECONDS_BETWEEN_LOOKS: Final = 0.1
 
@@ -52,10 +52,11 @@ class Measured:
             self._look()
 
     def _look(self) -> None:
-        self.peak_memory_mib = max(self.peak_memory_mib, _resident_mib())
+        self.peak_memory_mib = max(self.peak_memory_mib, resident_mib())
 
 
-def _resident_mib() -> float:
+def resident_mib() -> float:
+    """Return the resident memory of this process and its workers in MiB; see `Measured`."""
     own = Path("/proc/self")
     if not (own / "status").exists():
         import resource

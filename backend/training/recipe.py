@@ -39,8 +39,15 @@ def parameter_groups(network: nn.Module, recipe: RecipeDefaults) -> list[dict[st
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(network: nn.Module, recipe: RecipeDefaults) -> torch.optim.Optimizer:
+def make_optimizer(
+    network: nn.Module, recipe: RecipeDefaults, *, can_fuse: bool = True
+) -> torch.optim.Optimizer:
     """Return the recipe's optimiser over the trainable parameters, fused on a GPU.
+
+    Parameters
+    ----------
+    can_fuse
+        False where gradients are scaled (fp16): a fused optimiser cannot be clipped then.
 
     Raises
     ------
@@ -53,7 +60,7 @@ def make_optimizer(network: nn.Module, recipe: RecipeDefaults) -> torch.optim.Op
         raise InputError(msg, f"Choose one of: {', '.join(sorted(kinds))}.")
     groups = parameter_groups(network, recipe)
     options = {k: v for k, v in recipe.optimizer_values.items() if k != "no_decay"}
-    is_fused = all(parameter.is_cuda for group in groups for parameter in group["params"])
+    is_fused = can_fuse and all(p.is_cuda for group in groups for p in group["params"])
     return kinds[recipe.optimizer](groups, lr=recipe.learning_rate, fused=is_fused, **options)
 
 

@@ -2,16 +2,214 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from backend.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["check_settings", "find_preset", "parse_settings"]
+    from backend.models.base import RecipeDefaults
+
+__all__ = ["SELECTIONS", "Settings", "check_settings", "find_preset", "parse_settings"]
+
+SELECTIONS: Final = {"valid_loss": -1.0, "valid_accuracy": 1.0, "macro_f1": 1.0}
+"""What may choose the best epoch, and whether less (-1) or more (1) is better."""
+
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "select_by": tuple(SELECTIONS),
+    "class_weights": ("none", "balanced"),
+    "precision": ("auto", "bf16", "fp16", "fp32"),
+    "loss": ("cross_entropy", "focal"),
+    "adversarial": ("none", "timepoint", "donor"),
+}
+_WHOLE: Final = ("epochs", "batch_size", "accumulate", "max_steps", "patience", "draws", "lora")
+_NUMBERS: Final = ("learning_rate", "adversarial_weight")
+_SWITCHES: Final = ("oversample", "compile")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a series may change of the authors' defaults; None keeps them.
+
+    epochs, learning_rate, batch_size, accumulate
+        Of the recipe. One optimiser step sees `batch_size` × `accumulate` cells.
+    clip_norm
+        Longest gradient; longer ones are shortened to it. 0 clips nothing.
+    select_by
+        What chooses the best epoch: valid_loss, valid_accuracy or macro_f1.
+    patience
+        Stop after so many epochs without a better one.
+    max_steps
+        Stop after so many optimiser steps.
+    class_weights
+        "balanced" weighs a type inversely to the number of its training cells.
+    oversample
+        Repeat training cells of rarer types until every type has as many as the largest.
+    loss, gamma
+        "focal" weighs a cell by (1 - probability of its type) ** gamma (default 2).
+    adversarial, adversarial_weight
+        "timepoint" or "donor": a second head guesses it from what the last layer reads, and its
+        reversed gradient unteaches the network to tell them apart. Weight 1 by default.
+    precision
+        "auto" is bf16 on a GPU and fp32 on a CPU; fp16 needs a GPU.
+    lora
+        Train adapters of this rank beside the attention weights of a pretrained Geneformer.
+    compile
+        Compile the network with `torch.compile` for training.
+    draws
+        Average predictions over so many draws of a model's random tokens.
+    """
+
+    epochs: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    accumulate: int | None = None
+    clip_norm: float | None = None
+    select_by: str | None = None
+    patience: int | None = None
+    max_steps: int | None = None
+    class_weights: str | None = None
+    oversample: bool = False
+    loss: str = "cross_entropy"
+    gamma: float | None = None
+    adversarial: str = "none"
+    adversarial_weight: float | None = None
+    precision: str = "auto"
+    lora: int | None = None
+    compile: bool = False
+    draws: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        values: Mapping[str, Any],
+        *,
+        has_random_tokens: bool,
+        name: str,
+        init: str = "scratch",
+        takes_lora: bool = False,
+        options: Iterable[str] = (),
+    ) -> Settings:
+        """Check settings, before anything is computed.
+
+        Parameters
+        ----------
+        has_random_tokens, takes_lora, options, name
+            What the model can do, which options of its own it has, and what it is called.
+        init
+            How the series starts.
+
+        Raises
+        ------
+        InputError
+            If one is unknown, out of range, or does not go with the model or with another one.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            msg = f"{name} has no setting {', '.join(unknown[:5])}."
+            raise InputError(msg, _nearest(unknown[0], [*known, *options]))
+        for field, value in values.items():
+            if value is not None:
+                _check_value(field, value)
+        settings = cls(**{field: value for field, value in values.items() if value is not None})
+        settings._check_together(init)
+        if settings.draws > 1 and not has_random_tokens:
+            msg = f"{name} draws no random tokens, so {settings.draws} draws would be the same."
+            raise InputError(msg, "Leave out draws.")
+        if settings.lora is not None and not takes_lora:
+            msg = f"LoRA goes with networks of the package transformers, and {name} is none."
+            raise InputError(msg, "Leave out lora, or choose Geneformer.")
+        return settings
+
+    def _check_together(self, init: str) -> None:
+        """Refuse settings of which one would do nothing, or undo another."""
+        refusals = (
+            (
+                self.gamma is not None and self.loss != "focal",
+                f"gamma is {self.gamma}, but the loss is {self.loss}.",
+                "Add loss=focal, or leave out gamma.",
+            ),
+            (
+                self.adversarial_weight is not None and self.adversarial == "none",
+                f"adversarial_weight is {self.adversarial_weight}, but there is no adversary.",
+                "Add adversarial=timepoint or adversarial=donor, or leave out the weight.",
+            ),
+            (
+                self.oversample and self.class_weights == "balanced",
+                "Cells of rare types would count twice: by oversample and by class_weights.",
+                "Keep one of them.",
+            ),
+            (
+                self.adversarial != "none" and init == "frozen",
+                f"The backbone is frozen, so an adversary for {self.adversarial} changes nothing.",
+                "Use init pretrained or scratch, or leave out adversarial.",
+            ),
+            (
+                self.lora is not None and init != "pretrained",
+                f"lora adapts pretrained weights, but the init is {init}.",
+                "Use init pretrained, or leave out lora.",
+            ),
+            (
+                self.adversarial != "none" and self.compile,
+                "A compiled network does not show an adversary what its last layer reads.",
+                "Keep one of adversarial and compile.",
+            ),
+        )
+        for is_refused, msg, hint in refusals:
+            if is_refused:
+                raise InputError(msg, hint)
+
+    def apply(self, recipe: RecipeDefaults) -> RecipeDefaults:
+        """Return the recipe with these settings in the place of its own."""
+        names = (
+            "epochs",
+            "learning_rate",
+            "batch_size",
+            "accumulate",
+            "select_by",
+            "class_weights",
+        )
+        changes = {name: getattr(self, name) for name in names}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if self.clip_norm is not None:
+            changes["clip_norm"] = self.clip_norm or None
+        if self.patience is not None:
+            changes["schedule_values"] = {**recipe.schedule_values, "patience": self.patience}
+        return replace(recipe, **changes)
+
+
+def _check_value(field: str, value: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    wanted = ""
+    if field in _CHOICES:
+        if value not in _CHOICES[field]:
+            wanted = f"Choose one of: {', '.join(_CHOICES[field])}."
+    elif field in _SWITCHES:
+        if not isinstance(value, bool):
+            wanted = "Give true or false."
+    elif field in _WHOLE:
+        if not (is_number and isinstance(value, int) and value > 0):
+            wanted = "Give a whole number above 0."
+    elif field in _NUMBERS:
+        if not (is_number and 0 < value < float("inf")):
+            wanted = "Give a number above 0."
+    elif not (is_number and 0 <= value < float("inf")):
+        wanted = "Give a number from 0."
+    if wanted:
+        msg = f"The setting {field} is {value!r}."
+        raise InputError(msg, wanted)
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """Return a hint that names the nearest of the known settings, then all."""
+    near = difflib.get_close_matches(name, known, n=1)
+    guess = f"Did you mean {near[0]}? " if near else ""
+    return f"{guess}It has: {', '.join(known)}."
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
@@ -45,7 +243,7 @@ def check_settings(model: type, settings: dict[str, Any]) -> None:
     unknown = sorted(set(settings) - set(known))
     if unknown:
         msg = f"{getattr(model, 'display_name', model)} has no setting {', '.join(unknown[:5])}."
-        raise InputError(msg, f"It has: {', '.join(known)}." if known else "It has none.")
+        raise InputError(msg, _nearest(unknown[0], known) if known else "It has none.")
 
 
 def find_preset(model: Any, preset: str | None) -> str:

@@ -57,6 +57,8 @@ def test_learns_what_is_plain(model, make_adata):
         "macro_f1",
         "lr",
         "cells_per_second",
+        "memory_mib",
+        "padding_share",
     ]
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0] / 2
     assert history["step"].tolist() == list(range(10, 201, 10))

@@ -1,0 +1,84 @@
+"""The work folder of a fit: what can be made again, and makes going on cheap."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from backend.training.token_cache import TokenCache
+
+__all__ = [
+    "CHECKPOINT_MINUTES",
+    "FitProgress",
+    "Workplace",
+    "clean_work",
+    "fit_folder",
+    "open_work",
+]
+
+CHECKPOINT_MINUTES: Final = 5.0
+"""Between two snapshots of a fit; one is also written at the end of every epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitProgress:
+    """How far a fit is: epoch from 1, optimiser steps, and the share (0-1) of all its steps."""
+
+    epoch: int
+    n_epochs: int
+    step: int
+    share: float
+    cells_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """Where a fit works, and whom it tells. Nothing of it changes a result.
+
+    tokens
+        Cache of the dataset's tokens; None tokenises in memory.
+    run_id, snapshots
+        Name of the fit, and the folder of its snapshots; None writes none.
+    checkpoint_minutes
+        Between two snapshots; 0 writes one after every step.
+    workers
+        Threads that make batches in advance; None is none on a CPU and some on a GPU.
+    progress
+        Called every few steps.
+    """
+
+    tokens: TokenCache | None = None
+    run_id: str = ""
+    snapshots: Path | None = None
+    checkpoint_minutes: float = CHECKPOINT_MINUTES
+    workers: int | None = None
+    progress: Callable[[FitProgress], None] | None = None
+
+
+def open_work(folder: Path) -> Path:
+    """Make a work folder that version control leaves alone, and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
+    return folder
+
+
+def fit_folder(work: Path, run_id: str) -> Path:
+    """Return where the snapshots of a run lie."""
+    return work / "fits" / run_id
+
+
+def clean_work(work: Path) -> int:
+    """Remove cached tokens and snapshots; return how many bytes that freed."""
+    freed = 0
+    for name in ("tokens", "fits"):
+        folder = work / name
+        freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        shutil.rmtree(folder, ignore_errors=True)
+    return freed
