@@ -3,7 +3,7 @@
 An objective hides part of a batch of cells and scores what the network makes of it. Each keeps to
 its paper in the simplest form that a small model on some thousand cells can use;
 `docs/pretraining.md` says what is left out. A model of a plug-in brings its own by a method
-`pretraining_objective(tokens)` that returns an `Objective`.
+`pretraining_objective()` that returns an `Objective`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from backend.errors import InputError
 from backend.models.base import TokenBatch
+from backend.models.ragged import pad
+from backend.models.scfoundation_input import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backend.models.base import FoundationModel, TokenStore
+    from backend.models.base import FoundationModel
 
 __all__ = ["Objective", "choose", "objective_of"]
 
@@ -129,47 +131,42 @@ class MaskedGenes(Objective):
 
     text = (
         "masked gene prediction: cross-entropy of 15 % of the ranked genes (80 % of them masked, "
-        "10 % replaced by another gene, 10 % left), over the genes that occur in the cells"
+        "10 % replaced by another gene, 10 % left), among the genes that occur in the batch"
     )
     unused = ("cls.predictions.*",)
     share: ClassVar[float] = 0.15
-    special: Tensor
-    genes: Tensor
 
-    def __init__(self, model: Any, tokens: TokenStore) -> None:
+    def __init__(self, model: Any) -> None:
         from transformers import BertForMaskedLM
 
         super().__init__(model, BertForMaskedLM(model.network(2).config))
-        names = model.dictionaries.tokens
-        special = [names[name] for name in names if name not in model.dictionaries.medians]
-        self.mask_token: int = names["<mask>"]
-        self.register_buffer("special", torch.tensor(special))
-        # A gene that no cell ranks is never an answer: the softmax runs without it.
-        genes = np.setdiff1d(np.unique(tokens.ids), special)
-        self.register_buffer("genes", torch.from_numpy(genes.astype(np.int64)))
+        tokens, genes = model.dictionaries.tokens, model.dictionaries.medians
+        self.mask_token: int = tokens["<mask>"]
+        self.special = torch.tensor([tokens[name] for name in tokens if name not in genes])
 
     def mask(self, cells: TokenBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Hide genes; special tokens and padding are spared."""
         batch = self.model.collate(cells)
         ids = batch["input_ids"]
-        genes, special = self.genes.cpu(), self.special.cpu()
-        chosen = choose(~torch.isin(ids, special), self.share, generator)
+        is_gene = ~torch.isin(ids, self.special)
+        chosen = choose(is_gene, self.share, generator)
+        # The softmax over all genes would take longer than the network.
+        genes = ids[is_gene].unique()
         truth = torch.searchsorted(genes, ids[chosen])
         draws = torch.rand(truth.shape, generator=generator)
         others = genes[torch.randint(len(genes), truth.shape, generator=generator)]
         shown = torch.where(draws < 0.8, self.mask_token, ids[chosen])
         shown = torch.where((draws >= 0.8) & (draws < 0.9), others, shown)
-        masked = ids.clone()
-        masked[chosen] = shown
-        return batch | {"input_ids": masked, "hidden": chosen, "truth": truth}
+        masked = ids.masked_scatter(chosen, shown)
+        return batch | {"input_ids": masked, "hidden": chosen, "truth": truth, "genes": genes}
 
     def forward(self, **batch: Tensor) -> Tensor:
-        """Return the cross-entropy over the genes that occur."""
-        hidden, truth = batch.pop("hidden"), batch.pop("truth")
+        """Return the cross-entropy over the genes of the batch."""
+        hidden, truth, genes = (batch.pop(name) for name in ("hidden", "truth", "genes"))
         states = self.network.bert(**batch).last_hidden_state[hidden]
         head = self.network.cls.predictions
-        vectors = self.network.bert.embeddings.word_embeddings.weight[self.genes]
-        logits = F.linear(head.transform(states), vectors, head.bias[self.genes])
+        vectors = self.network.bert.embeddings.word_embeddings(genes)
+        logits = F.linear(head.transform(states), vectors, head.bias[genes])
         return F.cross_entropy(logits.float(), truth)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -212,7 +209,7 @@ class MaskedExpression(Objective):
 
     text = (
         "masked expression regression: mean squared error of 30 % of the expressed and 3 % of the "
-        "other genes; the encoder reads the rest, the decoder all genes"
+        "other genes; the encoder reads the rest, the decoder both"
     )
     unused = ("decoder*", "norm.*", "to_final.*")
     share_expressed: ClassVar[float] = 0.3
@@ -225,52 +222,61 @@ class MaskedExpression(Objective):
         super().__init__(model, network)
 
     def mask(self, cells: TokenBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Take the hidden genes from the encoder, and mark them for the decoder."""
-        from backend.models.scfoundation_input import pack
-
-        sizes, n_genes = self.model.sizes, len(self.model.panel)
-        truth = np.zeros((len(cells), n_genes), np.float32)
-        for row, ids, values in zip(truth, cells.ids, cells.values, strict=True):
+        """Split each cell into genes that the encoder reads and genes that are asked for."""
+        n_genes = len(self.model.panel)
+        dense = np.zeros((len(cells), n_genes), np.float32)
+        for row, ids, values in zip(dense, cells.ids, cells.values, strict=True):
             row[ids] = values
-        everything = torch.from_numpy(truth)
-        hidden = choose(everything > 0, self.share_expressed, generator)
-        is_zero = torch.rand(everything.shape, generator=generator) < self.share_zero
-        hidden |= (everything == 0) & is_zero
+        is_expressed = torch.from_numpy(dense) > 0
+        chosen = choose(is_expressed, self.share_expressed, generator)
+        is_zero = torch.rand(chosen.shape, generator=generator) < self.share_zero
+        hidden = (chosen | (~is_expressed & is_zero)).numpy()
+        left = [np.flatnonzero(row) for row in is_expressed.numpy() & ~hidden]
         # Without the authors' down-sampling of counts, both read-depth tokens say the cell's own.
         depth = np.nan_to_num(cells.extra["source_depth"], neginf=0.0)
-        keep = [~row[ids] for row, ids in zip(hidden.numpy(), cells.ids, strict=True)]
-        rest = TokenBatch(
-            ids=[ids[kept] for ids, kept in zip(cells.ids, keep, strict=True)],
-            values=[values[kept] for values, kept in zip(cells.values, keep, strict=True)],
-            extra={"target_depth": depth, "source_depth": depth},
-        )
         packed = pack(
-            rest,
+            TokenBatch(
+                ids=left,
+                values=[row[ids] for row, ids in zip(dense, left, strict=True)],
+                extra={"target_depth": depth, "source_depth": depth},
+            ),
             with_depth=True,
             n_genes=n_genes,
-            pad_value=sizes.pad_token_id,
+            pad_value=self.model.sizes.pad_token_id,
             pad_position=n_genes + 2,
-            max_tokens=sizes.max_tokens,
+            max_tokens=self.model.sizes.max_tokens,
         )
-        depths = torch.from_numpy(np.stack([depth, depth], axis=1).astype(np.float32))
-        shown = torch.cat([everything.masked_fill(hidden, sizes.mask_token_id), depths], dim=1)
-        return packed | {"everything": shown, "hidden": hidden, "truth": everything[hidden]}
+        asked = pad([np.flatnonzero(row) for row in hidden], n_genes + 2, np.int64)
+        truth = torch.from_numpy(dense[hidden])
+        return packed | {"asked": torch.from_numpy(asked), "truth": truth}
 
     def forward(self, **batch: Tensor) -> Tensor:
-        """Return the mean squared error of the hidden values."""
-        hidden, truth = batch.pop("hidden"), batch.pop("truth")
-        return F.mse_loss(self.network.expression(**batch)[hidden].float(), truth)
+        """Return the mean squared error of the values asked for.
+
+        The decoder reads encoded and asked genes, not the panel's other zeros: light, for a CPU.
+        """
+        asked, truth = batch.pop("asked"), batch.pop("truth")
+        network = self.network
+        encoded = network.encode(**batch)
+        marks = network.token_emb.emb_mask.weight.expand(*asked.shape, -1)
+        positions = torch.cat([batch["gene_ids"], asked], dim=1)
+        absent = torch.cat([batch["padding"], asked == network.n_genes + 2], dim=1)
+        x = torch.cat([encoded, marks.to(encoded.dtype)], dim=1) + network.pos_emb(positions)
+        x = network.decoder["performer"](network.decoder_embed(x), absent)
+        x = network.norm(network.decoder["norm"](x))[:, encoded.shape[1] :]
+        predicted = network.to_final(x[asked != network.n_genes + 2]).squeeze(-1)
+        return F.mse_loss(predicted.float(), truth)
 
 
-_OBJECTIVES: Final[dict[str, Callable[[Any, Any], Objective]]] = {
-    "scgpt": lambda model, tokens: MaskedValues(model),
+_OBJECTIVES: Final[dict[str, Callable[[Any], Objective]]] = {
+    "scgpt": MaskedValues,
     "geneformer": MaskedGenes,
-    "scbert": lambda model, tokens: MaskedBins(model),
-    "scfoundation": lambda model, tokens: MaskedExpression(model),
+    "scbert": MaskedBins,
+    "scfoundation": MaskedExpression,
 }
 
 
-def objective_of(model: FoundationModel, tokens: TokenStore) -> Objective:
+def objective_of(model: FoundationModel) -> Objective:
     """Return the pre-training objective of a model.
 
     Raises
@@ -280,9 +286,9 @@ def objective_of(model: FoundationModel, tokens: TokenStore) -> Objective:
     """
     own = getattr(model, "pretraining_objective", None)
     if own is not None:
-        return own(tokens)
+        return own()
     if model.key not in _OBJECTIVES:
         msg = f"{model.display_name} has no pre-training objective."
         known = ", ".join(sorted(_OBJECTIVES))
         raise InputError(msg, f"Choose one of: {known}, or a plug-in that brings its own.")
-    return _OBJECTIVES[model.key](model, tokens)
+    return _OBJECTIVES[model.key](model)

@@ -184,7 +184,7 @@ class _Maker:
             model.check_input(train)
             chunks = (train[start : start + CHUNK] for start in range(0, train.n_obs, CHUNK))
             tokens = model.tokenise(chunks, seed=self.seed)
-            objective = objective_of(model, tokens)
+            objective = objective_of(model)
             device = find_device(self.device)
             history = _train(
                 objective,
