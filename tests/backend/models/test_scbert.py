@@ -172,6 +172,22 @@ def test_activation_checkpointing_gives_the_same_gradients():
         torch.testing.assert_close(one, other)
 
 
+def test_maximum_of_one_cell_stays_in_the_gradient():
+    """At one cell both maxima are the reference's, of which the golden numbers prove `batch`."""
+    gradients = []
+    for key_maximum in ("cell", "batch"):
+        network = FastAttention(8, PerformerOptions(key_maximum=key_maximum))
+        network.projection_matrix.copy_(
+            torch.randn(network.projection_matrix.shape, generator=torch.Generator().manual_seed(1))
+        )
+        generator = torch.Generator().manual_seed(0)
+        q, k, v = (3 * torch.randn(1, 2, 9, 8, generator=generator) for _ in range(3))
+        k.requires_grad_()
+        network(q, k, v).square().sum().backward()
+        gradients.append(k.grad)
+    torch.testing.assert_close(*gradients)
+
+
 def test_half_precision_rounds_features_not_exponents():
     torch.manual_seed(0)
     attention = FastAttention(8, PerformerOptions())
