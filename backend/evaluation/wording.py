@@ -36,6 +36,8 @@ PROTOCOL_TEXTS: Final = {
     "random": "Random: cells split at random, so a donor's cells are in training and in test",
     "donor": "Donor-held-out: a test donor is never trained on",
     "study": "Cross-experiment: a test study is never trained on",
+    "external": "External: predicted by a model of another dataset, or imported; cells and donors "
+    "that the model was fitted on are not scored",
 }
 
 _SOURCE_TEXTS: Final = {

@@ -1,0 +1,363 @@
+"""Evaluate a file: check it, predict it with stored models, score it against its own labels.
+
+The result is a dataset with one run for each model, as bundles, so that every page shows it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from backend.data.check import check
+from backend.data.dataset import CELLS_COLUMNS, describe_chunks
+from backend.data.h5ad import open_dataset
+from backend.data.labels import not_labelled, to_lineage
+from backend.data.problems import Refusal, some
+from backend.errors import InputError
+from backend.evaluation.mapping import LabelMatch, common_types, match_labels, ontology_version
+from backend.prediction.ood import OUTSIDE
+from backend.prediction.place import SAMPLED, place_cells
+from backend.prediction.predict import CHUNK, Predictor
+from backend.store.bundle import RunRecord, predictions_frame, write_dataset, write_run
+from backend.types import EXTERNAL, Series, sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
+
+    from backend.data.h5ad import OpenDataset
+    from backend.data.roles import Roles
+    from backend.prediction.saved import SavedModel
+
+__all__ = ["OOD_SCHEMA", "Evaluated", "evaluate", "label_counts"]
+
+BUDGET: Final = "full"
+"""A final run is fitted on all labelled cells of its dataset."""
+
+OOD_SCHEMA: Final = pa.schema(
+    [("cell_id", pa.string()), ("distance", pa.float32()), ("percentile", pa.float32())]
+)
+"""Columns of `ood.parquet` beside the predictions of such a run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """What was made of a file.
+
+    n_unlabelled : cells without a label of their own
+    n_unmapped : labelled cells whose label means no type that every model can output
+    n_in_training : mapped cells that a model was fitted on, by fingerprint or by donor
+    n_scored : the rest
+    outside : run id → share of cells beyond the 95th percentile of unseen training donors
+    """
+
+    dataset_id: str
+    name: str
+    label_level: str
+    n_cells: int
+    n_unlabelled: int
+    n_unmapped: int
+    n_in_training: int
+    n_scored: int
+    labels: tuple[LabelMatch, ...]
+    run_ids: tuple[str, ...]
+    outside: dict[str, float | None]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        values = asdict(self)
+        return values | {name: list(values[name]) for name in ("labels", "run_ids", "notes")}
+
+
+def label_counts(dataset: OpenDataset) -> dict[str, int]:
+    """Return label → number of cells of an opened file."""
+    labels = dataset.obs()["cell_type_fine"]
+    return {str(name): int(n) for name, n in labels.value_counts().items() if n}
+
+
+def evaluate(
+    path: Path,
+    models: Sequence[SavedModel],
+    out: Path,
+    *,
+    roles: Roles | None = None,
+    given: Mapping[str, str | None] | None = None,
+    is_scored: bool = True,
+    name: str | None = None,
+    facts: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    progress: Callable[[float, str], None] = lambda share, message: None,
+) -> Evaluated:
+    """Predict a file with stored models and score it; write the bundles below `out`.
+
+    Parameters
+    ----------
+    path
+        The `.h5ad`; every value of it is checked before any prediction.
+    models
+        Stored models of one label level.
+    out
+        Folder that holds `runs/` and `datasets/`.
+    roles
+        Column of each role; guessed when None.
+    given
+        The user's mapping of labels, see `match_labels`.
+    is_scored
+        False leaves the file's labels out: the cells are predicted only.
+    name
+        What pages call the dataset; by default what the file says.
+    facts
+        Further facts for `dataset.json`, such as when it expires.
+    device
+        See `Predictor`.
+    progress
+        Called with the share done and what is done now.
+
+    Raises
+    ------
+    Refusal
+        If the file cannot be used.
+    InputError, LabelError, ModelUnavailable
+        If models, labels and file do not go together.
+    """
+    started = time.perf_counter()
+    purpose = "evaluate" if is_scored else "predict"
+    _check(path, roles, purpose, progress)
+    with open_dataset(path, roles, purpose=purpose) as dataset:
+        counts = label_counts(dataset) if is_scored else {}
+        types = common_types([model.classes for model in models])
+        if models and not types:
+            names = ", ".join(sorted(model.run.display_name for model in models))
+            msg = f"There is no type that all of {names} can output."
+            raise InputError(msg, "Evaluate them one at a time.")
+        matches = match_labels(counts, types, given=given)
+        predictor = Predictor(models, device=device)
+        seen = _Seen(dataset, predictor, progress)
+        info = describe_chunks(seen.chunks())
+        table = seen.table()
+        progress(0.75, "Placing the cells on a map")
+        places = place_cells(
+            dataset,
+            table["donor"].astype(str).to_numpy(),
+            size=CHUNK,
+            progress=lambda share: progress(0.75 + 0.2 * share, "Placing the cells on a map"),
+        )
+        table["umap_x"], table["umap_y"] = places.T
+        notes = tuple(dataset.notes)
+    progress(0.95, "Writing the results")
+    own = table["cell_type_fine"].to_numpy(dtype=object) if is_scored else _nothing(len(table))
+    type_of = {match.label: match.cell_type for match in matches}
+    mapped = np.array([None if pd.isna(v) else type_of[v] for v in own], dtype=object)
+    in_training = seen.in_training()
+    labels = mapped.copy()
+    labels[in_training] = None
+    level = predictor.label_level
+    table["cell_type_lineage"] = [None if v is None else to_lineage(v) for v in labels]
+    table["cell_type_fine"] = labels if level == "fine" else own
+    dataset_id = sha256_of(
+        {
+            "hashes": dict(info.hashes),
+            "level": level,
+            "labels": sha256_of([str(v) if v else "" for v in labels]),
+            # One file evaluated by two owners is two datasets.
+            "place": out.name,
+        }
+    )[:16]
+    is_labelled = np.array([not pd.isna(v) for v in own], dtype=bool)
+    is_mapped = np.array([v is not None for v in mapped], dtype=bool)
+    done = Evaluated(
+        dataset_id=dataset_id,
+        name=name or info.name,
+        label_level=level,
+        n_cells=info.n_cells,
+        n_unlabelled=int((~is_labelled).sum()),
+        n_unmapped=int((is_labelled & ~is_mapped).sum()),
+        n_in_training=int((is_mapped & in_training).sum()),
+        n_scored=int((is_mapped & ~in_training).sum()),
+        labels=matches,
+        run_ids=tuple(_record(model, dataset_id, len(table)).run_id for model in models),
+        outside=_outside(predictor, dataset_id, len(table)),
+        notes=notes,
+    )
+    _write(out, done, info.to_json(), table, labels, predictor, facts or {}, started)
+    progress(1.0, "Done")
+    return done
+
+
+def _nothing(n: int) -> np.ndarray:
+    return np.full(n, None, dtype=object)
+
+
+def _check(
+    path: Path, roles: Roles | None, purpose: str, progress: Callable[[float, str], None]
+) -> None:
+    def tell(done: int, total: int, _: str) -> None:
+        progress(0.15 * done / max(1, total), "Checking every value")
+
+    report = check(path, roles=roles, purpose=purpose, progress=tell)
+    if report.problems:
+        worst = report.problems[0]
+        raise Refusal(worst.message, worst.hint, code=worst.code)
+
+
+class _Seen:
+    """What one pass over the file leaves: answers of the models, and the role columns."""
+
+    def __init__(
+        self, dataset: OpenDataset, predictor: Predictor, progress: Callable[[float, str], None]
+    ) -> None:
+        self._dataset, self._predictor, self._progress = dataset, predictor, progress
+        self._frames: list[pd.DataFrame] = []
+        self._names: list[np.ndarray] = []
+
+    def chunks(self) -> Iterator[AnnData]:
+        """Yield the cells in pieces, each after the models were asked."""
+        obs, n = self._dataset.obs(), self._dataset.n_cells
+        for start in range(0, n, CHUNK):
+            cells = self._dataset.cells(start, start + CHUNK, obs)
+            self._predictor.add(cells)
+            self._frames.append(cells.obs[list(CELLS_COLUMNS[1:13])])
+            self._names.append(cells.obs_names.to_numpy(dtype=object))
+            done = min(n, start + CHUNK)
+            self._progress(0.15 + 0.6 * done / n, f"Predicted {done:,} of {n:,} cells")
+            yield cells
+
+    def table(self) -> pd.DataFrame:
+        """Return the cells in the columns of `cells.parquet`, not yet placed on the map."""
+        columns: dict[str, Any] = {"cell_id": np.concatenate(self._names)}
+        for name in CELLS_COLUMNS[1:13]:
+            parts = [frame[name] for frame in self._frames]
+            if isinstance(parts[0].dtype, pd.CategoricalDtype):
+                plain = pd.concat([part.astype(object) for part in parts], ignore_index=True)
+                columns[name] = plain.where(plain.notna(), None)
+            else:
+                columns[name] = pd.concat(parts, ignore_index=True)
+        self._donors = columns["donor"]
+        return pd.DataFrame(columns)
+
+    def in_training(self) -> np.ndarray:
+        """Say of each cell whether any of the models was fitted on it or on its donor."""
+        donors = pd.Series(self._donors, dtype=object)
+        found = np.zeros(len(donors), dtype=bool)
+        for model, answers in zip(self._predictor.models, self._predictor.answers, strict=True):
+            found |= answers.joined("was_trained_on")
+            found |= donors.isin(model.train_donors()).to_numpy()
+        return found
+
+
+def _record(model: SavedModel, dataset_id: str, n_cells: int, **values: Any) -> RunRecord:
+    """Return the record of a stored model's predictions of a dataset."""
+    source = model.run
+    series = Series(
+        dataset_id=dataset_id,
+        protocol=EXTERNAL,
+        folds=1,
+        budget=BUDGET,
+        model=source.model,
+        preset=source.preset,
+        init=source.init,  # type: ignore[arg-type]
+        checkpoint=source.checkpoint,
+        label_level=source.label_level,
+        fraction=source.fraction,
+        settings={**source.settings, "final_run": source.run_id},
+        seed=source.seed,
+    )
+    return RunRecord.for_series(
+        series,
+        fold=0,
+        split_sha256=sha256_of({"final_run": source.run_id, "dataset_id": dataset_id}),
+        checkpoint_sha256=source.checkpoint_sha256,
+        recipe_version=source.recipe_version,
+        status="done",
+        display_name=source.display_name,
+        classes=source.classes,
+        n_train=source.n_train,
+        n_train_donors=source.n_train_donors,
+        n_test=n_cells,
+        versions=source.versions,
+        **values,
+    )
+
+
+def _outside(predictor: Predictor, dataset_id: str, n_cells: int) -> dict[str, float | None]:
+    """Return run id → share of the cells that lie outside the reference of its model."""
+    shares: dict[str, float | None] = {}
+    for model, answers in zip(predictor.models, predictor.answers, strict=True):
+        percentiles = answers.joined("percentiles")
+        known = percentiles[np.isfinite(percentiles)]
+        run_id = _record(model, dataset_id, n_cells).run_id
+        shares[run_id] = round(float((known > OUTSIDE).mean()), 4) if len(known) else None
+    return shares
+
+
+def _notes(model: SavedModel, done: Evaluated) -> tuple[str, ...]:
+    """Return what every view of the run must say."""
+    notes = [f"fitted on {model.trained_on()} (final run {model.run_id}), applied to this dataset"]
+    if done.n_in_training:
+        notes.append(f"{done.n_in_training:,} cells were in training: predicted, not scored")
+    if done.n_unmapped:
+        lost = [match.label for match in done.labels if match.cell_type is None]
+        notes.append(
+            f"{done.n_unmapped:,} cells have a label that the models cannot output "
+            f"({some(lost)}): predicted, not scored"
+        )
+    share = done.outside[_record(model, done.dataset_id, done.n_cells).run_id]
+    if share is not None:
+        notes.append(
+            f"{share:.1%} of the cells lie outside its training data "
+            f"({1 - OUTSIDE:.0%} expected of a new donor)"
+        )
+    return (*notes, *model.run.notes)
+
+
+def _write(
+    out: Path,
+    done: Evaluated,
+    info: dict[str, Any],
+    table: pd.DataFrame,
+    labels: np.ndarray,
+    predictor: Predictor,
+    facts: Mapping[str, Any],
+    started: float,
+) -> None:
+    values = info | {
+        "dataset_id": done.dataset_id,
+        "name": done.name,
+        "parent": info["dataset_id"],
+        "not_labelled": list(not_labelled(v for v in labels if v is not None)),
+        "evaluation": {
+            "labels": [asdict(match) for match in done.labels],
+            "label_level": done.label_level,
+            "ontology": ontology_version(),
+            "n_unlabelled": done.n_unlabelled,
+            "n_unmapped": done.n_unmapped,
+            "n_in_training": done.n_in_training,
+            "n_scored": done.n_scored,
+            "map_fitted_on": min(SAMPLED, done.n_cells),
+        },
+        **facts,
+    }
+    write_dataset(out, values, table)
+    ids = table["cell_id"].to_numpy(dtype=object)
+    for model, answers in zip(predictor.models, predictor.answers, strict=True):
+        frame = predictions_frame(ids, labels, answers.joined("proba"), model.classes, 0, "test")
+        record = _record(
+            model,
+            done.dataset_id,
+            done.n_cells,
+            notes=_notes(model, done),
+            wall_seconds=round(time.perf_counter() - started, 3),
+        )
+        ood = pa.table(
+            [ids, answers.joined("distances"), answers.joined("percentiles")], schema=OOD_SCHEMA
+        )
+        log = f"predicted {done.n_cells:,} cells with final run {model.run_id}\n"
+        write_run(out, record, frame, tables={"ood": ood}, log=log)

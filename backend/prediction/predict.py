@@ -1,0 +1,104 @@
+"""Stream a dataset through stored models: memory is that of one chunk and of the answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from backend.data.fingerprint import cell_fingerprints
+from backend.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from backend.prediction.saved import SavedModel
+
+__all__ = ["CHUNK", "Answers", "Predictor"]
+
+CHUNK: Final = 4096
+_BATCH: Final = 64
+
+
+@dataclass(slots=True)
+class Answers:
+    """What one model said of the cells so far, in their order.
+
+    proba : per chunk, (n_cells, n_classes) float32
+    distances, percentiles : per chunk, (n_cells,) float32; NaN where the model keeps no reference
+    was_trained_on : per chunk, (n_cells,) bool, by the fingerprint of the cell
+    """
+
+    proba: list[np.ndarray] = field(default_factory=list)
+    distances: list[np.ndarray] = field(default_factory=list)
+    percentiles: list[np.ndarray] = field(default_factory=list)
+    was_trained_on: list[np.ndarray] = field(default_factory=list)
+
+    def joined(self, name: str) -> np.ndarray:
+        """Return one of the parts for all cells; free its pieces."""
+        pieces: list[np.ndarray] = getattr(self, name)
+        whole = np.concatenate(pieces)
+        setattr(self, name, [whole])
+        return whole
+
+
+class Predictor:
+    """Some stored models, loaded, with what they said.
+
+    Parameters
+    ----------
+    models
+        Stored models of one label level.
+    device
+        "auto" takes a GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        If there is no model, or they answer at different label levels.
+    ModelUnavailable
+        If a model cannot be read.
+    """
+
+    def __init__(self, models: Sequence[SavedModel], *, device: str = "auto") -> None:
+        levels = sorted({model.run.label_level for model in models})
+        if len(levels) != 1:
+            msg = f"The models answer at the label levels {', '.join(levels) or 'of no model'}."
+            raise InputError(msg, "Choose models of one label level.")
+        self.label_level = levels[0]
+        self.models = tuple(models)
+        self.answers = [Answers() for _ in models]
+        self._typers = [model.load(device=device) for model in models]
+        self._references = [model.reference() for model in models]
+        self._train_cells = [model.train_cells() for model in models]
+
+    def add(self, cells: AnnData) -> None:
+        """Ask every model about some cells.
+
+        Raises
+        ------
+        InputError
+            If a model cannot read them, for example because it knows too few of their genes.
+        """
+        prints = cell_fingerprints(cells)
+        for model, typer, reference, known, answers in zip(
+            self.models, self._typers, self._references, self._train_cells, self.answers,
+            strict=True,
+        ):  # fmt: skip
+            try:
+                predictions = typer.predict(cells, batch_size=_BATCH)
+            except InputError as error:
+                msg = f"{model.run.display_name} cannot read the file: {error.message}"
+                raise InputError(msg, error.hint) from error
+            nothing = np.full(cells.n_obs, np.nan, dtype=np.float32)
+            distances = nothing if reference is None else reference.distances(cells, predictions)
+            answers.proba.append(predictions.proba)
+            answers.distances.append(distances)
+            answers.percentiles.append(
+                nothing if reference is None else reference.percentiles(distances)
+            )
+            places = np.minimum(np.searchsorted(known, prints), len(known) - 1)
+            answers.was_trained_on.append(known[places] == prints)
