@@ -18,6 +18,9 @@ _VERBS: Final = {
     "checkpoints": "list, verify and register the files of the models' authors",
     "store": "bring the query cache up to date",
     "score": "print F1 with donor intervals",
+    "serve": "the dashboard and its workers, started and stopped together",
+    "worker": "run the jobs that wait",
+    "jobs": "look at jobs, cancel, retry and delete them",
 }
 """Verb to help line. Verb `x` lives in `backend.cli.x` as `add_arguments(parser)` and `run(args)`."""
 
