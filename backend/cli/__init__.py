@@ -15,6 +15,7 @@ _VERBS: Final = {
     "data": "import, check, simulate and subset datasets",
     "split": "make frozen splits and read their leakage report",
     "run": "fit a model on the folds of a split and write bundles",
+    "sweep": "do every run of a plan, once: skip finished ones, go on after failures",
     "checkpoints": "list, verify and register the files of the models' authors",
     "store": "bring the query cache up to date",
     "score": "print F1 with donor intervals",

@@ -1,0 +1,265 @@
+"""`python -m backend sweep`: do every run of a plan, once."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from backend.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from backend.store.roots import Location
+    from backend.training.costs import Costs
+    from backend.training.executors.common import Executor, Outcome, TaskEvent
+    from backend.training.plan import Plan
+    from backend.training.sweep import PlannedCheckpoint, PlannedRun, Sweep
+
+__all__ = ["add_arguments", "run"]
+
+_EXECUTORS: Final = ("local", "ray")
+_HEAD: Final = ("state", "run", "what", "on", "fold", "seed", "cells", "time")
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal asked the sweep to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the verb."""
+    parser.add_argument("plan", type=Path, help="a plan.toml; see docs/plans.md")
+    parser.add_argument("--dataset", type=Path, help="take the place of the plan's dataset")
+    parser.add_argument(
+        "--out", help="folder or URL of the results (default: the plan's, else FAULTLINE_HOME)"
+    )
+    parser.add_argument("--executor", choices=_EXECUTORS, default="local")
+    parser.add_argument(
+        "--jobs", type=int, help="runs at a time (default: one a GPU, else one a core or so)"
+    )
+    parser.add_argument("--address", help="a Ray cluster (default: Ray is started here)")
+    parser.add_argument("--dry-run", action="store_true", help="print the runs and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the runs; return 1 when one failed, 128 and the signal when one ended the sweep."""
+    from backend.training.lock import SweepLock
+    from backend.training.plan import read_plan
+    from backend.training.sweep import local_folder
+
+    if args.jobs is not None and args.jobs < 1:
+        msg = f"--jobs is {args.jobs}."
+        raise InputError(msg, "Give a whole number from 1.")
+    if args.address is not None and args.executor != "ray":
+        msg = f"--address goes with --executor ray; the executor is {args.executor}."
+        raise InputError(msg, "Add --executor ray, or leave out --address.")
+    plan = read_plan(args.plan, dataset=args.dataset)
+    out = _out(args, plan)
+    if args.dry_run:
+        return _do(args, plan, out)
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with SweepLock(local_folder(out), plan.path.name) as lock:
+            if lock.notice:
+                print(lock.notice)
+            return _do(args, plan, out)
+    except _Stopped as stopped:
+        print("Stopped. Finished runs are kept; the same command goes on with the others.")
+        return 128 + stopped.number
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, _: object) -> None:
+    """Leave through every `finally`, once: workers are ended and the lock is removed."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise _Stopped(number)
+
+
+def _out(args: argparse.Namespace, plan: Plan) -> Location:
+    from backend.config import home
+    from backend.store.roots import is_url
+
+    given = args.out or plan.out
+    if given is None:
+        return home()
+    if is_url(given):
+        if args.executor != "ray":
+            msg = f"--out is the URL {given}, but the local executor writes to a folder."
+            raise InputError(msg, "Add --executor ray, or give a folder.")
+        return str(given)
+    folder = Path(given).expanduser()
+    return (folder if args.out else plan.path.parent / folder).resolve()
+
+
+def _do(args: argparse.Namespace, plan: Plan, out: Location) -> int:
+    """Prepare, print the table, and execute unless it is a dry run."""
+    from rich.console import Console
+
+    from backend.training.costs import Costs, check_disk
+    from backend.training.sweep import local_folder, prepare
+
+    console = Console(stderr=True)
+    executor, jobs, has_gpu = _executor(args, plan)
+    with console.status("Reading the plan") as status:
+        sweep = prepare(plan, out, is_written=not args.dry_run, say=status.update)
+    costs = Costs(out, has_gpu=has_gpu)
+    _print_plan(sweep, costs, jobs)
+    check_disk(local_folder(out), sweep.bytes_needed(jobs=jobs))
+    if args.dry_run:
+        return 0
+    with _Display(console, sweep) as display:
+        outcomes = sweep.execute(executor, display.show)
+    return _print_summary(sweep, outcomes)
+
+
+def _executor(args: argparse.Namespace, plan: Plan) -> tuple[Executor, int, bool]:
+    """Return the executor, how many runs it does at a time, and whether there is a GPU."""
+    from os import cpu_count
+
+    from backend.training.executors.local import LocalExecutor, gpu_names
+
+    is_heavy = any(fields["preset"] is not None for grid in plan.grids for fields in grid)
+    gpus = gpu_names() if is_heavy else ()
+    jobs = args.jobs or len(gpus) or max(1, (cpu_count() or 1) // plan.threads)
+    if args.executor == "ray":
+        from backend.training.executors.ray import RayExecutor
+
+        return (
+            RayExecutor(address=args.address, jobs=jobs, threads=plan.threads),
+            jobs,
+            bool(gpus),
+        )
+    return LocalExecutor(jobs=jobs, threads=plan.threads, gpus=gpus), jobs, bool(gpus)
+
+
+def _print_plan(sweep: Sweep, costs: Costs, jobs: int) -> None:
+    """Print one line a checkpoint and run, then what all of them are likely to cost."""
+    for line in _aligned([_HEAD, *(_row(each, costs) for each in _planned(sweep))]):
+        print(line)
+    states = Counter(each.state for each in sweep.runs)
+    counts = ", ".join(f"{states[name]} {name}" for name in ("done", "to do", "failed before"))
+    print(f"{len(sweep.runs)} runs: {counts}.")
+    if sweep.checkpoints:
+        n_made = sum(each.is_done for each in sweep.checkpoints)
+        print(f"{len(sweep.checkpoints)} checkpoints: {n_made} registered.")
+    if sweep.n_repeated:
+        print(f"{sweep.n_repeated} runs are named more than once; each is done once.")
+    waiting = [each for each in _planned(sweep) if not each.is_done]
+    seconds = [_seconds(each, costs) for each in waiting]
+    least = "at least " if None in seconds else ""
+    total = _time(sum(each or 0.0 for each in seconds) / jobs) or "nothing"
+    guessed = sorted({each.cost_key for each in waiting if not costs.is_measured(each.cost_key)})
+    source = f"; guide numbers for {', '.join(guessed)}" if guessed else ""
+    needed = sweep.bytes_needed(jobs=jobs) / 2**20
+    print(f"Estimated: {least}{total} with {jobs} at a time, {needed:,.0f} MiB of disk{source}.")
+    print(f"Threads of a run: {sweep.plan.threads}, whatever the number of jobs.")
+    for warning in sweep.warnings:
+        print(f"warning: {warning}")
+    for run in sweep.runs:
+        if run.state == "failed before":
+            print(f"failed before: {run.text}: {run.reason}")
+
+
+def _planned(sweep: Sweep) -> list[PlannedCheckpoint | PlannedRun]:
+    return [*sweep.checkpoints, *sweep.runs]
+
+
+def _seconds(planned: PlannedCheckpoint | PlannedRun, costs: Costs) -> float | None:
+    return costs.seconds(planned.cost_key, planned.n_train, planned.settings)
+
+
+def _row(planned: PlannedCheckpoint | PlannedRun, costs: Costs) -> tuple[str, ...]:
+    time = "" if planned.is_done else _time(_seconds(planned, costs))
+    numbers = (str(planned.fold), str(planned.seed), f"{planned.n_train:,}", time)
+    return (planned.state, planned.run_id or "", planned.name, planned.where, *numbers)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _time(seconds: float | None) -> str:
+    if not seconds:
+        return ""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class _Display:
+    """A bar over all tasks, and a line for each one that ended."""
+
+    def __init__(self, console: Console, sweep: Sweep) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeElapsedColumn as Elapsed
+
+        waiting = [each for each in _planned(sweep) if not each.is_done]
+        self._text = {each.key: each.text for each in waiting}
+        self._n_ended = 0
+        self._progress = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            Elapsed(),
+            TextColumn("{task.description}"),
+            console=console,
+        )
+        self._task = self._progress.add_task("", total=len(waiting))
+
+    def __enter__(self) -> _Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, event: TaskEvent | Outcome) -> None:
+        """Show that a task entered a state or ended."""
+        from backend.training.executors.common import Outcome
+
+        text = self._text[event.key]
+        if not isinstance(event, Outcome):
+            self._progress.update(self._task, description=f"{text}: {event.state} {event.text}")
+            if event.state == "retried":
+                self._say(f"retried  {text}  {event.text}")
+            return
+        self._n_ended += 1
+        self._progress.update(self._task, advance=1)
+        seconds = "" if event.wall_seconds is None else f"  {event.wall_seconds:.1f} s"
+        reason = f"  {event.reason}" if event.reason else ""
+        number = f"[{self._n_ended}/{len(self._text)}]"
+        self._say(f"{number} {event.status:<7}  {text}{seconds}{reason}")
+
+    def _say(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_summary(sweep: Sweep, outcomes: Sequence[Outcome]) -> int:
+    """Print what became of everything; return the exit code."""
+    made = {each.key for each in sweep.checkpoints}
+    ended = Counter(each.status for each in outcomes if each.key not in made)
+    skipped = ended["skipped"] + sum(each.is_done for each in sweep.runs)
+    print(f"{ended['done']} done, {skipped} skipped, {ended['failed']} failed.")
+    texts = {each.key: each.text for each in _planned(sweep)}
+    failed = [each for each in outcomes if each.status == "failed"]
+    for each in failed:
+        print(f"failed: {texts[each.key]}: {each.reason}")
+    retried = [each for each in outcomes if each.attempts > 1 and each.status != "failed"]
+    for each in retried:
+        print(f"needed {each.attempts} attempts: {texts[each.key]}")
+    return 1 if failed else 0

@@ -1,0 +1,213 @@
+"""What every executor runs: one task a process, its outcome, and how a dead worker is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from backend.store.roots import Location
+    from backend.training.runs import Fold, RunEvent
+    from backend.types import Series
+
+__all__ = [
+    "ATTEMPTS",
+    "Executor",
+    "FitTask",
+    "Outcome",
+    "PretrainTask",
+    "Task",
+    "TaskEvent",
+    "execute",
+    "leave_failure",
+    "scratch_of",
+]
+
+ATTEMPTS: Final = 2
+"""A task whose worker died is tried once more; it goes on from its last checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitTask:
+    """One fold of a series.
+
+    split : local path of the frozen split, readable wherever the task runs
+    out   : folder or URL of the bundles
+    """
+
+    key: str
+    text: str
+    display_name: str
+    dataset: Path
+    split: Path
+    out: Location
+    series: Series
+    fold: Fold
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainTask:
+    """The checkpoint of one fold, made on that fold's training cells."""
+
+    key: str
+    text: str
+    dataset: Path
+    split: Path
+    home: Path
+    model: str
+    preset: str
+    name: str
+    fold: Fold
+    settings: Mapping[str, Any]
+    seed: int
+
+
+Task = FitTask | PretrainTask
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """A task entered a state, such as `started`, `fitting`, `predicting` or `retried`."""
+
+    key: str
+    state: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended; `skipped` means that its result was already there."""
+
+    key: str
+    status: Literal["done", "failed", "skipped"]
+    reason: str | None = None
+    wall_seconds: float | None = None
+    attempts: int = 1
+
+
+class Executor(Protocol):
+    """Runs tasks somewhere; gives their outcomes as they come."""
+
+    def run(
+        self, tasks: Sequence[Task], tell: Callable[[TaskEvent | Outcome], None]
+    ) -> list[Outcome]:
+        """Run all tasks; a failed one never stops the others. Ends its workers if interrupted."""
+
+
+@lru_cache(maxsize=1)
+def _dataset(path: Path) -> tuple[Any, Any]:
+    """Return cells and facts of a dataset; a worker keeps the last one."""
+    from backend.data import describe, load
+
+    adata = load(path)
+    return adata, describe(adata)
+
+
+def execute(task: Task, tell: Callable[[TaskEvent], None]) -> Outcome:
+    """Run one task in this process.
+
+    Refusals come back as failed outcomes; faults of this program are raised.
+    """
+    from backend.errors import FaultlineError
+    from backend.splits import Split
+
+    tell(TaskEvent(task.key, "started"))
+    try:
+        adata, info = _dataset(task.dataset)
+        split = Split.load(task.split)
+        if isinstance(task, PretrainTask):
+            return _pretrain(task, adata, info, split)
+        return _fit(task, adata, info, split, tell)
+    except FaultlineError as error:
+        return Outcome(task.key, "failed", str(error))
+
+
+def _fit(
+    task: FitTask, adata: Any, info: Any, split: Any, tell: Callable[[TaskEvent], None]
+) -> Outcome:
+    from pathlib import Path
+
+    from backend.store.roots import is_url
+    from backend.training.runs import run_series
+
+    def show(event: RunEvent) -> None:
+        tell(TaskEvent(task.key, event.state, event.text))
+
+    out = scratch_of(task.out) if is_url(task.out) else Path(task.out)
+    result = run_series(
+        adata, info, None, split, task.series, out=out, folds=[task.fold], progress=show
+    )[0]
+    if is_url(task.out):
+        _upload(out / "runs" / result.run_id, task.out)
+    return Outcome(task.key, result.status, result.reason, result.wall_seconds)
+
+
+def _pretrain(task: PretrainTask, adata: Any, info: Any, split: Any) -> Outcome:
+    import importlib
+    import time
+
+    started = time.perf_counter()
+    pretrain_series = importlib.import_module("backend.training.pretrain").pretrain_series
+    pretrain_series(
+        adata,
+        info,
+        split,
+        model=task.model,
+        preset=task.preset,
+        name=task.name,
+        home=task.home,
+        folds=[task.fold],
+        settings=dict(task.settings),
+        seed=task.seed,
+    )
+    return Outcome(task.key, "done", None, time.perf_counter() - started)
+
+
+def scratch_of(url: Location) -> Path:
+    """Return the local folder in which runs for an object store are made and resumed."""
+    from backend.config import home
+    from backend.types import sha256_of
+
+    return home() / "remote" / sha256_of(str(url))[:16]
+
+
+def _upload(bundle: Path, url: Location) -> None:
+    """Publish a finished local bundle below a URL, and remove it here."""
+    import shutil
+
+    from backend.store.bundle import is_damaged, parse_run
+    from backend.store.roots import open_root
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(bundle, folder, dirs_exist_ok=True)
+
+    def is_replaceable(head: bytes) -> bool:
+        return is_damaged(head) or parse_run(head, bundle.name).status == "failed"
+
+    open_root(url).publish(
+        "runs", bundle.name, fill, head="run.json", is_replaceable=is_replaceable
+    )
+    shutil.rmtree(bundle)
+
+
+def leave_failure(task: Task, reason: str) -> None:
+    """Leave a `failed` bundle of a run whose worker died, so that it is seen and tried again."""
+    if not isinstance(task, FitTask):
+        return
+    from backend.store.bundle import RunRecord, write_run
+
+    record = RunRecord.for_series(
+        task.series,
+        status="failed",
+        reason=reason,
+        error_kind="JobFailed",
+        display_name=task.display_name,
+        fold=task.fold,
+        **task.identity,
+    )
+    write_run(str(task.out), record, None, log=f"failed: {reason}\n")
