@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,10 @@ from backend.errors import FaultlineError, InputError, ModelUnavailable, SplitEr
 from backend.models.registry import model_class
 from backend.splits import TEST, TRAIN, VALID
 from backend.store.bundle import RunRecord, is_done, predictions_frame, write_dataset, write_run
+from backend.training.disk import DiskFull, full_disk_explained
 from backend.training.measure import Measured
 from backend.training.settings import check_settings, find_preset
+from backend.training.work import CHECKPOINT_MINUTES, Bench, FitProgress, Workplace, work_folder
 from backend.types import LABEL_LEVELS, Series
 
 if TYPE_CHECKING:
@@ -55,13 +57,27 @@ _FOUNDATION_PACKAGES: Final = ("torch", "lightning-fabric")
 _MODEL_FAILURES: Final = (FaultlineError, ArithmeticError, MemoryError, RuntimeError, ValueError)
 
 
+@runtime_checkable
+class _Workable(Protocol):
+    """A model that keeps tokens and snapshots."""
+
+    def work_in(self, place: Workplace) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """Progress: a fold of a series entered a state."""
+    """Progress: a fold of a series entered a state, or a fit went on.
+
+    `epoch` (from 1), `step` and `share` (0-1, of all steps of the fit) come with the events of a
+    fit under way.
+    """
 
     fold: Fold
     state: Literal["skipped", "fitting", "predicting", "done", "failed"]
     text: str = ""
+    epoch: int | None = None
+    step: int | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +139,9 @@ def run_series(
     folds: Literal["all"] | Sequence[Fold] = "all",
     progress: Callable[[RunEvent], None] | None = None,
     classifier: Callable[..., CellTyper] | None = None,
+    work: Path | None = None,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    workers: int | None = None,
 ) -> list[RunResult]:
     """Fit and predict the folds of a series, each into a bundle below `out`.
 
@@ -139,9 +158,16 @@ def run_series(
     folds
         `all`, or fold numbers and `final`.
     progress
-        Called at every change of state.
+        Called at every change of state, and every few steps of a fit.
     classifier
         See `build_typer`.
+    work
+        Folder for tokens and snapshots, by default `work` below `out`. Snapshots of a finished
+        run are removed; tokens stay, for the next run that reads the same.
+    checkpoint_minutes
+        Between two snapshots of a fit. A run that was killed goes on from the last one.
+    workers
+        Threads that make batches in advance; by default none on a CPU and some on a GPU.
 
     Returns
     -------
@@ -152,7 +178,12 @@ def run_series(
     ------
     InputError, ModelUnavailable, SplitError
         Before any fit, if series, split and data do not belong together.
+    JobFailed
+        If the disk is full: no half bundle is left, and what was finished stays.
     """
+    if checkpoint_minutes < 0 or (workers is not None and workers < 0):
+        msg = f"checkpoint_minutes is {checkpoint_minutes}, and workers {workers}."
+        raise InputError(msg, "Give numbers from 0.")
     tell = progress or (lambda event: _LOG.debug("%s", event))
     rows = _check(adata, info, split, series)
     wanted = _check_folds(folds, split)
@@ -161,12 +192,22 @@ def run_series(
         msg = f"{typer.display_name} cannot be saved, so a final fit of it would be lost."
         raise ModelUnavailable(msg, "Choose folds, or another model.")
     if cells is not None and not has_dataset(out, info.dataset_id):
-        write_dataset(out, info.to_json(), cells)
+        with full_disk_explained("the table of cells"):
+            write_dataset(out, info.to_json(), cells)
+    bench = Bench(
+        folder=work_folder(out, work),
+        adata=adata,
+        dataset_id=info.dataset_id,
+        checkpoint_minutes=checkpoint_minutes,
+        workers=workers,
+    )
 
     results = []
     for number, fold in enumerate(wanted):
         typer = build_typer(series, classifier=classifier) if number else typer
-        results.append(_run_fold(adata, rows, split, series, fold, typer, out=out, tell=tell))
+        results.append(
+            _run_fold(adata, rows, split, series, fold, typer, out=out, tell=tell, bench=bench)
+        )
     return results
 
 
@@ -216,6 +257,7 @@ def _run_fold(
     *,
     out: Path,
     tell: Callable[[RunEvent], None],
+    bench: Bench,
 ) -> RunResult:
     """Fit and predict one fold, and write its bundle."""
     identity: dict[str, Any] = {
@@ -250,12 +292,17 @@ def _run_fold(
     with Measured() as measured:
         try:
             tell(RunEvent(fold, "fitting", log[0]))
+            if isinstance(typer, _Workable):
+                typer.work_in(bench.place(run_id, lambda at: tell(_event(fold, at))))
             typer.fit(train, label_key=label_key, valid=valid, seed=series.seed)
             log.append(f"fitted after {measured.wall_seconds:.1f} s")
             if fold != "final":
                 tell(RunEvent(fold, "predicting", f"{len(valid_rows) + len(test_rows):,} cells"))
                 parts = [(valid, "valid"), (adata[test_rows].copy(), "test")]
                 predictions = _predict(typer, parts, label_key, fold, split)
+        except DiskFull:
+            # No property of this fit: it goes on when there is room again.
+            raise
         except _MODEL_FAILURES as failure:
             error = failure
     facts |= {
@@ -275,7 +322,11 @@ def _run_fold(
             **identity,
             **facts,
         )
-        write_run(out, record, None, log="\n".join([*log, f"failed: {reason}"]) + "\n")
+        with full_disk_explained("the reason why a run failed"):
+            write_run(out, record, None, log="\n".join([*log, f"failed: {reason}"]) + "\n")
+        if isinstance(error, FaultlineError):
+            # It would end the same way again; memory or a device may be free next time.
+            bench.tidy(run_id)
         tell(RunEvent(fold, "failed", reason))
         return RunResult(fold, run_id, "failed", reason, measured.wall_seconds)
 
@@ -288,17 +339,24 @@ def _run_fold(
         **facts,
     )
     report = getattr(typer, "load_report_", None)
-    write_run(
-        out,
-        record,
-        predictions,
-        history=getattr(typer, "history_", None),
-        load_report=None if report is None else dataclasses.asdict(report),
-        model_writer=_model_writer(typer, train, label_key) if fold == "final" else None,
-        log="\n".join(log) + "\n",
-    )
+    with full_disk_explained("the bundle of a run"):
+        write_run(
+            out,
+            record,
+            predictions,
+            history=getattr(typer, "history_", None),
+            load_report=None if report is None else dataclasses.asdict(report),
+            model_writer=_model_writer(typer, train, label_key) if fold == "final" else None,
+            log="\n".join(log) + "\n",
+        )
+    bench.tidy(run_id)
     tell(RunEvent(fold, "done", f"{measured.wall_seconds:.1f} s"))
     return RunResult(fold, run_id, "done", None, measured.wall_seconds)
+
+
+def _event(fold: Fold, at: FitProgress) -> RunEvent:
+    text = f"epoch {at.epoch} of {at.n_epochs}, {at.cells_per_second:,.0f} cells/s"
+    return RunEvent(fold, "fitting", text, at.epoch, at.step, at.share)
 
 
 def _train_rows(

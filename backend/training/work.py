@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from backend.config import home
+from backend.training.token_cache import TokenCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from backend.training.token_cache import TokenCache
+    from anndata import AnnData
 
 __all__ = [
     "CHECKPOINT_MINUTES",
+    "Bench",
     "FitProgress",
     "Workplace",
     "clean_work",
-    "fit_folder",
     "open_work",
+    "work_folder",
 ]
 
 CHECKPOINT_MINUTES: Final = 5.0
@@ -60,6 +64,54 @@ class Workplace:
     progress: Callable[[FitProgress], None] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """The work folder of the runs over one dataset.
+
+    folder
+        Holds `tokens/` and `fits/`; made when a fit first needs it.
+    adata, dataset_id
+        Every cell of the dataset, and its id.
+    checkpoint_minutes, workers
+        See `Workplace`.
+    """
+
+    folder: Path
+    adata: AnnData
+    dataset_id: str
+    checkpoint_minutes: float = CHECKPOINT_MINUTES
+    workers: int | None = None
+
+    def place(self, run_id: str, progress: Callable[[FitProgress], None]) -> Workplace:
+        """Return the place of one fit."""
+        open_work(self.folder)
+        return Workplace(
+            tokens=TokenCache.of(self.folder / "tokens", self.dataset_id, self.adata),
+            run_id=run_id,
+            snapshots=self._fit_folder(run_id),
+            checkpoint_minutes=self.checkpoint_minutes,
+            workers=self.workers,
+            progress=progress,
+        )
+
+    def tidy(self, run_id: str) -> None:
+        """Remove the snapshots of a run."""
+        shutil.rmtree(self._fit_folder(run_id), ignore_errors=True)
+
+    def _fit_folder(self, run_id: str) -> Path:
+        return self.folder / "fits" / run_id
+
+
+def work_folder(out: Path | str, work: Path | None = None) -> Path:
+    """Return the folder to work in: `work`, or one below `out`.
+
+    Where bundles go to a URL, work stays on this machine (`FAULTLINE_HOME`).
+    """
+    if work is not None:
+        return work
+    return home() / "work" if "://" in str(out) else Path(out) / "work"
+
+
 def open_work(folder: Path) -> Path:
     """Make a work folder that version control leaves alone, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,11 +119,6 @@ def open_work(folder: Path) -> Path:
     if not ignore.exists():
         ignore.write_text("*\n", encoding="utf-8")
     return folder
-
-
-def fit_folder(work: Path, run_id: str) -> Path:
-    """Return where the snapshots of a run lie."""
-    return work / "fits" / run_id
 
 
 def clean_work(work: Path) -> int:
