@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from backend.evaluation.views.cell_types import f1_by_cell_type
 from backend.evaluation.views.choices import configurations, scope_choices, series_table
+from backend.evaluation.views.confusions import (
+    AGREEMENTS,
+    Confusions,
+    Disagreement,
+    confusions,
+    disagreement,
+)
 from backend.evaluation.views.donors import f1_by_donor
 from backend.evaluation.views.failures import OUTCOMES, failures
 from backend.evaluation.views.overview import COLLAPSE_F1, overview, provenance
@@ -21,9 +28,12 @@ from backend.evaluation.views.results import (
 from backend.evaluation.views.timepoints import f1_by_timepoint, model_differences
 
 __all__ = [
+    "AGREEMENTS",
     "COLLAPSE_F1",
     "OUTCOMES",
     "CellTypeScores",
+    "Confusions",
+    "Disagreement",
     "DonorScores",
     "Failures",
     "ModelDifferences",
@@ -32,6 +42,8 @@ __all__ = [
     "Provenance",
     "TimepointScores",
     "configurations",
+    "confusions",
+    "disagreement",
     "f1_by_cell_type",
     "f1_by_donor",
     "f1_by_timepoint",

@@ -14,7 +14,7 @@ from backend.evaluation.views.source import load_labels
 if TYPE_CHECKING:
     from backend.types import Scope
 
-__all__ = ["OUTCOMES", "failures", "threshold_of"]
+__all__ = ["OUTCOMES", "failures", "outcomes_of", "threshold_of"]
 
 OUTCOMES: Final = ("correct", "wrong", "confidently wrong", "not scored")
 """Outcomes in the order of legends. A cell is "not scored" when it has no label, or no prediction
@@ -67,7 +67,7 @@ def failures(store: Reader, scope: Scope, configuration: str, seed: int | None =
     if scope.cell_types:
         cells = cells[cells["label"].isin(scope.cell_types)].reset_index(drop=True)
     threshold = threshold_of(store, scope, str(row["series_id"]))
-    cells = cells.assign(outcome=_outcomes(cells, threshold))[_COLUMNS]
+    cells = cells.assign(outcome=outcomes_of(cells, threshold))[_COLUMNS]
     grouped = cells.groupby("outcome", observed=False)
     counts = pd.DataFrame(
         {"n_cells": grouped.size(), "n_donors": grouped["donor"].nunique()}
@@ -102,7 +102,8 @@ def threshold_of(store: Reader, scope: Scope, series_id: str) -> float | None:
     return float(rows["threshold"].iloc[0]) if len(rows) else None
 
 
-def _outcomes(cells: pd.DataFrame, threshold: float | None) -> pd.Categorical:
+def outcomes_of(cells: pd.DataFrame, threshold: float | None) -> pd.Categorical:
+    """Return the outcome of each cell from its `label`, `predicted` and `confidence`."""
     is_scored = (cells["label"].notna() & cells["predicted"].notna()).to_numpy()
     is_right = is_scored & (cells["label"] == cells["predicted"]).to_numpy(dtype=bool)
     confidence = cells["confidence"].to_numpy(dtype=np.float64)

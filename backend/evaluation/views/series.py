@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Configuration",
     "Reader",
+    "all_shown_series",
     "configurations_in",
     "one_configuration",
     "series_of",
@@ -245,15 +246,27 @@ def shown_series(store: Reader, scope: Scope, configuration: str, seed: int | No
     InputError
         If there is no such configuration or seed.
     """
-    one_configuration(store, scope, configuration)
     series = series_of(store, scope)
-    series = series[series["configuration"] == configuration].sort_values(
-        ["is_complete", "seed"], ascending=[False, True]
-    )
+    mine = series[series["configuration"] == configuration]
+    if mine.empty:
+        one_configuration(store, scope, configuration)
     if seed is not None:
-        seeds = sorted(set(series["seed"]))
-        series = series[series["seed"] == seed]
-        if series.empty:
+        seeds = sorted(set(mine["seed"]))
+        mine = mine[mine["seed"] == seed]
+        if mine.empty:
             msg = f'"{configuration}" has no seed {seed}. Found: {", ".join(map(str, seeds))}.'
             raise InputError(msg, "Choose one of them.")
-    return series.iloc[0]
+    return _shown_first(mine).iloc[0]
+
+
+def all_shown_series(store: Reader, scope: Scope) -> pd.DataFrame:
+    """Return the series whose cells are shown, of every configuration in scope, by name."""
+    series = series_of(store, scope)
+    chosen = series["configuration"].isin(scope.configurations)
+    series = series[chosen if scope.configurations else series["is_default"].astype(bool)]
+    first = _shown_first(series).drop_duplicates("configuration")
+    return first.sort_values("configuration", ignore_index=True)
+
+
+def _shown_first(series: pd.DataFrame) -> pd.DataFrame:
+    return series.sort_values(["is_complete", "seed"], ascending=[False, True], kind="stable")
