@@ -16,13 +16,16 @@ from safetensors.torch import save_file
 
 from backend.errors import InputError
 from backend.models.base import LoadReport, Predictions
-from backend.models.catalogue import find_checkpoint
+from backend.models.catalogue import Registered, find_checkpoint
 from backend.models.checkpoints import fit_tensors, read_json, read_tensors, with_genes
 from backend.models.expression import cell_ids_of, check_counts, check_fitted, labels_of
+from backend.models.inhouse import open_checkpoint
 from backend.models.options import check_options
 from backend.models.registry import model_class
+from backend.training.final import median_best_epoch
 from backend.training.loop import Loop, find_device, predict_logits
 from backend.training.lora import adapted, merged
+from backend.training.overlap import PUBLIC_NOTE
 from backend.training.settings import Settings
 from backend.training.states import WithStates
 from backend.training.token_cache import chunks_of
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from torch import nn
 
-    from backend.models.base import FoundationModel, GeneReport
+    from backend.models.base import FoundationModel, GeneReport, RecipeDefaults
     from backend.training.token_cache import Tokens
 
 __all__ = ["Classifier", "Settings"]
@@ -137,6 +140,8 @@ class Classifier:
             options=known,
         )
         self._place = Workplace()
+        self._of_fold: dict[str, Any] = {}
+        self._histories: Sequence[pd.DataFrame] | None = None
         self.key = model_key
         self.display_name: str = model.display_name
         self.card = model.card
@@ -149,7 +154,23 @@ class Classifier:
         """Hash of the checkpoint's files, or None for random weights."""
         if self.checkpoint is None:
             return None
-        return find_checkpoint(self.model_key, self.checkpoint).sha256
+        return self._entry().sha256
+
+    def _entry(self) -> Registered:
+        assert self.checkpoint is not None
+        return find_checkpoint(self.model_key, self.checkpoint, **self._of_fold)
+
+    def at_fold(self, split_sha256: str, fold: int | str) -> None:
+        """Say which fold will be fitted: a checkpoint name may stand for one for each fold."""
+        self._of_fold = {"split_sha256": split_sha256, "fold": fold}
+
+    def stop_like(self, histories: Sequence[pd.DataFrame]) -> None:
+        """Fit for the median best epoch of the folds with these histories, as there is no valid.
+
+        Learning rates stay those of the whole recipe. Without a history the recipe's last epoch
+        counts; notes say which.
+        """
+        self._histories = histories
 
     def check_input(self, adata: AnnData) -> None:
         """Raise `InputError` when `adata` cannot be used: counts always, genes once fitted."""
@@ -163,8 +184,7 @@ class Classifier:
             return self._with_options(model.scratch_on(self._config, train, seed=seed)), LoadReport(
                 0, 0.0
             )
-        entry = find_checkpoint(self.model_key, self.checkpoint)
-        built, report = model.from_checkpoint(Path(entry.folder))
+        built, report = open_checkpoint(self.model_key, Path(self._entry().folder))
         if built.config.name != self.preset:
             msg = (
                 f'The checkpoint "{self.checkpoint}" is {built.config.name}, but the series says '
@@ -317,6 +337,7 @@ class Classifier:
             self.device,
             settings=settings,
             place=self._place,
+            stop_after=self._stop_after(recipe, notes),
         )
         loop.run(
             tokens,
@@ -339,6 +360,21 @@ class Classifier:
         self._model, self._network = model, network.cpu().eval()
         self.classes_ = classes
 
+    def _stop_after(self, recipe: RecipeDefaults, notes: list[str]) -> int | None:
+        """Return the last epoch of a final fit, and note where it comes from."""
+        if self._histories is None:
+            return None
+        if not self._histories:
+            notes.append(
+                f"final fit of {recipe.epochs} epochs, the recipe's: no fold of the series is finished"
+            )
+            return None
+        epochs = median_best_epoch(self._histories, recipe.select_by)
+        n = len(self._histories)
+        folds = "fold" if n == 1 else "folds"
+        notes.append(f"final fit of {epochs} epochs, the median of the best ones of {n} {folds}")
+        return epochs
+
     def _groups_of(self, train: AnnData) -> np.ndarray | None:
         """Return the timepoint or donor of each cell as a number, for an adversary."""
         name = self._settings.adversarial
@@ -356,7 +392,7 @@ class Classifier:
         if self.checkpoint is not None:
             notes += [
                 f"{report.share_loaded:.1%} of the backbone's parameters come from the checkpoint",
-                "public checkpoint: overlap of its pre-training cells cannot be excluded",
+                *(() if self._entry().is_inhouse else (PUBLIC_NOTE,)),
                 *report.notes,
             ]
         return notes
