@@ -13,32 +13,37 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from backend.config import project_root
-from backend.evaluation import views
+from backend.evaluation import cell_map, selections, views
 from backend.store.cache import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     import pandas as pd
 
     from backend.types import Scope
 
 __all__ = [
+    "cell_details",
     "configurations",
     "document",
     "f1_by_cell_type",
     "f1_by_donor",
     "f1_by_timepoint",
     "failures",
+    "map_cells",
     "model_differences",
     "optimism",
     "overview",
     "package_versions",
     "provenance",
     "scope_choices",
+    "selected_cells",
     "series_table",
     "store_version",
     "timepoints",
+    "wrong_models",
 ]
 
 _SYNC_SECONDS = 30
@@ -118,6 +123,54 @@ def f1_by_cell_type(
 def failures(scope: Scope, configuration: str, seed: int | None = None) -> views.Failures:
     """Return every cell of one series with its outcome."""
     return _ask("failures", scope, configuration=configuration, seed=seed)
+
+
+def _unfiltered(scope: Scope) -> Scope:
+    """Return the scope without what only filters cells: it keys the columns of all cells."""
+    return scope.with_(configurations=(), timepoints=(), cell_types=(), truth="all")
+
+
+# As a resource: the arrays are read-only and shared, where cached data would be copied each time.
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _map_cells(version: str, scope: Scope, configuration: str) -> cell_map.MapCells:
+    return cell_map.load_cells(_store(), scope, configuration)
+
+
+def map_cells(scope: Scope, configuration: str) -> cell_map.MapCells:
+    """Return all cells of the scope's dataset under one model, unfiltered, for a map."""
+    return _map_cells(store_version(), _unfiltered(scope), configuration)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _wrong_models(
+    version: str, scope: Scope, configurations: tuple[str, ...], n_cells: int
+) -> tuple[np.ndarray, int]:
+    return cell_map.wrong_models(_store(), scope, configurations, n_cells)
+
+
+def wrong_models(
+    scope: Scope, configurations: tuple[str, ...], n_cells: int
+) -> tuple[np.ndarray, int]:
+    """Return how many of some models call each cell wrong, and how many models there are."""
+    return _wrong_models(store_version(), _unfiltered(scope), configurations, n_cells)
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _cell_details(
+    version: str, scope: Scope, configuration: str, rows: tuple[int, ...]
+) -> pd.DataFrame:
+    cells = _map_cells(version, scope, configuration)
+    return cell_map.cell_details(_store(), scope, cells, rows)
+
+
+def cell_details(scope: Scope, configuration: str, rows: tuple[int, ...]) -> pd.DataFrame:
+    """Return all that is known of some cells, by `cell_index`, in that order."""
+    return _cell_details(store_version(), _unfiltered(scope), configuration, rows)
+
+
+def selected_cells(owner: str, selection: selections.SavedSelection) -> np.ndarray:
+    """Return the `cell_index` of the cells of a saved selection that is no area of the map."""
+    return selections.cells_of(_store(), owner, selection)
 
 
 def f1_by_donor(scope: Scope, configuration: str) -> views.DonorScores:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.components import cell_map, charts, export, frames, heatmap, palette
+from app.components import charts, export, frames, heatmap, palette
 from app.components.selection import selected_points
 from app.state import Source
 from backend.types import TIMEPOINTS
@@ -57,29 +57,6 @@ def donors() -> pd.DataFrame:
     )
 
 
-def cells(n: int = 300) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    outcome = rng.choice(
-        ["correct", "wrong", "confidently wrong", "not scored"], n, p=[0.7, 0.2, 0.05, 0.05]
-    )
-    label = rng.choice(["HSC", "Mono", "T"], n).astype(object)
-    label[outcome == "not scored"] = None
-    return pd.DataFrame(
-        {
-            "cell_id": [f"c{i}" for i in range(n)],
-            "cell_index": np.arange(n),
-            "umap_x": rng.normal(size=n),
-            "umap_y": rng.normal(size=n),
-            "label": label,
-            "predicted": rng.choice(["HSC", "Mono", "T"], n),
-            "confidence": rng.random(n).astype(np.float32),
-            "outcome": pd.Categorical(outcome),
-            "donor": rng.choice(["AML1", "AML2"], n),
-            "timepoint": rng.choice(["Healthy", "Diagnosis"], n),
-        }
-    )
-
-
 def all_charts() -> dict[str, alt.TopLevelMixin]:
     slopes = pd.DataFrame(
         {
@@ -102,13 +79,6 @@ def all_charts() -> dict[str, alt.TopLevelMixin]:
         }
     )
     gaps = scores().drop_duplicates("configuration").assign(gap=[0.1, -0.02])
-    drawn = cell_map.choose_cells(cells()).cells
-    map_options = {
-        "counts": {"wrong": 5},
-        "families": {"HSC": "Stem and progenitor"},
-        "timepoints": ["Healthy", "Diagnosis"],
-        "dark": True,
-    }
     return {
         "dots": charts.score_dots(scores(), dark=False),
         "lines": charts.course_lines(scores(), donors(), timepoints=TIMEPOINTS, dark=True),
@@ -117,15 +87,6 @@ def all_charts() -> dict[str, alt.TopLevelMixin]:
         "heatmap": heatmap.heatmap(
             types, row="cell_type", column="column", rows=["CLP", "HSC"], columns=["HGB"],
             row_title="Cell type", column_title="Model", dark=False,
-        ),
-        "map": cell_map.cell_map(
-            drawn, colour_by="outcome", facet_by_timepoint=False, **map_options
-        ),
-        "map by label": cell_map.cell_map(
-            drawn, colour_by="label", facet_by_timepoint=False, **map_options
-        ),
-        "maps": cell_map.cell_map(
-            drawn, colour_by="predicted", facet_by_timepoint=True, **map_options
         ),
     }  # fmt: skip
 
@@ -180,25 +141,6 @@ def test_small_cells_are_grey_but_not_hidden():
     rows = next(iter(CHARTS["heatmap"].to_dict()["datasets"].values()))
     assert {row["cell_type"]: row["is_grey"] for row in rows} == {"HSC": False, "CLP": True}
     assert {row["value_text"] for row in rows} == {"0.50", "–"}
-
-
-def test_map_draws_failures_last_and_says_what_was_left_out():
-    table = cells(1000)
-    drawn = cell_map.choose_cells(table, limit=400)
-    n_failed = int(table.outcome.isin(cell_map.FAILED).sum())
-    assert len(drawn.cells) == 400
-    assert drawn.cells.outcome.isin(cell_map.FAILED).tail(n_failed).all()
-    assert f"{n_failed:,} of {n_failed:,} failures" in drawn.words
-    assert "all numbers use all cells" in drawn.words
-
-
-def test_map_sample_is_even_over_types_and_the_same_each_time():
-    table = cells(1000)
-    table["label"] = np.where(np.arange(1000) < 950, "T", "CLP")
-    table["outcome"], table["timepoint"] = "correct", "Diagnosis"
-    drawn = cell_map.choose_cells(table, limit=100)
-    assert (drawn.cells.label == "CLP").sum() == 50
-    assert drawn.cells.index.equals(cell_map.choose_cells(table, limit=100).cells.index)
 
 
 def test_csv_says_what_it_holds_and_what_it_is_for():

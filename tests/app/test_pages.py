@@ -152,14 +152,15 @@ def test_cell_types_switch_to_timepoints(open_page):
 
 def test_failure_map_colours(open_page):
     app = open_page("failure_map")
-    for colour in ("label", "predicted", "donor", "timepoint"):
+    for colour in ("label", "predicted", "confidence", "n_wrong", "donor", "timepoint"):
         app.selectbox(key="colour").set_value(colour).run()
         assert not app.exception
 
 
-def test_failure_map_facets_and_narrows_to_a_type(open_page):
+@pytest.mark.parametrize("facet", ["timepoint", "model"])
+def test_failure_map_facets_and_narrows_to_a_type(open_page, facet):
     app = open_page("failure_map")
-    app.toggle(key="facet").set_value(True)
+    app.selectbox(key="facet").set_value(facet)
     app.multiselect(key="cell_type").set_value(["HSC"])
     app.run()
     assert not app.exception

@@ -1,0 +1,265 @@
+"""The parts of the Failure map page, from its choices to its table of failures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import streamlit as st
+
+from app import cache
+from app.components import export, frames, tables
+from app.components.cell_map import choice, view
+from app.components.cell_map.look import (
+    TITLES,
+    facets_by_timepoint,
+    one_facet,
+)
+from app.state import CELL_TYPE, OWNER, current_source
+from backend.config import home
+from backend.errors import FaultlineError
+from backend.evaluation import selections
+from backend.evaluation.cell_map import (
+    COLOUR_BY,
+    MapCells,
+    cells_inside,
+    colour_column,
+    count_outcomes,
+    most_confident,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from backend.types import Scope
+
+__all__ = [
+    "WIDTH",
+    "Chosen",
+    "choose_colour",
+    "choose_panels",
+    "choose_types",
+    "chosen",
+    "counts",
+    "draw",
+    "failure_table",
+    "maps",
+    "open_link",
+]
+
+WIDTH: Final = 200
+"""Width of the page's choices, in pixels."""
+
+_PANELS: Final = {"none": "One map", "timepoint": "Timepoint", "model": "Model"}
+_MOST_MODELS: Final = 8
+_MOST_ROWS: Final = 1_000
+_LINK: Final = "sel"
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The selected cells in scope, and how they came to be selected."""
+
+    cells: np.ndarray
+    title: str
+    polygon: tuple[tuple[float, float], ...] | None
+
+    def saved(self, scope: Scope, configuration: str) -> selections.SavedSelection:
+        """Return what a link to these cells keeps."""
+        where = selections.scope_json(scope, configuration=configuration)
+        if self.polygon is not None and len(self.polygon) >= 3:
+            return selections.SavedSelection(kind="polygon", scope=where, polygon=self.polygon)
+        return selections.SavedSelection(kind="cells", scope=where, cells=self.cells)
+
+
+def choose_colour() -> str:
+    """Draw the choice of what cells are coloured by."""
+    return st.selectbox(
+        "Colour by",
+        COLOUR_BY,
+        format_func=TITLES.__getitem__,
+        key="colour",
+        bind="query-params",
+        width=WIDTH,
+    )
+
+
+def choose_panels() -> str:
+    """Draw the choice of small multiples."""
+    return st.selectbox(
+        "A map for each",
+        list(_PANELS),
+        format_func=_PANELS.__getitem__,
+        key="facet",
+        bind="query-params",
+        width=WIDTH,
+    )
+
+
+def choose_types(scope: Scope, cells: MapCells) -> Scope:
+    """Draw the filter by label and return the scope with it."""
+    chosen_types = st.multiselect(
+        "Labelled as",
+        list(cells.roles["label"].names),
+        key=CELL_TYPE,
+        bind="query-params",
+        placeholder="All types",
+        width=WIDTH,
+    )
+    return scope.with_(cell_types=tuple(chosen_types)) if chosen_types else scope
+
+
+def counts(cells: MapCells, in_scope: np.ndarray) -> pd.DataFrame:
+    """Return cells, donors and share per outcome."""
+    return frames.with_share(count_outcomes(cells, in_scope))
+
+
+def maps(
+    scope: Scope,
+    cells: MapCells,
+    in_scope: np.ndarray,
+    models: Mapping[str, str],
+    *,
+    colour_by: str,
+    facet_by: str,
+) -> list[view.Shown]:
+    """Return the maps to draw: one, or one a model."""
+    n_wrong = None
+    if colour_by == "n_wrong":
+        n_wrong = cache.wrong_models(scope, tuple(sorted(models)), len(cells))
+    if facet_by != "model":
+        facets = facets_by_timepoint(cells, in_scope) if facet_by == "timepoint" else None
+        facets = facets if facets is not None else one_facet(len(cells))
+        column = colour_column(cells, colour_by, in_scope, n_wrong)
+        return [view.Shown(_key("map"), scope, cells, column, in_scope, facets)]
+    shown = []
+    for configuration in list(models)[:_MOST_MODELS]:
+        other = cache.map_cells(scope, configuration)
+        column = colour_column(other, colour_by, in_scope, n_wrong)
+        shown.append(
+            view.Shown(
+                _key(f"map.{configuration}"), scope, other, column, in_scope,
+                one_facet(len(cells)), title=models[configuration], link="models",
+            )
+        )  # fmt: skip
+    return shown
+
+
+def _key(name: str) -> str:
+    return f"failure_map.{name}"
+
+
+def _where_words(shown: list[view.Shown], models_left_out: int) -> str:
+    """Say what is not on the map and why."""
+    cells, facets, in_scope = shown[0].cells, shown[0].facets, shown[0].in_scope
+    n = int(np.count_nonzero(in_scope & cells.coordinates.is_placed))
+    words = [f"All {n:,} cells are drawn, failures last and larger."]
+    if n_context := int(np.count_nonzero(~in_scope & cells.coordinates.is_placed)):
+        words.append(f"{n_context:,} cells outside the filters are grey.")
+    if n_unplaced := int(np.count_nonzero(in_scope & ~cells.coordinates.is_placed)):
+        words.append(f"{n_unplaced:,} cells have no place on the map; they are in all numbers.")
+    if facets.names and (n_in_none := int(np.count_nonzero(in_scope & (facets.codes == 255)))):
+        words.append(f"{n_in_none:,} cells have no timepoint and are in no panel.")
+    if models_left_out:
+        words.append(f"{models_left_out} more models are not shown; choose models in the sidebar.")
+    words.append("UMAP is for display only; distances between groups are not evidence.")
+    return " ".join(words)
+
+
+def draw(shown: list[view.Shown], *, colour_by: str, model: str) -> None:
+    """Draw the maps with heading, words and files."""
+    by = TITLES[colour_by].lower()
+    title = f"Cells by {by}, one map a model" if shown[0].link else f"Cells of {model} by {by}"
+    st.markdown(f"##### {title}")
+    if current_source().simulated:
+        st.badge("Simulated data, not a finding", color="orange")
+    if not shown[0].cells.coordinates.is_placed.any():
+        st.info(
+            "No cell of this dataset has a place on a map yet. `python -m backend data embed` "
+            "computes one from the file of counts."
+        )
+        return
+    if len(shown) == 1:
+        view.draw(shown[0])
+    else:
+        view.draw_side_by_side(shown)
+    n_left_out = 0
+    st.caption(_where_words(shown, n_left_out))
+    view.downloads(shown, name=f"failure-map-by-{colour_by}", title=title)
+
+
+def chosen(cells: MapCells, in_scope: np.ndarray) -> Chosen | None:
+    """Return the selected cells in scope; None when nothing was selected."""
+    now = choice.current(cells)
+    if now is None:
+        return None
+    return Chosen(np.flatnonzero(now.mask & in_scope), now.title, now.polygon)
+
+
+def open_link(cells: MapCells, in_scope: np.ndarray) -> None:
+    """Select what the address names, once; say so when that is gone."""
+    name = st.query_params.get(_LINK)
+    if name is None or st.session_state.get("failure_map.opened") == name:
+        return
+    try:
+        saved = selections.load_selection(home(), OWNER, name)
+        if saved.dataset_id != cells.dataset_id:
+            st.info(
+                "The link's selection is of another dataset. Choose that one in the sidebar: "
+                f"{saved.dataset_id}."
+            )
+            return
+        mask = _mask_of(saved, cells, in_scope)
+    except FaultlineError as error:
+        st.warning(f"{error.message} {error.hint}".strip())
+        return
+    polygon = None
+    if saved.kind == "polygon":
+        polygon = tuple((float(x), float(y)) for x, y in saved.polygon)
+    choice.choose(cells, mask, title=saved.name or saved.describe(), polygon=polygon)
+    st.session_state["failure_map.opened"] = name
+
+
+def _mask_of(saved: selections.SavedSelection, cells: MapCells, in_scope: np.ndarray) -> np.ndarray:
+    if saved.kind == "polygon":
+        return cells_inside(cells.coordinates, saved.polygon) & in_scope
+    mask = np.zeros(len(cells), dtype=bool)
+    mask[cache.selected_cells(OWNER, saved)] = True
+    return mask
+
+
+def failure_table(scope: Scope, cells: MapCells, in_scope: np.ndarray) -> None:
+    """Show the most confident failures, and offer all of them as a file."""
+    st.markdown("##### Failures, most confident first")
+    rows = most_confident(cells, in_scope)
+    shown = cache.cell_details(scope, cells.configuration, tuple(rows[:_MOST_ROWS].tolist()))
+    tables.show(
+        shown,
+        name="failures",
+        alt_text="Cells whose predicted type differs from the label, most confident first",
+        columns=(
+            "cell_id", "label", "predicted", "confidence", "outcome", "donor", "timepoint",
+            "sample", "genotype", "label_source",
+        ),
+        height=420,
+    )  # fmt: skip
+    if len(rows) <= _MOST_ROWS:
+        return
+    source = current_source()
+    st.caption(f"The first {_MOST_ROWS:,} of {len(rows):,} failures are shown.")
+    st.download_button(
+        f"All {len(rows):,} failures",
+        data=lambda: export.csv_bytes(
+            cache.cell_details(scope, cells.configuration, tuple(rows.tolist())), source
+        ),
+        file_name=export.file_name(source, "all-failures", "csv"),
+        mime="text/csv",
+        key="csv.all-failures",
+        type="tertiary",
+        icon=":material/download:",
+        on_click="ignore",
+        help="Download every failure of this choice as CSV",
+    )

@@ -1,0 +1,54 @@
+"""The cell map without its picture: coordinates, colours, hit test, message, events."""
+
+from __future__ import annotations
+
+from backend.evaluation.cell_map.cells import (
+    MapCells,
+    cell_details,
+    load_cells,
+    wrong_models,
+)
+from backend.evaluation.cell_map.colours import (
+    COLOUR_BY,
+    ColourColumn,
+    colour_column,
+    colour_of_values,
+)
+from backend.evaluation.cell_map.coordinates import MISSING, Coordinates, quantise
+from backend.evaluation.cell_map.density import binned
+from backend.evaluation.cell_map.events import MODES, Event, read_event
+from backend.evaluation.cell_map.hits import cells_inside, changed_selection, visible_cells
+from backend.evaluation.cell_map.message import (
+    COORDINATE_COLUMNS,
+    MapMessage,
+    decode,
+    encode,
+)
+from backend.evaluation.cell_map.summary import count_outcomes, most_confident
+
+__all__ = [
+    "COLOUR_BY",
+    "COORDINATE_COLUMNS",
+    "MISSING",
+    "MODES",
+    "ColourColumn",
+    "Coordinates",
+    "Event",
+    "MapCells",
+    "MapMessage",
+    "binned",
+    "cell_details",
+    "cells_inside",
+    "changed_selection",
+    "colour_column",
+    "colour_of_values",
+    "count_outcomes",
+    "decode",
+    "encode",
+    "load_cells",
+    "most_confident",
+    "quantise",
+    "read_event",
+    "visible_cells",
+    "wrong_models",
+]
