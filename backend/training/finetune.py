@@ -76,8 +76,8 @@ class Classifier:
     Attributes
     ----------
     history_
-        One row an epoch: step, epoch, train_loss, valid_loss, macro_f1, lr, cells_per_second,
-        memory_mib (peak of a GPU's allocations, or largest resident memory seen) and
+        One row an epoch: step, epoch, train_loss, valid_loss, valid_accuracy, macro_f1, lr,
+        cells_per_second, memory_mib (peak of a GPU's allocations, or largest resident memory seen) and
         padding_share (places of a batch, padded to its longest cell, that hold no token; 0-1).
     load_report_, notes_, classes_, device_
         What was loaded, what a reader must know, the types, and where it was fitted.

@@ -48,10 +48,10 @@ _LOG = logging.getLogger(__name__)
 class Loop:
     """The epochs of one fit.
 
-    Attributes
+    Parameters
     ----------
-    notes
-        What a reader must know beside the settings, for example batches that were cut.
+    stop_after
+        End after so many epochs; learning rates stay those of a fit of all `recipe.epochs`.
     """
 
     batches_per_bucket: ClassVar[int] = BATCHES_PER_BUCKET
@@ -66,6 +66,7 @@ class Loop:
         *,
         settings: Settings | None = None,
         place: Workplace | None = None,
+        stop_after: int | None = None,
     ) -> None:
         self.model, self.network, self.recipe = model, network, recipe
         self.settings, self.place = settings or Settings(), place or Workplace()
@@ -74,6 +75,7 @@ class Loop:
         self.device_name = torch.cuda.get_device_name(self.device) if is_gpu else "cpu"
         workers = self.place.workers
         self._workers = (WORKERS_ON_GPU if is_gpu else 0) if workers is None else workers
+        self._n_epochs = min(recipe.epochs, stop_after or recipe.epochs)
         self._at = Progress()
         self._best: dict[str, Tensor] | None = None
 
@@ -140,7 +142,7 @@ class Loop:
     def _is_over(self) -> bool:
         patience = self.recipe.schedule_values.get("patience")
         return (
-            self._at.epoch >= self.recipe.epochs
+            self._at.epoch >= self._n_epochs
             or (self._max_steps is not None and self._at.step >= self._max_steps)
             or (patience is not None and self._at.since_best >= patience)
         )
@@ -178,6 +180,7 @@ class Loop:
             "epoch": at.epoch + 1,
             "train_loss": self._total.item() / at.cells,
             "valid_loss": np.nan,
+            "valid_accuracy": np.nan,
             "macro_f1": np.nan,
             "lr": stepper.learning_rate,
             "cells_per_second": at.cells / at.seconds,
@@ -187,7 +190,7 @@ class Loop:
 
     def _share_done(self) -> float:
         """Return which share of the steps of the fit is done."""
-        n_steps = self._steps_per_epoch * self.recipe.epochs
+        n_steps = self._steps_per_epoch * self._n_epochs
         return self._at.step / min(n_steps, self._max_steps or n_steps)
 
     def _report(self) -> None:
@@ -198,7 +201,7 @@ class Loop:
             self.place.progress(
                 FitProgress(
                     epoch=at.epoch + 1,
-                    n_epochs=self.recipe.epochs,
+                    n_epochs=self._n_epochs,
                     step=at.step,
                     share=self._share_done(),
                     cells_per_second=at.cells / at.seconds,
@@ -226,11 +229,12 @@ class Loop:
             self._at.since_best = 0
         else:
             self._at.since_best += 1
-        return {name: scores[name] for name in ("valid_loss", "macro_f1")}
+        return scores
 
     def _identity(self) -> str:
         """Return what a snapshot must have been made of to be gone on with."""
-        words = (self.place.run_id, self.recipe, self.settings, self._seed, self._max_steps)
+        limits = (self._n_epochs, self._max_steps)
+        words = (self.place.run_id, self.recipe, self.settings, self._seed, limits)
         digest = sha256(repr(words).encode("utf-8"))
         digest.update(self._cells.codes.numpy().tobytes() + self._cells.lengths.tobytes())
         return digest.hexdigest()

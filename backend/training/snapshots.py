@@ -16,6 +16,7 @@ import torch
 from backend.training.disk import full_disk_explained
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = ["Progress", "Snapshots", "generator_states", "set_generator_states"]
@@ -44,8 +45,15 @@ class Progress:
     memory_mib: float = 0.0
     since_best: int = 0
     best_score: float | None = None
-    micro: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, lengths: np.ndarray, batches: Sequence[np.ndarray]) -> None:
+        """Count one optimiser step over batches of cells of these lengths."""
+        self.group, self.step = self.group + 1, self.step + 1
+        for cells in batches:
+            self.cells += len(cells)
+            self.tokens += int(lengths[cells].sum())
+            self.places += len(cells) * int(lengths[cells].max())
 
     def next_epoch(self) -> None:
         """Go to the start of the next epoch."""

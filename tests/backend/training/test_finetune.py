@@ -54,6 +54,7 @@ def test_learns_what_is_plain(model, make_adata):
         "epoch",
         "train_loss",
         "valid_loss",
+        "valid_accuracy",
         "macro_f1",
         "lr",
         "cells_per_second",
