@@ -122,6 +122,8 @@ class Geneformer:
     presets: ClassVar[Mapping[str, ModelConfig]] = PRESETS
     head: ClassVar[tuple[str, ...]] = ("bert.pooler.*", "classifier.*")
     has_random_tokens: ClassVar[bool] = False
+    lora_targets: ClassVar[tuple[str, ...]] = ("query", "value")
+    """Linear layers beside which adapters may be trained, by the end of their names."""
     checkpoint_files: ClassVar[tuple[CheckpointFile, ...]] = FILES
     checkpoint_places = staticmethod(checkpoint_places)
 
