@@ -47,6 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init", choices=INITS, default="scratch")
     parser.add_argument("--checkpoint", help="name of the checkpoint to start from")
     parser.add_argument(
+        "--allow-overlap",
+        action="store_true",
+        help="go on where the checkpoint has seen validation or test cells; every view says so",
+    )
+    parser.add_argument(
         "--fraction", type=float, default=1.0, help="share of the training cells (default 1)"
     )
     parser.add_argument(
@@ -55,7 +60,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=VALUE",
         dest="settings",
-        help="settings of the model",
+        help="settings of the model, see docs/training.md",
+    )
+    parser.add_argument(
+        "--work", type=Path, help="folder for tokens and snapshots (default: work/ below --out)"
+    )
+    parser.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=5.0,
+        metavar="N",
+        help="between two snapshots, from which a killed run goes on (default 5)",
+    )
+    parser.add_argument(
+        "--workers", type=int, help="threads that make batches in advance (default: as needed)"
     )
 
 
@@ -112,7 +130,18 @@ def run(args: argparse.Namespace) -> int:
     n_folds = split.folds if folds == "all" else len(folds)
     with _Bar(console, f"{series.configuration} · {series.protocol}", n_folds) as bar:
         results = run_series(
-            adata, info, None, split, series, out=args.out, folds=folds, progress=bar.show
+            adata,
+            info,
+            None,
+            split,
+            series,
+            out=args.out,
+            folds=folds,
+            progress=bar.show,
+            allow_overlap=args.allow_overlap,
+            work=args.work,
+            checkpoint_minutes=args.checkpoint_minutes,
+            workers=args.workers,
         )
     _print_results(results, series.series_id)
     return 1 if any(result.status == "failed" for result in results) else 0
@@ -170,21 +199,22 @@ def _split(args: argparse.Namespace, adata: AnnData, dataset_id: str) -> Split:
 
 
 class _Bar:
-    """A rich progress bar over folds."""
+    """A rich progress bar over folds, which also moves within a fit."""
 
     def __init__(self, console: Any, title: str, n_folds: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, TextColumn
         from rich.progress import TimeElapsedColumn as Elapsed
 
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[n_over]}/{task.total:.0f}"),
             Elapsed(),
             TextColumn("{task.fields[state]}"),
             console=console,
         )
-        self._task = self._progress.add_task(title, total=n_folds, state="")
+        self._n_over = 0
+        self._task = self._progress.add_task(title, total=n_folds, state="", n_over=0)
 
     def __enter__(self) -> _Bar:
         self._progress.start()
@@ -195,9 +225,13 @@ class _Bar:
 
     def show(self, event: RunEvent) -> None:
         """Show an event of `run_series`."""
-        is_over = event.state in ("done", "failed", "skipped")
-        text = f"fold {event.fold}: {event.state} {event.text}".strip()
-        self._progress.update(self._task, advance=1 if is_over else 0, state=text)
+        self._n_over += event.state in ("done", "failed", "skipped")
+        self._progress.update(
+            self._task,
+            completed=self._n_over + (event.share or 0.0),
+            n_over=self._n_over,
+            state=f"fold {event.fold}: {event.state} {event.text}".strip(),
+        )
         if event.state == "failed":
             text = f"fold {event.fold} failed: {event.text}"
             self._progress.console.print(text, style="red", markup=False, soft_wrap=True)

@@ -33,6 +33,7 @@ __all__ = [
     "add",
     "find_checkpoint",
     "inhouse_folder",
+    "is_inhouse_name",
     "models_with_files",
     "register_inhouse",
     "registered",
@@ -208,6 +209,11 @@ def _write_record(entry: Registered, root: Path) -> None:
 
 def _record(key: str, name: str, root: Path) -> Path:
     return root / "checkpoints" / key / f"{name}.json"
+
+
+def is_inhouse_name(key: str, name: str) -> bool:
+    """Say whether the checkpoint registered as `name` was made by `pretrain`."""
+    return any(entry.name == name and entry.is_inhouse for entry in registered(key))
 
 
 def inhouse_folder(key: str, name: str, root: Path) -> Path:

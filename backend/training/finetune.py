@@ -348,7 +348,7 @@ class Classifier:
             max_steps=settings.max_steps,
             groups=groups,
         )
-        if valid is None:
+        if valid is None and self._histories is None:
             notes.append("no validation cells: the last epoch was kept")
         if len(classes) == 1:
             notes.append(f"All training cells are {classes[0]}: nothing else is predicted.")
@@ -372,7 +372,8 @@ class Classifier:
         epochs = median_best_epoch(self._histories, recipe.select_by)
         n = len(self._histories)
         folds = "fold" if n == 1 else "folds"
-        notes.append(f"final fit of {epochs} epochs, the median of the best ones of {n} {folds}")
+        length = f"{epochs} epoch" + ("" if epochs == 1 else "s")
+        notes.append(f"final fit of {length}, the median of the best ones of {n} {folds}")
         return epochs
 
     def _groups_of(self, train: AnnData) -> np.ndarray | None:

@@ -15,11 +15,14 @@ import pandas as pd
 
 from backend import __version__
 from backend.errors import FaultlineError, InputError, ModelUnavailable, SplitError
+from backend.models import catalogue
 from backend.models.registry import model_class
 from backend.splits import TEST, TRAIN, VALID
 from backend.store.bundle import RunRecord, is_done, predictions_frame, write_dataset, write_run
 from backend.training.disk import DiskFull, full_disk_explained
+from backend.training.final import fold_histories
 from backend.training.measure import Measured
+from backend.training.overlap import Origin, check_overlap
 from backend.training.settings import check_settings, find_preset
 from backend.training.work import CHECKPOINT_MINUTES, Bench, FitProgress, Workplace, work_folder
 from backend.types import LABEL_LEVELS, Series
@@ -62,6 +65,15 @@ class _Workable(Protocol):
     """A model that keeps tokens and snapshots."""
 
     def work_in(self, place: Workplace) -> None: ...
+
+
+@runtime_checkable
+class _OfFolds(Protocol):
+    """A model whose checkpoint, and whose length of a final fit, depend on the folds."""
+
+    def at_fold(self, split_sha256: str, fold: Fold) -> None: ...
+
+    def stop_like(self, histories: Sequence[pd.DataFrame]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +154,7 @@ def run_series(
     work: Path | None = None,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     workers: int | None = None,
+    allow_overlap: bool = False,
 ) -> list[RunResult]:
     """Fit and predict the folds of a series, each into a bundle below `out`.
 
@@ -168,6 +181,8 @@ def run_series(
         Between two snapshots of a fit. A run that was killed goes on from the last one.
     workers
         Threads that make batches in advance; by default none on a CPU and some on a GPU.
+    allow_overlap
+        Go on where a checkpoint was pre-trained on validation or test cells, with a badge.
 
     Returns
     -------
@@ -188,6 +203,7 @@ def run_series(
     rows = _check(adata, info, split, series)
     wanted = _check_folds(folds, split)
     typer = build_typer(series, classifier=classifier)
+    origin = check_overlap(adata, rows, split, series, wanted, is_allowed=allow_overlap)
     if "final" in wanted and not getattr(typer, "is_savable", True):
         msg = f"{typer.display_name} cannot be saved, so a final fit of it would be lost."
         raise ModelUnavailable(msg, "Choose folds, or another model.")
@@ -206,7 +222,9 @@ def run_series(
     for number, fold in enumerate(wanted):
         typer = build_typer(series, classifier=classifier) if number else typer
         results.append(
-            _run_fold(adata, rows, split, series, fold, typer, out=out, tell=tell, bench=bench)
+            _run_fold(
+                adata, rows, split, series, fold, typer, origin, out=out, tell=tell, bench=bench
+            )
         )
     return results
 
@@ -244,7 +262,8 @@ def _check_folds(folds: Literal["all"] | Sequence[Fold], split: Split) -> list[F
         if fold != "final" and not 0 <= fold < split.folds:
             msg = f"There is no fold {fold}: the split has the folds 0 to {split.folds - 1}."
             raise InputError(msg, "Choose all, final, or some of them.")
-    return list(dict.fromkeys(folds))
+    # A final fit learns from the folds how long to train, so it comes last.
+    return sorted(dict.fromkeys(folds), key=lambda fold: fold == "final")
 
 
 def _run_fold(
@@ -254,12 +273,15 @@ def _run_fold(
     series: Series,
     fold: Fold,
     typer: CellTyper,
+    origin: Origin,
     *,
     out: Path,
     tell: Callable[[RunEvent], None],
     bench: Bench,
 ) -> RunResult:
     """Fit and predict one fold, and write its bundle."""
+    if isinstance(typer, _OfFolds):
+        typer.at_fold(split.sha256, fold)
     identity: dict[str, Any] = {
         "fold": fold,
         "split_sha256": split.sha256,
@@ -271,6 +293,8 @@ def _run_fold(
         tell(RunEvent(fold, "skipped", "finished before"))
         return RunResult(fold, run_id, "skipped")
 
+    if fold == "final" and isinstance(typer, _OfFolds):
+        typer.stop_like(fold_histories(out, series, split))
     label_key = f"cell_type_{series.label_level}"
     train_rows = _train_rows(adata, rows, split, series, fold, label_key)
     train = adata[train_rows].copy()
@@ -283,7 +307,7 @@ def _run_fold(
         "n_valid": len(valid_rows),
         "n_test": len(test_rows),
         "n_train_donors": int(train.obs["donor"].nunique()),
-        "display_name": display_name(series),
+        "display_name": display_name(series) + origin.badge,
         "versions": _versions(series),
     }
     log = [f"{facts['n_train']:,} training cells of {facts['n_train_donors']} donors"]
@@ -309,7 +333,7 @@ def _run_fold(
         "wall_seconds": round(measured.wall_seconds, 3),
         "peak_memory_mib": round(measured.peak_memory_mib, 1),
         "device": str(getattr(typer, "device_", "cpu")),
-        "notes": _notes(typer, series),
+        "notes": tuple(dict.fromkeys((*origin.notes.get(fold, ()), *_notes(typer, series)))),
     }
     if error is not None:
         _LOG.warning("fold %s of %s failed", fold, series.configuration, exc_info=error)
@@ -432,7 +456,10 @@ def display_name(series: Series) -> str:
     if series.preset is None:
         return str(model.display_name)
     tag = series.preset.rpartition(".")[2].replace("_", " ")
-    return f"{model.display_name} {tag}, {series.init}"
+    is_inhouse = series.checkpoint is not None and catalogue.is_inhouse_name(
+        series.model, series.checkpoint
+    )
+    return f"{model.display_name} {tag}, {series.init}" + (" in-house" if is_inhouse else "")
 
 
 def _notes(typer: CellTyper, series: Series) -> tuple[str, ...]:
