@@ -2,18 +2,20 @@
 
 import streamlit as st
 
-from app import cache, nav, state
+from app import cache, identity, nav, state
 from app.components import errors, export, provenance
 
 st.set_page_config(page_title="Faultline", page_icon=str(nav.ICON), layout="wide")
 
-page, info = nav.navigation()
 body, footer = st.container(), st.container()
 footer.divider()
 footer.caption(export.FOOTER)
+with body:
+    identity.gate()
+page, info = nav.navigation()
 
 with body, errors.shown_to_user():
-    choices = cache.scope_choices(state.OWNER)
+    choices = cache.scope_choices(identity.identity().owner)
     if choices.empty and info.needs_results:
         st.title(info.title, anchor=False)
         st.info(
@@ -25,6 +27,8 @@ with body, errors.shown_to_user():
     if not choices.empty:
         with st.sidebar:
             state.sidebar_scope(choices, cache.configurations, cache.timepoints)
+    with st.sidebar:
+        identity.sign_out_button()
     if target := state.pop_target():
         st.switch_page(nav.page_file(target[0]), query_params=target[1])
     st.title(info.title, anchor=False)

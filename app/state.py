@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import streamlit as st
 
+from app.identity import identity
 from backend.types import LABEL_LEVELS, PROTOCOLS, TIMEPOINTS, TRUTHS, Scope
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def sidebar_scope(
     )
     scope = Scope(
         dataset_id=dataset_id,
-        owner=OWNER,
+        owner=identity().owner,
         label_level=label_level,
         protocol=protocol,
         budget=budget,
