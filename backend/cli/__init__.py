@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from backend.errors import FaultlineError
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 __all__ = ["main"]
 
@@ -15,15 +18,23 @@ _VERBS: Final = {
     "data": "import, check, simulate and subset datasets",
     "split": "make frozen splits and read their leakage report",
     "run": "fit a model on the folds of a split and write bundles",
+    "pretrain": "make an in-house checkpoint from cells of a dataset",
     "sweep": "do every run of a plan, once: skip finished ones, go on after failures",
     "checkpoints": "list, verify and register the files of the models' authors",
     "store": "bring the query cache up to date",
     "score": "print F1 with donor intervals",
+    "predict": "name the cells of a file with stored models",
+    "evaluate": "predict a file and score it against its own labels",
+    "import-predictions": "bring in the predictions of any model",
     "serve": "the dashboard and its workers, started and stopped together",
     "worker": "run the jobs that wait",
     "jobs": "look at jobs, cancel, retry and delete them",
 }
-"""Verb to help line. Verb `x` lives in `backend.cli.x` as `add_arguments(parser)` and `run(args)`."""
+"""Verb to help line. Verb `x-y` lives in `backend.cli.x_y`: `add_arguments(parser)`, `run(args)`."""
+
+
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(f"backend.cli.{verb.replace('-', '_')}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     for verb, help_line in _VERBS.items():
         sub = verbs.add_parser(verb, help=help_line, description=help_line)
         if verb == wanted:
-            importlib.import_module(f"backend.cli.{verb}").add_arguments(sub)
+            _module(verb).add_arguments(sub)
     args = parser.parse_args(argv)
     try:
-        return int(importlib.import_module(f"backend.cli.{args.verb}").run(args) or 0)
+        return int(_module(args.verb).run(args) or 0)
     except FaultlineError as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:

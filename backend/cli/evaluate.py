@@ -1,0 +1,80 @@
+"""`python -m backend evaluate`: predict a file and score it against its own labels."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from backend.cli.predict import add_file_arguments, evaluate_file, print_evaluated
+from backend.cli.predict import run as print_models
+from backend.evaluation.wording import plural
+
+if TYPE_CHECKING:
+    import argparse
+
+    from backend.prediction.evaluate import Evaluated
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the verb."""
+    add_file_arguments(parser)
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="LABEL=TYPE",
+        dest="labels",
+        help='type of a label of the file; "LABEL=" leaves it out of all scores',
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate the file; print the labels before any score."""
+    from backend.evaluation.mapping import given_names
+
+    if args.list:
+        return print_models(args)
+    done = evaluate_file(args, is_scored=True, given=given_names(args.labels))
+    sentences = _sentences(args, done)
+    if args.json:
+        values = done.to_json() | {"sentences": sentences}
+        print(json.dumps(values, ensure_ascii=False, indent=1))
+        return 0
+    print("Labels of the file:")
+    for match in done.labels:
+        target = match.cell_type or "not scored"
+        why = "; ".join(part for part in (match.how, match.term) if part and part != "none")
+        print(f"  {match.label} → {target}  ({plural(match.n_cells, 'cell')}; {why})")
+    for n, what in (
+        (done.n_unlabelled, "without a label"),
+        (done.n_unmapped, "with a label that the models cannot output"),
+        (done.n_in_training, "in training"),
+    ):
+        if n:
+            print(f"{plural(n, 'cell')} {what}: predicted, not scored.")
+    for sentence in sentences:
+        print(sentence)
+    print_evaluated(done, args)
+    return 0
+
+
+def _sentences(args: argparse.Namespace, done: Evaluated) -> list[str]:
+    from backend.evaluation import views
+    from backend.prediction.evaluate import BUDGET
+    from backend.store.cache import PUBLIC, Store
+    from backend.types import EXTERNAL, Scope
+
+    with Store(":memory:", [(PUBLIC, args.out)]) as store:
+        store.sync()
+        scope = Scope(
+            dataset_id=done.dataset_id,
+            owner=PUBLIC,
+            label_level=done.label_level,
+            protocol=EXTERNAL,
+            budget=BUDGET,
+        )
+        if not done.n_scored:
+            return ["No cell can be scored."]
+        return list(views.overview(store, scope).sentences)

@@ -1,0 +1,174 @@
+"""`python -m backend predict`: name the cells of a file with stored models."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from backend.data.roles import Roles
+    from backend.prediction.evaluate import Evaluated
+    from backend.prediction.saved import SavedModel
+
+__all__ = ["add_arguments", "add_file_arguments", "evaluate_file", "print_evaluated", "run"]
+
+
+def add_file_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `predict` and `evaluate` share."""
+    parser.add_argument(
+        "--run", nargs="+", default=[], metavar="RUN_ID", help="final runs, of one label level"
+    )
+    parser.add_argument("--dataset", type=Path, metavar="FILE.h5ad", help="the cells")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for runs/ and datasets/ (bundles)"
+    )
+    parser.add_argument("--list", action="store_true", help="print the stored models")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        metavar="DIR",
+        help="where the runs are (default: the shipped and the own results)",
+    )
+    parser.add_argument(
+        "--role",
+        action="append",
+        default=[],
+        metavar="ROLE=COLUMN",
+        help="column of a role, such as cell_type=annotation; counts=layers/NAME",
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the verb."""
+    add_file_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict the file; no label of it is read."""
+    if args.list:
+        return _print_models(args)
+    done = evaluate_file(args, is_scored=False)
+    print_evaluated(done, args)
+    return 0
+
+
+def evaluate_file(
+    args: argparse.Namespace,
+    *,
+    is_scored: bool,
+    given: Mapping[str, str | None] | None = None,
+) -> Evaluated:
+    """Do what the shared arguments ask for.
+
+    Raises
+    ------
+    InputError
+        If one of run, dataset and folder was not given.
+    """
+    from backend.prediction.evaluate import evaluate
+
+    missing = [f"--{name}" for name in ("run", "dataset", "out") if not getattr(args, name)]
+    if missing:
+        msg = f"{', '.join(missing)} is missing."
+        raise InputError(msg, "Give --run, --dataset and --out; --list prints the stored models.")
+    models = _models(args)
+    with _bar("Predicting") as update:
+        return evaluate(
+            args.dataset,
+            models,
+            args.out,
+            roles=parse_roles(args.role),
+            given=given,
+            is_scored=is_scored,
+            device=args.device,
+            progress=update,
+        )
+
+
+def parse_roles(words: Sequence[str]) -> Roles | None:
+    """Read `ROLE=COLUMN` words; None without any."""
+    from backend.data.roles import ROLE_NAMES, Roles
+
+    known = (*ROLE_NAMES, "counts")
+    given: dict[str, Any] = {}
+    for word in words:
+        role, mark, column = word.partition("=")
+        if not mark or not column or role not in known:
+            msg = f'"{word}" does not name a role and its column.'
+            raise InputError(msg, f"Roles are: {', '.join(known)}.")
+        given[role] = column
+    return Roles(**given) if given else None
+
+
+def print_evaluated(done: Evaluated, args: argparse.Namespace) -> None:
+    """Say what became of the cells, and where the results are."""
+    if args.json:
+        print(json.dumps(done.to_json(), ensure_ascii=False, indent=1))
+        return
+    print(f"dataset {done.dataset_id}  {done.name}: {done.n_cells:,} cells")
+    for run_id in done.run_ids:
+        share = done.outside[run_id]
+        outside = (
+            "" if share is None else f"  {share:.1%} of the cells lie outside its training data"
+        )
+        print(f"  run {run_id}{outside}")
+    for note in done.notes:
+        print(f"note: {note}")
+    print(f"Bundles are in {args.out}; FAULTLINE_HOME={args.out} shows them on the pages.")
+
+
+def _roots(args: argparse.Namespace) -> list[Any]:
+    from backend.prediction.saved import visible_roots
+
+    return visible_roots("local") if args.models is None else [args.models]
+
+
+def _models(args: argparse.Namespace) -> list[SavedModel]:
+    from backend.prediction.saved import find_model
+
+    roots = _roots(args)
+    return [find_model(run_id, roots) for run_id in dict.fromkeys(args.run)]
+
+
+def _print_models(args: argparse.Namespace) -> int:
+    from backend.prediction.offer import offer
+    from backend.prediction.saved import final_models
+    from backend.store.cache import PUBLIC, Store
+
+    roots = _roots(args)
+    with Store(":memory:", [(PUBLIC, root) for root in roots]) as store:
+        store.sync()
+        table = offer(store, final_models(roots), owner=PUBLIC)
+    if args.json:
+        print(json.dumps(table.to_dict("records"), ensure_ascii=False, indent=1, default=list))
+        return 0
+    if table.empty:
+        print("No stored models. `python -m backend run --fold final` makes one.")
+    for row in table.itertuples():
+        print(
+            f"{row.run_id}  {row.display_name}, {row.label_level} labels, fitted on "
+            f"{row.trained_on} ({row.n_train:,} cells, {row.n_train_donors} donors)"
+        )
+        print(f"  {row.quality}")
+        print(f"  types: {', '.join(row.types)}")
+    return 0
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[float, str], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda share, message: bar.update(task, completed=share, description=message)
