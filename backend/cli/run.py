@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from backend.splits import Split
     from backend.training.runs import Fold, RunEvent, RunResult
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "folds_of", "run", "split_of"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", type=Path, metavar="FILE", help="use this frozen split")
     parser.add_argument("--seed", type=int, default=0, help="seed of the fit (default 0)")
     parser.add_argument("--preset", help="size of a foundation model, such as small")
+    parser.add_argument(
+        "--any-genes",
+        action="store_true",
+        help="take gene names as they are, also of other species",
+    )
     parser.add_argument("--init", choices=INITS, default="scratch")
     parser.add_argument("--checkpoint", help="name of the checkpoint to start from")
     parser.add_argument(
@@ -88,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     from backend.training.settings import find_preset, parse_settings
     from backend.types import Series
 
-    folds = _folds(args.fold)
+    folds = folds_of(args.fold)
     settings = parse_settings(args.settings)
     model = model_class(args.model)
     is_foundation = hasattr(model, "presets")
@@ -107,9 +112,9 @@ def run(args: argparse.Namespace) -> int:
     build_typer(Series(dataset_id="", protocol="", **asked))
     console = Console(stderr=True)
     with console.status(f"Reading {args.dataset.name}"):
-        adata = load(args.dataset)
+        adata = load(args.dataset, any_genes=args.any_genes)
         info = describe(adata)
-    split = _split(args, adata, info.dataset_id)
+    split = split_of(args, adata, info.dataset_id, args.out)
     series = Series(
         dataset_id=info.dataset_id,
         protocol=split.protocol,
@@ -147,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(result.status == "failed" for result in results) else 0
 
 
-def _folds(words: Sequence[str]) -> Any:
+def folds_of(words: Sequence[str]) -> Any:
     """Return `all`, or a list of fold numbers and `final`."""
     if list(words) == ["all"]:
         return "all"
@@ -163,8 +168,8 @@ def _folds(words: Sequence[str]) -> Any:
     return folds
 
 
-def _split(args: argparse.Namespace, adata: AnnData, dataset_id: str) -> Split:
-    """Return the frozen split, made and stored under `splits/` when it is not there yet."""
+def split_of(args: argparse.Namespace, adata: AnnData, dataset_id: str, out: Path) -> Split:
+    """Return the frozen split, made and stored under `splits/` of `out` when it is not there yet."""
     from backend.splits import Split
     from backend.splits.stored import stored_split
 
@@ -183,12 +188,12 @@ def _split(args: argparse.Namespace, adata: AnnData, dataset_id: str) -> Split:
             msg = f"The split was made from dataset {split.dataset_id}; this one is {dataset_id}."
             raise SplitError(msg, "Use the dataset that the split was made from.")
         name = f"{split.sha256[:16]}.parquet"
-        if not (args.out / "splits" / name).exists():
-            split.save(args.out / "splits" / name)
+        if not (out / "splits" / name).exists():
+            split.save(out / "splits" / name)
         return split
 
     return stored_split(
-        args.out / "splits",
+        out / "splits",
         adata.obs,
         args.protocol or "donor",
         dataset_id=dataset_id,

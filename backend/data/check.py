@@ -158,11 +158,14 @@ def examine(
     purpose: str,
     seed: int,
     problems: list[Problem] | None = None,
+    any_genes: bool = False,
 ) -> Examined | None:
     """Check all but the bulk of the values of an opened file.
 
     Parameters
     ----------
+    any_genes
+        See `map_genes`.
     problems
         Collects every reason; with None the first one is raised.
 
@@ -183,7 +186,7 @@ def examine(
         ("orientation", lambda: _check_orientation(file)),
         ("roles", lambda: _find_roles(file, roles, purpose)),
         ("counts", lambda: _find_counts(file, roles, n_cells, n_genes, seed)),
-        ("genes", lambda: _map_file_genes(file, found["counts"])),
+        ("genes", lambda: _map_file_genes(file, found["counts"], any_genes=any_genes)),
     )
     failed: set[str] = set()
     for name, step in steps:
@@ -360,7 +363,7 @@ def _refuse_values(seen: dict[str, ValueSummary], other: str | None = None) -> N
     raise Refusal(msg, hint, code=code)
 
 
-def _map_file_genes(file: h5py.File, counts: Matrix) -> GeneMap:
+def _map_file_genes(file: h5py.File, counts: Matrix, *, any_genes: bool) -> GeneMap:
     """Map genes by the index of `var`, or by a column of it where that knows more."""
     table = "raw/var" if counts.name == "raw/X" else "var"
     names = read_index(file, table)
@@ -375,7 +378,7 @@ def _map_file_genes(file: h5py.File, counts: Matrix) -> GeneMap:
             ids = names if ids is None else ids
         if index_is_ids or _share_known(names) < _share_known(symbols):
             names = np.where(symbols == "", names, symbols)
-    return map_genes(list(names), None if ids is None else list(ids))
+    return map_genes(list(names), None if ids is None else list(ids), any_genes=any_genes)
 
 
 def _text_column(

@@ -127,7 +127,9 @@ def gene_table() -> GeneTable:
     return GeneTable(symbol_of, ensembl_of, current_of)
 
 
-def map_genes(names: Sequence[str], ensembl: Sequence[str] | None = None) -> GeneMap:
+def map_genes(
+    names: Sequence[str], ensembl: Sequence[str] | None = None, *, any_genes: bool = False
+) -> GeneMap:
     """Map the gene names of a file to unique current symbols.
 
     Parameters
@@ -136,11 +138,13 @@ def map_genes(names: Sequence[str], ensembl: Sequence[str] | None = None) -> Gen
         The index of `var`, or the column that holds symbols.
     ensembl
         Ensembl ids of the same genes, where the file has them; they win over symbols.
+    any_genes
+        Take unknown names as they are, however many: genes of another species.
 
     Raises
     ------
     Refusal
-        If less than 1 % of the names is known.
+        If less than 1 % of the names is known, unless `any_genes`.
     """
     table = gene_table()
     present = set(names)
@@ -168,7 +172,7 @@ def map_genes(names: Sequence[str], ensembl: Sequence[str] | None = None) -> Gen
             symbols[symbol] = len(ids)
             ids.append(gene_id)
         target[place] = symbols[symbol]
-    if n_matched < max(1, SMALLEST_SHARE_MATCHED * len(names)):
+    if not any_genes and n_matched < max(1, SMALLEST_SHARE_MATCHED * len(names)):
         _refuse_genes(names, n_matched)
     kinds = [kind for kind, n in (("symbol", n_from_symbol), ("ensembl", n_from_id)) if n]
     return GeneMap(
@@ -210,7 +214,10 @@ def _refuse_genes(names: Sequence[str], n_matched: int) -> None:
     elif sum(name[:1].isupper() and name[1:].islower() for name in list(names)[:200]) > 20 or any(
         name.startswith("ENSMUSG") for name in list(names)[:200]
     ):
-        hint = "They look like mouse genes; only human data can be used."
+        hint = (
+            "They look like mouse genes; only human data can be used, but for `pretrain` and "
+            "`run` with --any-genes."
+        )
     else:
         hint = "Put human gene symbols or Ensembl ids (ENSG…) into the index of `var`."
     raise Refusal(msg, hint, code="no_genes")

@@ -83,7 +83,12 @@ class OpenDataset:
 
 @contextmanager
 def open_dataset(
-    path: str | Path, roles: Roles | None = None, *, purpose: str = "predict", seed: int = 0
+    path: str | Path,
+    roles: Roles | None = None,
+    *,
+    purpose: str = "predict",
+    seed: int = 0,
+    any_genes: bool = False,
 ) -> Iterator[OpenDataset]:
     """Open a file after all that can be checked without reading every value.
 
@@ -97,6 +102,8 @@ def open_dataset(
         What the roles must suffice for: "train", "evaluate" or "predict".
     seed
         Chooses the blocks of values that are looked at.
+    any_genes
+        Take genes of any species, under the names that they have.
 
     Raises
     ------
@@ -106,13 +113,18 @@ def open_dataset(
     path = Path(path)
     with open_safely(path) as file:
         with damage_refused(path.name):
-            found = examine(path, file, roles, purpose=purpose, seed=seed)
+            found = examine(path, file, roles, purpose=purpose, seed=seed, any_genes=any_genes)
         assert found is not None
         yield OpenDataset(path, file, found)
 
 
-def load(path: str | Path, roles: Roles | None = None) -> AnnData:
+def load(path: str | Path, roles: Roles | None = None, *, any_genes: bool = False) -> AnnData:
     """Read a dataset into memory in the layout of the data contract.
+
+    Parameters
+    ----------
+    path, roles, any_genes
+        See `open_dataset`.
 
     Returns
     -------
@@ -124,7 +136,7 @@ def load(path: str | Path, roles: Roles | None = None) -> AnnData:
     Refusal
         If the file is unsafe or not usable; every value is looked at.
     """
-    with open_dataset(path, roles) as dataset:
+    with open_dataset(path, roles, any_genes=any_genes) as dataset:
         return dataset.cells(0, dataset.n_cells, dataset.obs())
 
 
