@@ -6,20 +6,23 @@ answers by key. The store itself is one handle for the process; it takes a curso
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
 
 from backend.config import project_root
 from backend.evaluation import cell_map, selections, views
+from backend.evaluation import selection_summary as summaries
 from backend.store.cache import Store
+from backend.types import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     import pandas as pd
 
     from backend.types import Scope
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = [
     "cell_details",
     "configurations",
+    "confusions",
+    "disagreement",
     "document",
     "f1_by_cell_type",
     "f1_by_donor",
@@ -37,9 +42,12 @@ __all__ = [
     "optimism",
     "overview",
     "package_versions",
+    "probability_vector",
     "provenance",
     "scope_choices",
     "selected_cells",
+    "selected_rows",
+    "selection_summary",
     "series_table",
     "store_version",
     "timepoints",
@@ -168,9 +176,67 @@ def cell_details(scope: Scope, configuration: str, rows: tuple[int, ...]) -> pd.
     return _cell_details(store_version(), _unfiltered(scope), configuration, rows)
 
 
+@st.cache_data(max_entries=64, show_spinner=False)
+def _selected_cells(version: str, owner: str, selection: str) -> np.ndarray:
+    saved = selections.SavedSelection.from_json(json.loads(selection))
+    return selections.cells_of(_store(), owner, saved)
+
+
 def selected_cells(owner: str, selection: selections.SavedSelection) -> np.ndarray:
     """Return the `cell_index` of the cells of a saved selection that is no area of the map."""
-    return selections.cells_of(_store(), owner, selection)
+    return _selected_cells(store_version(), owner, canonical_json(selection.to_json()))
+
+
+# Cells are keyed by all their bytes: of large arrays only a sample would be. What neighbours say
+# is kept for minutes, because they are added to a dataset without a new version of the store.
+@st.cache_data(max_entries=64, ttl=600, show_spinner=False)
+def _selection_summary(
+    version: str, scope: Scope, cells: bytes, configuration: str
+) -> summaries.SelectionSummary:
+    rows = np.frombuffer(cells, dtype=np.int64)
+    return summaries.summarise_selection(_store(), scope, rows, configuration)
+
+
+def selection_summary(
+    scope: Scope, cells: np.ndarray, configuration: str
+) -> summaries.SelectionSummary:
+    """Return what some cells have in common."""
+    rows = cells.astype(np.int64).tobytes()
+    return _selection_summary(store_version(), scope, rows, configuration)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _selected_rows(
+    version: str, scope: Scope, cells: bytes, configuration: str, limit: int
+) -> pd.DataFrame:
+    rows = np.frombuffer(cells, dtype=np.int64)
+    return summaries.selected_rows(_store(), scope, rows, configuration, limit=limit)
+
+
+def selected_rows(
+    scope: Scope, cells: np.ndarray, configuration: str, limit: int | None = None
+) -> pd.DataFrame:
+    """Return selected cells with all that is known of them; not kept without a `limit`."""
+    if limit is None:
+        return summaries.selected_rows(_store(), scope, cells, configuration)
+    rows = cells.astype(np.int64).tobytes()
+    return _selected_rows(store_version(), scope, rows, configuration, limit)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def probability_vector(scope: Scope, cell_id: str, run_id: str) -> pd.DataFrame:
+    """Return the probability of every type for one cell under the run that tested it."""
+    return summaries.probability_vector(_store(), scope, cell_id, run_id)
+
+
+def confusions(scope: Scope, configuration: str) -> views.Confusions:
+    """Return labels against predictions of one model."""
+    return _ask("confusions", scope, configuration=configuration)
+
+
+def disagreement(scope: Scope, first: str, second: str) -> views.Disagreement:
+    """Return on which cells two models are right."""
+    return _ask("disagreement", scope, first=first, second=second)
 
 
 def f1_by_donor(scope: Scope, configuration: str) -> views.DonorScores:

@@ -57,6 +57,12 @@ PAGES: Final = (
         ":material/scatter_plot:",
         "Which cells fail?",
     ),
+    PageInfo(
+        "confusions",
+        "Confusions",
+        ":material/table_chart:",
+        "What are they mistaken for, and how bad is it?",
+    ),
     PageInfo("donors", "Donors", ":material/group:", "Is it one patient?"),
     PageInfo(
         "protocols",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import altair as alt
 import vl_convert
+from pandas.api.types import is_numeric_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,7 @@ __all__ = ["FOOTER", "csv_bytes", "file_name", "picture_bytes"]
 
 FOOTER: Final = "Research use only. Not a medical device; not for diagnosis or treatment decisions."
 _PICTURE_SCALE: Final = 2.0
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 
 
 def _slug(text: str) -> str:
@@ -32,8 +34,16 @@ def file_name(source: Source, name: str, suffix: str) -> str:
     return f"faultline{kind}-{'-'.join(_slug(part) for part in parts)}.{suffix}"
 
 
+def _as_text(value: object) -> object:
+    """Keep a spreadsheet program from taking a text for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
 def csv_bytes(frame: pd.DataFrame, source: Source) -> bytes:
-    """Return `frame` as CSV with its provenance in columns before, and its use after it."""
+    """Return `frame` as CSV with its provenance in columns before, and its use after it.
+
+    Texts that a spreadsheet program would run as a formula get an apostrophe before them.
+    """
     before = {
         "dataset": source.dataset,
         "data": "SIMULATED" if source.simulated else "real",
@@ -42,8 +52,11 @@ def csv_bytes(frame: pd.DataFrame, source: Source) -> bytes:
         "truth": source.truth,
     }
     table = frame.copy()
+    for column, kind in frame.dtypes.items():
+        if not is_numeric_dtype(kind):
+            table[column] = frame[column].astype(object).map(_as_text, na_action="ignore")
     for position, (column, value) in enumerate(before.items()):
-        table.insert(position, column, value)
+        table.insert(position, column, _as_text(value))
     table["use"] = FOOTER
     # A byte order mark, so that spreadsheet programs read the text as UTF-8.
     return table.to_csv(index=False).encode("utf-8-sig")

@@ -1,18 +1,40 @@
-"""What a set of cells is made of, wherever one is chosen."""
+"""What a set of cells is made of, wherever one is chosen: map, confusions, slices."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import streamlit as st
+
+from app import cache
+from app.components import errors, figure, tables
+from app.components.selection_charts import probability_bars
+from app.components.selection_links import keep, open_buttons
+from app.state import choose_one, current_models
+from backend.evaluation.selections import SavedSelection
+from backend.evaluation.text import plain
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from backend.evaluation.selections import SavedSelection
+    from backend.evaluation.selection_summary import SelectionSummary
     from backend.types import Scope
 
 __all__ = ["selection_panel"]
+
+_LISTED: Final = 1_000
+"""Cells that are listed on the page; numbers and files have all of them."""
+
+_ROLES: Final = {
+    "label": "Type",
+    "timepoint": "Timepoint",
+    "donor": "Donor",
+    "genotype": "Genotype",
+    "label_source": "Label source",
+}
+_HALF: Final = 470
+"""Width in pixels from which two tables stand side by side."""
 
 
 def selection_panel(
@@ -22,8 +44,9 @@ def selection_panel(
     title: str,
     selection: SavedSelection | None,
     configuration: str | None = None,
+    page: str = "",
 ) -> None:
-    """Show what some cells have in common.
+    """Show what some cells have in common, offer them as a file and under a link.
 
     Parameters
     ----------
@@ -36,11 +59,199 @@ def selection_panel(
     selection
         How they were chosen, so that they can be saved under a link; None where they cannot.
     configuration
-        The model whose predictions are shown; by default the first one with all folds.
+        The model whose predictions are shown; by default the first of the sidebar.
+    page
+        Key of the page that the panel stands on: no button leads there.
     """
-    st.markdown("##### Selected cells")
-    st.text(title)
+    st.markdown(f"##### Selected cells: {plain(title)}")
     if not len(cells):
-        st.info("No cell is selected.")
+        st.info("No cell is in this selection. Choose others, or widen the filters of the sidebar.")
         return
-    st.markdown(f"**{len(cells):,} cells** are selected.")
+    models = current_models()
+    configuration = configuration or next(iter(models), None)
+    if configuration is None:
+        st.info(f"{len(cells):,} cells are selected; no model has results for them.")
+        return
+    with errors.shown_to_user():
+        summary = cache.selection_summary(scope, cells, configuration)
+    st.markdown(" ".join(summary.sentences))
+    if selection is not None:
+        _save_and_go(selection, configuration, page)
+    with st.container(horizontal=True, gap="large"):
+        with st.container(width=_HALF):
+            _hits(summary)
+        with st.container(width=_HALF):
+            _composition(summary)
+        with st.container(width=_HALF):
+            _confusion(summary)
+        with st.container(width=_HALF):
+            _neighbourhood(summary)
+    tables.show(
+        summary.quality,
+        name="selected-quality",
+        alt_text="Quartiles of counts and genes of the selected cells and of all cells in scope",
+        columns=("measure", "cells", "n_cells", "low", "median", "high"),
+        labels={"cells": "Cells", "low": "Lower quartile", "high": "Upper quartile"},
+        folded="Counts and genes of these cells",
+    )
+    _cells(scope, cells, summary)
+
+
+def _save_and_go(selection: SavedSelection, configuration: str, page: str) -> None:
+    """Draw the name, the button that saves under a link, and the ways to other pages."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        name = st.text_input(
+            "Name",
+            value=selection.name,
+            max_chars=200,
+            key="selection.name",
+            placeholder="Name of these cells",
+            width=240,
+        )
+        named = SavedSelection.from_json(selection.to_json() | {"name": name or ""})
+        st.button(
+            "Save as link",
+            key="selection.save",
+            icon=":material/link:",
+            on_click=keep,
+            args=(named,),
+            help="Puts these cells into the address: copy it to come back or to share them",
+        )
+        open_buttons(named, name="selection", leave_out=page, configuration=configuration)
+
+
+def _hits(summary: SelectionSummary) -> None:
+    st.markdown("**Which models are right on them**")
+    tables.show(
+        summary.hits,
+        name="selected-hits",
+        alt_text="Share of the selected labelled cells on which each model is right, with cells, "
+        "donors and the median confidence",
+        columns=(
+            "display_name", "hit_rate", "n_right", "n_cells", "n_donors", "confidence_right",
+            "confidence_wrong",
+        ),
+        labels={"n_cells": "Labelled cells"},
+    )  # fmt: skip
+
+
+def _composition(summary: SelectionSummary) -> None:
+    st.markdown("**What they are**")
+    titles = {title: role for role, title in _ROLES.items()}
+    chosen = choose_one("By", list(titles), "selected_by")
+    tables.show(
+        summary.composition[summary.composition.role == titles[chosen]],
+        name=f"selected-by-{titles[chosen]}",
+        alt_text=f"Selected cells by {chosen.lower()}, with donors, and their share against all "
+        "cells in scope",
+        columns=("value", "n_cells", "n_donors", "share", "share_of_all"),
+        labels={"value": chosen, "share": "Share here", "share_of_all": "Share in scope"},
+        height=_tall(int((summary.composition.role == titles[chosen]).sum())),
+    )
+
+
+def _tall(n_rows: int) -> int | str:
+    """Let long tables scroll."""
+    return "auto" if n_rows <= 8 else 320
+
+
+def _confusion(summary: SelectionSummary) -> None:
+    st.markdown(f"**Called by {plain(summary.display_name)}**")
+    if summary.confusion.empty:
+        st.markdown("No selected cell has both a label and a prediction.")
+        return
+    tables.show(
+        summary.confusion,
+        name="selected-confusion",
+        alt_text="Labels against predictions among the selected cells, with their kind of error",
+        columns=("label", "predicted", "n_cells", "n_donors", "share", "kind", "confidence"),
+        labels={"kind": "Kind", "confidence": "Median confidence"},
+        height=_tall(len(summary.confusion)),
+    )
+
+
+def _neighbourhood(summary: SelectionSummary) -> None:
+    st.markdown("**A label error or a model error?**")
+    found = summary.neighbourhood
+    if found is None:
+        st.markdown(
+            "No neighbourhood is stored for this dataset. `python -m backend data neighbours` "
+            "adds it from the file of counts."
+        )
+        return
+    st.markdown(" ".join(found.sentences))
+    st.caption(
+        "Neighbours are the nearest cells by 50 principal components of all cells. Labels and "
+        "predictions were made from the same expression, so this is a hint and no proof."
+    )
+    if len(found.pairs):
+        tables.show(
+            found.pairs,
+            name="selected-neighbours",
+            alt_text="Whether the neighbours of wrong cells carry the label or the prediction",
+            columns=(
+                "label", "predicted", "n_cells", "label_share", "predicted_share",
+                "n_label_leads", "n_prediction_leads",
+            ),
+            labels={"predicted_share": "Neighbours with the prediction"},
+            folded="By label and prediction",
+        )  # fmt: skip
+
+
+def _cells(scope: Scope, cells: np.ndarray, summary: SelectionSummary) -> None:
+    """List the cells and offer all of them as a file."""
+    configuration = summary.configuration
+    rows = cache.selected_rows(scope, cells, configuration, limit=_LISTED)
+    st.markdown("**The cells, wrong and confident ones first**")
+    tables.show(
+        rows,
+        name="selected-cells",
+        alt_text="The selected cells with label, prediction, confidence, donor and timepoint",
+        columns=(
+            "cell_id", "label", "predicted", "confidence", "outcome", "donor", "timepoint",
+            "sample", "genotype", "label_source", "n_counts", "n_genes",
+        ),
+        labels={"n_counts": "Counts", "n_genes": "Genes"},
+        height=320,
+        whole=partial(cache.selected_rows, scope, cells, configuration),
+    )  # fmt: skip
+    if len(rows) < len(cells):
+        st.caption(f"{len(rows):,} of {len(cells):,} cells are listed; the CSV has all of them.")
+    _one_cell(scope, rows, summary)
+
+
+@st.fragment
+def _one_cell(scope: Scope, rows, summary: SelectionSummary) -> None:
+    """Show all class probabilities of one of the listed cells."""
+    tested = rows[rows.run_id.notna()]
+    if tested.empty:
+        st.markdown(f"None of these cells has a prediction of {plain(summary.display_name)}.")
+        return
+    words = {
+        row.cell_id: f"{row.cell_id}: {row.label} called {row.predicted}"
+        for row in tested.itertuples()
+    }
+    cell_id = st.selectbox(
+        "One cell in full",
+        list(words),
+        format_func=words.__getitem__,
+        key="selection.cell",
+        width=_HALF,
+    )
+    cell = tested[tested.cell_id == cell_id].iloc[0]
+    with errors.shown_to_user():
+        vector = cache.probability_vector(scope, cell_id, cell.run_id)
+    figure.draw(
+        partial(probability_bars, vector, label=cell.label, predicted=cell.predicted),
+        name="probabilities-of-cell",
+        title=f"What {plain(summary.display_name)} holds likely for {plain(cell_id)}",
+        alt_text=f"Bars of the probability of every type, the largest {vector.cell_type.iloc[0]} "
+        f"with {vector.probability.iloc[0]:.2f}; labelled {cell.label}.",
+    )
+    tables.show(
+        vector,
+        name="probabilities-of-cell",
+        alt_text="Probability of every type for one cell",
+        labels={"probability": "Probability"},
+        folded="The same numbers as a table",
+    )

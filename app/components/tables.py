@@ -11,7 +11,7 @@ from app.state import current_source
 from backend.types import PROTOCOLS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
@@ -31,6 +31,15 @@ _SCORES: Final = {
     "difference": "Difference",
     "share": "Share",
     "top_donor_share": "Largest donor's share",
+    "hit_rate": "Right",
+    "share_of_all": "Share of all",
+    "row_share": "Share of the label",
+    "column_share": "Share of the prediction",
+    "share_of_wrong": "Share of wrong cells",
+    "label_share": "Neighbours with the label",
+    "confidence_right": "Confidence when right",
+    "confidence_wrong": "Confidence when wrong",
+    "probability": "Probability",
 }
 
 _COUNTS: Final = {
@@ -39,6 +48,9 @@ _COUNTS: Final = {
     "n_types": "Types",
     "n_types_scored": "Types scored",
     "n_predicted": "Predicted cells",
+    "n_right": "Right cells",
+    "n_label_leads": "More with the label",
+    "n_prediction_leads": "More with the prediction",
     "n_predicted_absent": "Predicted, not labelled here",
     "n_train_random": "Training cells a fold, random",
     "n_train_donor": "Training cells a fold, donor",
@@ -96,6 +108,7 @@ def show(
     labels: dict[str, str] | None = None,
     height: int | str = "auto",
     folded: str = "",
+    whole: Callable[[], pd.DataFrame] | None = None,
 ) -> None:
     """Show a table and a CSV download of all its rows and columns.
 
@@ -109,9 +122,11 @@ def show(
         Headings that differ from the usual ones.
     folded
         Title of an expander to put the table in; empty shows it open.
+    whole
+        Gives the rows of the file when the page shows only some of them.
     """
     with st.expander(folded) if folded else st.container():
-        _show(frame, name, alt_text, columns, labels or {}, height)
+        _show(frame, name, alt_text, columns, labels or {}, height, whole)
 
 
 def _show(
@@ -121,6 +136,7 @@ def _show(
     columns: Sequence[str] | None,
     labels: dict[str, str],
     height: int | str,
+    whole: Callable[[], pd.DataFrame] | None,
 ) -> None:
     source = current_source()
     shown = [c for c in columns if c in frame.columns] if columns else list(frame.columns)
@@ -138,7 +154,7 @@ def _show(
     )
     st.download_button(
         "CSV",
-        data=lambda: export.csv_bytes(frame, source),
+        data=lambda: export.csv_bytes(frame if whole is None else whole(), source),
         file_name=export.file_name(source, name, "csv"),
         mime="text/csv",
         key=f"csv.{name}",

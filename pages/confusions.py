@@ -1,0 +1,34 @@
+"""Confusions: what are cells mistaken for, and how bad is it?"""
+
+import streamlit as st
+
+from app import cache
+from app.components import confusion_page as page
+from app.components import errors, provenance
+from app.state import choose_model, current_models, current_scope
+
+scope = current_scope()
+models = current_models()
+
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    configuration = choose_model(models, width=page.WIDTH)
+    beside = page.choose_beside(models, configuration)
+    numbers = page.choose_numbers()
+    order = page.choose_order()
+
+shown = [configuration] if beside is None else [configuration, beside]
+with errors.shown_to_user():
+    views = [cache.confusions(scope, name) for name in shown]
+
+st.markdown("\n".join(f"- {' '.join(view.sentences)}" for view in views))
+if not all(view.n_cells for view in views):
+    st.info("No scored cells for this choice. Widen the timepoints or the truth.")
+    st.stop()
+
+page.pictures(views, numbers=numbers, order=order)
+chosen = page.choose_cells(scope, views, models, order)
+page.selected(scope, chosen, configuration)
+if beside is not None:
+    page.disagreement(scope, models, configuration, beside, order)
+page.tables_of(views)
+provenance.caption(cache.provenance(scope))
