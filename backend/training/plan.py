@@ -5,77 +5,33 @@ Every key is described in `docs/plans.md`.
 
 from __future__ import annotations
 
-import difflib
+import importlib
 import itertools
-import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from backend.errors import FaultlineError, InputError, ModelUnavailable
-from backend.types import INITS, LABEL_LEVELS, PROTOCOLS
+from backend.training.plan_keys import (
+    PRETRAIN_KEYS,
+    RUN_KEYS,
+    SHARED,
+    TOP_KEYS,
+    as_list,
+    check_table,
+    kind_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from backend.training.runs import Fold
 
-__all__ = ["PRETRAIN_KEYS", "RUN_KEYS", "TOP_KEYS", "Grid", "Plan", "Pretraining", "read_plan"]
+__all__ = ["Grid", "Plan", "Pretraining", "read_plan"]
 
-_CHECKPOINT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_BUDGET: Final = re.compile(r"full|equal|cap[1-9]\d*")
 _NONE: Final = (None,)
 
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """What a key may hold; `is_list` lets it hold a list of such values too."""
-
-    kind: Literal["text", "whole", "number", "fold", "table"]
-    choices: tuple[str, ...] = ()
-    lowest: int = 0
-    is_list: bool = True
-
-
-RUN_KEYS: Final[Mapping[str, _Key]] = {
-    "model": _Key("text"),
-    "preset": _Key("text"),
-    "init": _Key("text", INITS),
-    "checkpoint": _Key("text"),
-    "protocol": _Key("text", PROTOCOLS),
-    "fold": _Key("fold"),
-    "folds": _Key("whole", lowest=2),
-    "split_seed": _Key("whole"),
-    "budget": _Key("text"),
-    "label_level": _Key("text", LABEL_LEVELS),
-    "fraction": _Key("number"),
-    "seed": _Key("whole"),
-    "settings": _Key("table", is_list=False),
-}
-"""Keys of a `[[run]]` table, in the order in which values vary (the last but `fold` fastest)."""
-
-_SHARED: Final = tuple(name for name in RUN_KEYS if name != "settings")
-
-PRETRAIN_KEYS: Final[Mapping[str, _Key]] = {
-    "name": _Key("text", is_list=False),
-    **{name: RUN_KEYS[name] for name in ("model", "preset", "protocol", "fold")},
-    **{name: RUN_KEYS[name] for name in ("folds", "split_seed", "budget")},
-    "seed": _Key("whole", is_list=False),
-    "settings": RUN_KEYS["settings"],
-}
-"""Keys of a `[[pretrain]]` table."""
-
-TOP_KEYS: Final[Mapping[str, _Key]] = {
-    "dataset": _Key("text"),
-    "out": _Key("text", is_list=False),
-    "threads": _Key("whole", lowest=1, is_list=False),
-    **{name: RUN_KEYS[name] for name in _SHARED},
-    "settings": RUN_KEYS["settings"],
-    "run": _Key("table"),
-    "pretrain": _Key("table"),
-}
-"""Keys of the plan itself: values for all its tables, and the tables."""
 
 _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
     "preset": _NONE,
@@ -179,13 +135,13 @@ def read_plan(path: Path, *, dataset: Path | None = None) -> Plan:
         If a model, preset or checkpoint is unknown.
     """
     top = _parse(path)
-    _check_table(top, TOP_KEYS, path.name)
+    check_table(top, TOP_KEYS, path.name)
     datasets = (dataset.resolve(),) if dataset is not None else _datasets(top, path)
     for each in datasets:
         if not each.is_file():
             msg = f"{path.name}: there is no dataset `{each}`."
             raise InputError(msg, "Correct `dataset`, or give the file with --dataset.")
-    shared = {name: top[name] for name in _SHARED if name in top}
+    shared = {name: top[name] for name in SHARED if name in top}
     by_model = _settings_by_model(top.get("settings", {}), path.name)
     tables = top.get("run")
     if tables is None:
@@ -194,14 +150,14 @@ def read_plan(path: Path, *, dataset: Path | None = None) -> Plan:
         grids = []
         for number, table in enumerate(_tables(tables, "run", path.name), start=1):
             place = f"{path.name}, [[run]] {number}"
-            _check_table(table, RUN_KEYS, place)
+            check_table(table, RUN_KEYS, place)
             grids.append(_grid(shared | table, place, by_model))
     made: list[Pretraining] = []
     for number, table in enumerate(
         _tables(top.get("pretrain", []), "pretrain", path.name), start=1
     ):
         place = f"{path.name}, [[pretrain]] {number}"
-        _check_table(table, PRETRAIN_KEYS, place)
+        check_table(table, PRETRAIN_KEYS, place)
         usable = {name: value for name, value in shared.items() if name in PRETRAIN_KEYS}
         # Runs may vary their seed; a checkpoint has one.
         usable.pop("seed", None)
@@ -233,7 +189,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _datasets(top: Mapping[str, Any], path: Path) -> tuple[Path, ...]:
-    found = _as_list(top.get("dataset", []))
+    found = as_list(top.get("dataset", []))
     if not found:
         msg = f"{path.name} names no dataset."
         raise InputError(msg, 'Write `dataset = "FILE.h5ad"`, or give the file with --dataset.')
@@ -241,74 +197,11 @@ def _datasets(top: Mapping[str, Any], path: Path) -> tuple[Path, ...]:
     return tuple((path.resolve().parent / Path(each).expanduser()).resolve() for each in found)
 
 
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list) else [value]
-
-
 def _tables(value: Any, name: str, place: str) -> list[dict[str, Any]]:
     if isinstance(value, list) and all(isinstance(each, dict) for each in value):
         return value
-    msg = f"{place}: `{name}` is {_kind_of(value)}."
+    msg = f"{place}: `{name}` is {kind_of(value)}."
     raise InputError(msg, f"Write a table for each: [[{name}]].")
-
-
-def _check_table(table: Mapping[str, Any], known: Mapping[str, _Key], place: str) -> None:
-    """Raise `InputError` for the first key of a table that is unknown or holds a wrong value."""
-    for name, value in table.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            msg = f'{place}: there is no key "{name}".'
-            hint = f'Did you mean "{near[0]}"?' if near else f"It has: {', '.join(known)}."
-            raise InputError(msg, hint)
-        key = known[name]
-        if key.kind == "table":
-            if name == "settings" and not isinstance(value, dict):
-                msg = f"{place}: `settings` is {_kind_of(value)}."
-                raise InputError(msg, "Write a table, such as settings = {epochs = 4}.")
-            continue
-        if isinstance(value, list) and not key.is_list:
-            msg = f"{place}: `{name}` is a list, but takes one value."
-            raise InputError(msg, "Give one value.")
-        if isinstance(value, list) and not value:
-            msg = f"{place}: `{name}` is an empty list, so nothing would be run."
-            raise InputError(msg, "Give at least one value, or leave the key out.")
-        for each in _as_list(value):
-            _check_value(name, each, key, place)
-
-
-def _check_value(name: str, value: Any, key: _Key, place: str) -> None:
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    is_number = is_whole or isinstance(value, float)
-    if key.kind == "text":
-        is_right, wanted = isinstance(value, str) and bool(value), "text"
-        if key.choices:
-            is_right, wanted = value in key.choices, f"one of: {', '.join(key.choices)}"
-        elif name == "budget":
-            is_right = isinstance(value, str) and bool(_BUDGET.fullmatch(value))
-            wanted = "full, equal, or cap and a number of cells, such as cap500"
-        elif name == "name":
-            is_right = isinstance(value, str) and bool(_CHECKPOINT_NAME.fullmatch(value))
-            wanted = "small letters, digits, dots, hyphens and underscores"
-    elif key.kind == "whole":
-        is_right, wanted = is_whole and value >= key.lowest, f"a whole number from {key.lowest}"
-    elif key.kind == "number":
-        is_right, wanted = is_number and 0 < value <= 1, "a number above 0, up to 1"
-    else:
-        is_right = value in ("all", "final") or (is_whole and value >= 0)
-        wanted = '"all", "final", or numbers from 0'
-    if not is_right:
-        shown = f'"{value}"' if isinstance(value, str) else str(value)
-        near = difflib.get_close_matches(str(value), key.choices, n=1)
-        msg = f"{place}: `{name}` is {shown} ({_kind_of(value)})."
-        raise InputError(msg, f"Give {wanted}." + (f' Did you mean "{near[0]}"?' if near else ""))
-
-
-def _kind_of(value: Any) -> str:
-    kinds = ((bool, "true or false"), (str, "text"), (int, "a whole number"), (float, "a number"))
-    for kind, words in (*kinds, (list, "a list"), (dict, "a table")):
-        if isinstance(value, kind):
-            return words
-    return "a date or time"
 
 
 def _settings_by_model(table: Mapping[str, Any], place: str) -> dict[str, dict[str, Any]]:
@@ -318,14 +211,14 @@ def _settings_by_model(table: Mapping[str, Any], place: str) -> dict[str, dict[s
     for model, values in table.items():
         _at(f"{place}, [settings.{model}]", model_class, model)
         if not isinstance(values, dict):
-            msg = f"{place}: `settings.{model}` is {_kind_of(values)}."
+            msg = f"{place}: `settings.{model}` is {kind_of(values)}."
             raise InputError(msg, f"Write a table: [settings.{model}].")
     return {model: dict(values) for model, values in table.items()}
 
 
 def _listed(table: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     values = {
-        name: tuple(dict.fromkeys(_as_list(table[name])))
+        name: tuple(dict.fromkeys(as_list(table[name])))
         for name in RUN_KEYS
         if name in table and name != "settings"
     }
@@ -445,6 +338,10 @@ def _try_pretraining(made: Pretraining) -> None:
     if not hasattr(model, "presets"):
         msg = f"{model.display_name} is a baseline: it cannot be pre-trained."
         raise InputError(msg, "Name a foundation model.")
+    # Imports torch, which the baselines do without.
+    check = importlib.import_module("backend.training.pretrain").PretrainSettings.of
+    options = getattr(model, "options", {})
+    check({name: value for name, value in made.settings.items() if name not in options})
 
 
 def _try(fields: Mapping[str, Any], is_final: bool, in_plan: set[tuple[str, str]]) -> None:  # noqa: FBT001 - passed on by `_at`

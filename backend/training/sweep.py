@@ -15,8 +15,8 @@ from backend.splits.stored import split_name, stored_split
 from backend.store.bundle import parse_run, write_dataset
 from backend.store.roots import is_url, open_root
 from backend.training.costs import bytes_at_work, bytes_of_checkpoint, bytes_of_run
-from backend.training.executors.common import FitTask, Outcome, PretrainTask, scratch_of
-from backend.types import Series
+from backend.training.executors.common import FitTask, Outcome, PretrainTask
+from backend.types import Series, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -234,11 +234,13 @@ class Sweep:
 
 
 def local_folder(out: Location) -> Path:
-    """Return where a sweep keeps its lock, splits and unfinished work: `out`, if it is local.
+    """Return where a sweep keeps its lock and splits: `out`, if it is local.
 
     For a URL it is a folder below FAULTLINE_HOME.
     """
-    return scratch_of(out) if is_url(out) else Path(out)
+    if is_url(out):
+        return home() / "sweeps" / sha256_of(str(out).rstrip("/"))[:16]
+    return Path(out)
 
 
 def prepare(

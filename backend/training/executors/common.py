@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,6 @@ __all__ = [
     "TaskEvent",
     "execute",
     "leave_failure",
-    "scratch_of",
 ]
 
 ATTEMPTS: Final = 2
@@ -130,20 +129,22 @@ def execute(task: Task, tell: Callable[[TaskEvent], None]) -> Outcome:
 def _fit(
     task: FitTask, adata: Any, info: Any, split: Any, tell: Callable[[TaskEvent], None]
 ) -> Outcome:
-    from pathlib import Path
-
-    from backend.store.roots import is_url
     from backend.training.runs import run_series
 
     def show(event: RunEvent) -> None:
         tell(TaskEvent(task.key, event.state, event.text))
 
-    out = scratch_of(task.out) if is_url(task.out) else Path(task.out)
     result = run_series(
-        adata, info, None, split, task.series, out=out, folds=[task.fold], progress=show
+        adata,
+        info,
+        None,
+        split,
+        task.series,
+        # A URL is passed on as it is.
+        out=cast("Path", task.out),
+        folds=[task.fold],
+        progress=show,
     )[0]
-    if is_url(task.out):
-        _upload(out / "runs" / result.run_id, task.out)
     return Outcome(task.key, result.status, result.reason, result.wall_seconds)
 
 
@@ -166,33 +167,6 @@ def _pretrain(task: PretrainTask, adata: Any, info: Any, split: Any) -> Outcome:
         seed=task.seed,
     )
     return Outcome(task.key, "done", None, time.perf_counter() - started)
-
-
-def scratch_of(url: Location) -> Path:
-    """Return the local folder in which runs for an object store are made and resumed."""
-    from backend.config import home
-    from backend.types import sha256_of
-
-    return home() / "remote" / sha256_of(str(url))[:16]
-
-
-def _upload(bundle: Path, url: Location) -> None:
-    """Publish a finished local bundle below a URL, and remove it here."""
-    import shutil
-
-    from backend.store.bundle import is_damaged, parse_run
-    from backend.store.roots import open_root
-
-    def fill(folder: Path) -> None:
-        shutil.copytree(bundle, folder, dirs_exist_ok=True)
-
-    def is_replaceable(head: bytes) -> bool:
-        return is_damaged(head) or parse_run(head, bundle.name).status == "failed"
-
-    open_root(url).publish(
-        "runs", bundle.name, fill, head="run.json", is_replaceable=is_replaceable
-    )
-    shutil.rmtree(bundle)
 
 
 def leave_failure(task: Task, reason: str) -> None:

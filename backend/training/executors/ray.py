@@ -128,7 +128,9 @@ class RayExecutor:
             num_gpus=1 if has_gpu and _is_heavy(task) else 0,
             max_retries=ATTEMPTS - 1,
         )(_run_task)
-        return remote.options(name=task.text).remote(task, self.threads)
+        # Ray makes it the name of the process, which the kernel cuts within a character.
+        name = task.text.encode("ascii", errors="replace").decode("ascii")
+        return remote.options(name=name).remote(task, self.threads)
 
     def _outcome(self, reference: Any, task: Task) -> Outcome:
         errors = self._ray.exceptions
