@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from backend.data.roles import Roles
 
-__all__ = ["check_isolated"]
+__all__ = ["check_isolated", "limit_process"]
 
 _PATIENCE: Final = 300
 _SPARE_MEMORY: Final = 4 << 30
@@ -78,7 +78,7 @@ def check_isolated(
     )
 
 
-def _limit() -> None:
+def limit_process() -> None:
     """End a child that hangs, even inside the library, and refuse it memory without bounds."""
     import resource  # like fork, only where POSIX is
 
@@ -113,7 +113,7 @@ def _in_child(work: Callable[[], str]) -> tuple[str, int]:
         code = 1
         try:
             os.close(reading)
-            _limit()
+            limit_process()
             with os.fdopen(writing, "w", encoding="utf-8") as pipe:
                 pipe.write(work())
             code = 0

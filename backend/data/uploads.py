@@ -1,0 +1,236 @@
+"""Files that users bring: kept below their owner's folder under a random name, or on the server.
+
+A name given by a user is shown as text and never becomes a path. Files on the server are found
+only below the folders that its administrator lists, by their real path.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
+
+from backend.config import data_dirs
+from backend.errors import InputError
+from backend.store.roots import ID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "Upload",
+    "delete_results",
+    "delete_upload",
+    "find_server_file",
+    "find_upload",
+    "list_uploads",
+    "save_upload",
+    "server_files",
+    "shown_name",
+    "user_folder",
+]
+
+Kind = Literal["cells", "table"]
+
+_FILES: Final[dict[str, str]] = {"cells": "cells.h5ad", "table": "table"}
+_OWNER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PIECE: Final = 4 << 20
+_LONGEST_NAME: Final = 80
+_SPARE_SPACE: Final = 1 << 30
+"""Bytes that must stay free on the disk."""
+_DEEPEST: Final = 4
+_MOST_SERVER_FILES: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """One file that a user brought.
+
+    upload_id : 16 hex digits, the name of its folder
+    name : what the user called it, for display
+    kind : "cells" (an h5ad) or "table" (predictions)
+    size : bytes
+    created_at : ISO 8601, UTC
+    path : where the file lies; None in `upload.json`
+    """
+
+    upload_id: str
+    name: str
+    kind: Kind
+    size: int
+    created_at: str
+    path: Path
+
+
+def shown_name(name: str) -> str:
+    """Return a user's file name as one short line of text, without folders and control marks."""
+    last = re.split(r"[\\/]", name)[-1]
+    plain = "".join(mark for mark in last if mark.isprintable()).strip()
+    return plain[:_LONGEST_NAME] or "unnamed file"
+
+
+def user_folder(home: Path, owner: str) -> Path:
+    """Return the folder of an owner.
+
+    Raises
+    ------
+    InputError
+        If `owner` cannot name a folder.
+    """
+    if not isinstance(owner, str) or not _OWNER.fullmatch(owner):
+        msg = "The owner of the upload is not known."
+        raise InputError(msg, "Sign in again.")
+    return Path(home) / "users" / owner
+
+
+def _not_found() -> InputError:
+    return InputError(
+        "Upload not found.", "It may have expired or been deleted; upload the file again."
+    )
+
+
+def save_upload(home: Path, owner: str, stream: BinaryIO, *, name: str, kind: Kind) -> Upload:
+    """Copy a stream to disk in pieces, complete or not at all.
+
+    Raises
+    ------
+    InputError
+        If the file is empty, or the disk has no room for it.
+    """
+    parent = user_folder(home, owner) / "uploads"
+    parent.mkdir(parents=True, exist_ok=True)
+    upload_id = secrets.token_hex(8)
+    draft = parent / f".tmp-{upload_id}"
+    draft.mkdir(mode=0o700)
+    try:
+        path, size = draft / _FILES[kind], 0
+        with path.open("wb") as file:
+            while piece := stream.read(_PIECE):
+                if shutil.disk_usage(parent).free < len(piece) + _SPARE_SPACE:
+                    msg = "The server's disk is full."
+                    raise InputError(msg, "Tell its administrator, or delete earlier uploads.")
+                file.write(piece)
+                size += len(piece)
+        if not size:
+            msg = f'"{shown_name(name)}" is empty.'
+            raise InputError(msg, "Choose the file again.")
+        about = {
+            "upload_id": upload_id,
+            "name": shown_name(name),
+            "kind": kind,
+            "size": size,
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        (draft / "upload.json").write_text(json.dumps(about), encoding="utf-8")
+        draft.rename(parent / upload_id)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return find_upload(home, owner, upload_id)
+
+
+def find_upload(home: Path, owner: str, upload_id: str) -> Upload:
+    """Return an upload of an owner.
+
+    Raises
+    ------
+    InputError
+        If there is none, it is another owner's, or `upload_id` is no id: all read the same.
+    """
+    if not isinstance(upload_id, str) or not ID.fullmatch(upload_id):
+        raise _not_found()
+    folder = user_folder(home, owner) / "uploads" / upload_id
+    try:
+        about: dict[str, Any] = json.loads((folder / "upload.json").read_text(encoding="utf-8"))
+        path = folder / _FILES[about["kind"]]
+        return Upload(**about, path=path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _not_found() from error
+
+
+def list_uploads(home: Path, owner: str) -> list[Upload]:
+    """Return the uploads of an owner, newest first."""
+    parent = user_folder(home, owner) / "uploads"
+    names = sorted(path.name for path in parent.glob("*/upload.json")) if parent.is_dir() else []
+    folders = [path.parent.name for path in parent.glob("*/upload.json")] if names else []
+    found = [find_upload(home, owner, name) for name in folders if ID.fullmatch(name)]
+    return sorted(found, key=lambda upload: (upload.created_at, upload.upload_id), reverse=True)
+
+
+def delete_upload(home: Path, owner: str, upload_id: str) -> None:
+    """Remove an upload; one that is gone already is no error."""
+    if isinstance(upload_id, str) and ID.fullmatch(upload_id):
+        shutil.rmtree(user_folder(home, owner) / "uploads" / upload_id, ignore_errors=True)
+
+
+def delete_results(home: Path, owner: str, dataset_id: str) -> int:
+    """Remove an owner's dataset with its runs; return how many runs went.
+
+    Raises
+    ------
+    InputError
+        If the owner has no such dataset.
+    """
+    root = user_folder(home, owner)
+    folder = root / "datasets" / str(dataset_id)
+    if not ID.fullmatch(str(dataset_id)) or not folder.is_dir():
+        msg = "Results not found."
+        raise InputError(msg, "They may have expired or been deleted already.")
+    n_removed = 0
+    for head in sorted(root.glob("runs/*/run.json")):
+        try:
+            belongs = json.loads(head.read_text(encoding="utf-8")).get("dataset_id") == dataset_id
+        except (OSError, ValueError, AttributeError):
+            continue
+        if belongs:
+            shutil.rmtree(head.parent, ignore_errors=True)
+            n_removed += 1
+    shutil.rmtree(folder, ignore_errors=True)
+    return n_removed
+
+
+def server_files() -> list[str]:
+    """Return the `.h5ad` files below the listed folders, as "folder/relative/name.h5ad".
+
+    Only files whose real path lies in a listed folder count, so a link cannot lead out.
+    """
+    return [name for name, _ in _server_files()]
+
+
+def find_server_file(name: str) -> Path:
+    """Return the real path of one of `server_files`.
+
+    Raises
+    ------
+    InputError
+        If it is none of them; nothing else is looked up.
+    """
+    for known, path in _server_files():
+        if known == name:
+            return path
+    msg = "The file is not among those that this server offers."
+    raise InputError(msg, "Choose one of the list; the administrator sets FAULTLINE_DATA_DIRS.")
+
+
+def _server_files() -> Iterator[tuple[str, Path]]:
+    n = 0
+    for folder in data_dirs():
+        root = folder.resolve()
+        if not root.is_dir():
+            continue
+        found = sorted(
+            path
+            for depth in range(_DEEPEST)
+            for path in root.glob("/".join(["*"] * depth + ["*.h5ad"]))
+        )
+        for path in found:
+            real = path.resolve()
+            if real.is_file() and real.is_relative_to(root) and not path.name.startswith("."):
+                yield f"{root.name}/{path.relative_to(root).as_posix()}", real
+                n += 1
+            if n >= _MOST_SERVER_FILES:
+                return

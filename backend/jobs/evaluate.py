@@ -1,0 +1,127 @@
+"""The job of the Evaluate page: predict and score an upload, or import a table of predictions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from backend.config import keep_days, precomputed_dir
+from backend.data.look import roles_from
+from backend.data.problems import Refusal
+from backend.data.uploads import (
+    delete_upload,
+    find_server_file,
+    find_upload,
+    shown_name,
+    user_folder,
+)
+from backend.errors import InputError
+from backend.jobs.expiry import expires_at
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from backend.jobs.handlers import JobContext
+
+__all__ = ["ACTIONS", "run"]
+
+ACTIONS: Final = ("evaluate", "import")
+
+
+def run(request: dict[str, Any], context: JobContext) -> dict[str, Any]:
+    """Do one request.
+
+    Parameters
+    ----------
+    request
+        `action`: "evaluate" or "import". Both take `upload` (an id), or `server_file` (a name of
+        `server_files`), and `name`. "evaluate" takes `runs` (final runs), `roles`, `labels` (label
+        → type or None) and `scored`; "import" takes `protocol` and `label_level`.
+
+    Returns
+    -------
+    `dataset_id` and the counts of `Evaluated` or `Imported`.
+
+    Raises
+    ------
+    InputError
+        If the request is wrong. A file that cannot be used is removed with its upload.
+    """
+    action = request.get("action")
+    if action not in ACTIONS:
+        msg = f'There is no action "{str(action)[:40]}".'
+        raise InputError(msg, f"Choose one of: {', '.join(ACTIONS)}.")
+    path, name = _file(request, context)
+    facts = {
+        "uploaded": True,
+        "upload_id": request.get("upload"),
+        "expires_at": expires_at(keep_days()).isoformat(timespec="seconds"),
+    }
+    context.log(f"{action} {name}")
+    try:
+        return (_evaluate if action == "evaluate" else _import)(request, context, path, name, facts)
+    except Refusal:
+        _forget(request, context)
+        raise
+    except InputError:
+        if action == "import":
+            _forget(request, context)
+        raise
+
+
+def _file(request: dict[str, Any], context: JobContext) -> tuple[Path, str]:
+    if request.get("server_file"):
+        name = str(request["server_file"])
+        return find_server_file(name), shown_name(str(request.get("name") or name))
+    upload = find_upload(context.home, context.owner, str(request.get("upload")))
+    return upload.path, shown_name(str(request.get("name") or upload.name))
+
+
+def _forget(request: dict[str, Any], context: JobContext) -> None:
+    if request.get("upload"):
+        delete_upload(context.home, context.owner, str(request["upload"]))
+        context.log("the upload was removed, because it cannot be used")
+
+
+def _evaluate(
+    request: dict[str, Any], context: JobContext, path: Path, name: str, facts: dict[str, Any]
+) -> dict[str, Any]:
+    from backend.prediction.evaluate import evaluate
+    from backend.prediction.saved import find_model
+
+    own = user_folder(context.home, context.owner)
+    roots = [precomputed_dir(), context.home, own]
+    models = [find_model(str(run_id), roots) for run_id in request.get("runs") or []]
+    done = evaluate(
+        path,
+        models,
+        own,
+        roles=roles_from(request.get("roles")),
+        given=request.get("labels") or {},
+        is_scored=bool(request.get("scored", True)),
+        name=name,
+        facts=facts,
+        progress=context.progress,
+    )
+    for note in done.notes:
+        context.log(note)
+    return done.to_json()
+
+
+def _import(
+    request: dict[str, Any], context: JobContext, path: Path, name: str, facts: dict[str, Any]
+) -> dict[str, Any]:
+    from backend.store.imports import import_predictions
+    from backend.types import EXTERNAL
+
+    done = import_predictions(
+        path,
+        user_folder(context.home, context.owner),
+        name=name,
+        protocol=str(request.get("protocol") or EXTERNAL),
+        label_level=request.get("label_level") or None,
+        facts=facts,
+        progress=context.progress,
+    )
+    for note in done.notes:
+        context.log(note)
+    return done.to_json()
