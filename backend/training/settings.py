@@ -117,13 +117,13 @@ class Settings:
             if value is not None:
                 _check_value(field, value)
         settings = cls(**{field: value for field, value in values.items() if value is not None})
-        settings._check_together(init)
         if settings.draws > 1 and not has_random_tokens:
             msg = f"{name} draws no random tokens, so {settings.draws} draws would be the same."
             raise InputError(msg, "Leave out draws.")
         if settings.lora is not None and not takes_lora:
             msg = f"LoRA goes with networks of the package transformers, and {name} is none."
             raise InputError(msg, "Leave out lora, or choose Geneformer.")
+        settings._check_together(init)
         return settings
 
     def _check_together(self, init: str) -> None:
