@@ -1,0 +1,134 @@
+"""Jobs that train leave bundles where they belong, curves, and reasons of failures."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from backend.data.simulate import write_simulated
+from backend.errors import InputError, JobFailed
+from backend.jobs import menu, training
+from backend.jobs.directory import create_job, read_log, read_status
+from backend.store.bundle import list_runs, read_run
+from backend.training.runs import RunEvent, RunResult
+
+
+class Context:
+    def __init__(self, home):
+        self.home, self.owner, self.folder = home, "someone", home / "job"
+        self.folder.mkdir(parents=True)
+        self.shares, self.words, self.lines = [], [], []
+
+    def progress(self, share, message=""):
+        self.shares.append(share)
+        self.words.append(message)
+
+    def log(self, text):
+        self.lines.append(text)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared")
+    write_simulated(folder / "course.h5ad", 800, seed=0)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def allowed(request, monkeypatch):
+    if "shared" in request.fixturenames:
+        monkeypatch.setenv("FAULTLINE_DATA_DIRS", str(request.getfixturevalue("shared")))
+
+
+def asked(shared, **changes):
+    values = {"dataset": f"{shared.name}/course.h5ad", "model": "majority", "folds": 2}
+    return values | changes
+
+
+def test_progress_of_a_fit_becomes_share_words_and_curve(tmp_path):
+    context = Context(tmp_path)
+    follow = training._Follower(context, [0, 1])
+    follow(RunEvent(0, "fitting", "300 training cells"))
+    follow(RunEvent(0, "fitting", "epoch 1 of 2", 1, 10, 0.5))
+    follow(RunEvent(0, "done", "3 s"))
+    follow(RunEvent(1, "failed", "no memory"))
+    follow.close()
+    assert context.shares == sorted(context.shares)
+    assert context.shares[1] == pytest.approx(0.05 + 0.95 * 0.25)
+    assert context.shares[-1] == 1.0
+    assert context.words[1] == "fold 0: fitting, epoch 1 of 2"
+    assert context.lines[-1] == "fold 1: failed, no memory"
+    assert not any("epoch" in line for line in context.lines)
+    text = (context.folder / training.CURVE).read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [(row["fold"], row["step"]) for row in rows] == [(0, 10), (0, None), (1, None)]
+
+
+def test_all_failed_is_a_failed_job():
+    results = [RunResult(0, "a" * 16, "failed", "no memory")] * 2
+    with pytest.raises(JobFailed, match="All 2 fits failed: no memory"):
+        training._ended(results, "b" * 16)
+    mixed = [*results, RunResult(2, "c" * 16, "done")]
+    assert training._ended(mixed, "b" * 16)["n_failed"] == 2
+
+
+def test_file_that_is_no_dataset_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "bad.h5ad").write_bytes(b"nothing")
+    monkeypatch.setenv("FAULTLINE_DATA_DIRS", str(folder))
+    context = Context(tmp_path / "home")
+    with pytest.raises(InputError):
+        training.run({"dataset": "files/bad.h5ad", "model": "majority"}, context)
+    assert context.lines[0].startswith("refused: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_run_leaves_bundles_of_its_owner_or_of_all(shared, tmp_path, is_shared):
+    context = Context(tmp_path)
+    result = training.run(asked(shared, is_shared=is_shared, fits="both"), context)
+    out = tmp_path if is_shared else tmp_path / "users" / "someone"
+    records = [read_run(folder) for folder in list_runs(out)]
+    assert {record.fold for record in records} == {0, 1, "final"}
+    assert {run["run_id"] for run in result["runs"]} == {record.run_id for record in records}
+    assert (out / "datasets" / records[0].dataset_id / "cells.parquet").is_file()
+    # A second time nothing is fitted again.
+    again = training.run(asked(shared, is_shared=is_shared, fits="both"), context)
+    assert {run["status"] for run in again["runs"]} == {"skipped"}
+
+
+@pytest.mark.slow
+def test_sweep_does_a_plan_once(shared, tmp_path, monkeypatch):
+    plan = tmp_path / "tiny.toml"
+    plan.write_text('folds = 2\nprotocol = "donor"\n[[run]]\nmodel = "majority"\n')
+    monkeypatch.setattr(training, "find_plan", lambda _: plan)
+    context = Context(tmp_path / "home")
+    values = {"dataset": f"{shared.name}/course.h5ad", "plan": "tiny.toml"}
+    assert training.sweep(values, context) == {"n_runs": 2, "n_done": 2, "n_failed": 0}
+    assert context.shares[-1] == 1.0
+    assert training.sweep(values, context) == {"n_runs": 2, "n_done": 0, "n_failed": 0}
+
+
+@pytest.mark.slow
+def test_training_job_in_a_worker(shared, home, run_all):
+    job_id = create_job(home, "run", asked(shared, model="logreg"), owner="local")
+    run_all(stale_seconds=60.0)
+    status = read_status(home, job_id, owner="local")
+    assert status.state == "done", status
+    assert status.result["n_failed"] == 0
+    assert "fold 1: done" in read_log(home, job_id, owner="local")
+
+
+@pytest.mark.slow
+def test_menu_names_models_and_refuses_what_cannot_be_fitted():
+    names = {entry["key"]: entry for entry in menu.list_trainable()}
+    assert "scgpt.small" in names["scgpt"]["presets"]
+    assert names["majority"]["presets"] == []
+    good = {"dataset": "d/x.h5ad", "model": "scgpt", "preset": "small", "settings": {"epochs": 1}}
+    menu.check_request(good)
+    with pytest.raises(InputError, match="epochz"):
+        menu.check_request(good | {"settings": {"epochz": 1}})
+    with pytest.raises(InputError, match="cannot be saved"):
+        menu.check_request({"dataset": "d/x.h5ad", "model": "hgb", "fits": "final"})
