@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from backend.config import project_root
+from backend.config import home, project_root
+from backend.data.look import look
 from backend.evaluation import cell_map, selections, views
 from backend.evaluation import selection_summary as summaries
+from backend.prediction.offer import offer
+from backend.prediction.outside import outside_by
+from backend.prediction.saved import final_models, visible_roots
 from backend.store.cache import Store
 from backend.types import canonical_json
 
@@ -37,19 +41,24 @@ __all__ = [
     "f1_by_donor",
     "f1_by_timepoint",
     "failures",
+    "look_at",
     "map_cells",
     "model_differences",
     "optimism",
+    "outside",
     "overview",
     "package_versions",
     "probability_vector",
     "provenance",
+    "refresh",
+    "runs_of",
     "scope_choices",
     "selected_cells",
     "selected_rows",
     "selection_summary",
     "series_table",
     "store_version",
+    "stored_models",
     "timepoints",
     "wrong_models",
 ]
@@ -277,3 +286,38 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def runs_of(owner: str, dataset_id: str) -> pd.DataFrame:
+    """Return every run of a dataset that the owner may see."""
+    return _store().query("runs", owner=owner, dataset_id=dataset_id)
+
+
+def refresh() -> None:
+    """Bring the store up to date at the next question, for results that were just made."""
+    store_version.clear()
+
+
+@st.cache_data(max_entries=8, show_spinner="Reading the stored models …")
+def _stored_models(version: str, owner: str) -> tuple[pd.DataFrame, dict[str, str]]:
+    models = final_models(visible_roots(owner))
+    files = {model.run_id: str(model.folder / "genes.json") for model in models}
+    return offer(_store(), models, owner=owner), files
+
+
+def stored_models(owner: str) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return the models to choose from, and the file of each one's genes by run id."""
+    return _stored_models(store_version(), owner)
+
+
+# What belongs to an upload stays in the session that brought it.
+@st.cache_data(scope="session", max_entries=4, show_spinner="Checking the file …")
+def look_at(path: str, size: int, roles: str, gene_files: dict[str, str]) -> dict[str, Any]:
+    """Return what `backend.data.look.look` finds in a file; `roles` as JSON, "" to guess."""
+    return look(Path(path), roles=json.loads(roles) if roles else None, gene_files=gene_files)
+
+
+@st.cache_data(scope="session", max_entries=4, show_spinner=False)
+def outside(owner: str, dataset_id: str, run_id: str, by: str) -> pd.DataFrame:
+    """Return the share of an owner's cells that lie outside a model's training data."""
+    return outside_by(home() / "users" / owner, dataset_id, run_id, by)  # type: ignore[arg-type]

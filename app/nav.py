@@ -71,6 +71,13 @@ PAGES: Final = (
         "How much did the split flatter the models?",
     ),
     PageInfo(
+        "evaluate",
+        "Evaluate",
+        ":material/upload_file:",
+        "How do models do on my file?",
+        needs_results=False,
+    ),
+    PageInfo(
         "methods",
         "Methods",
         ":material/menu_book:",

@@ -1,0 +1,174 @@
+"""The first step of Evaluate: a file from the user, from the server, or brought earlier."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any, Final
+
+import streamlit as st
+from streamlit.runtime import get_instance
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from app.identity import identity
+from backend.config import data_dirs, home, keep_days
+from backend.data.uploads import (
+    delete_upload,
+    find_server_file,
+    find_upload,
+    list_uploads,
+    save_upload,
+    server_files,
+)
+from backend.errors import FaultlineError
+from backend.jobs.expiry import expires_at
+from backend.store.imports import template
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+__all__ = ["Chosen", "choose", "forget", "privacy"]
+
+UPLOAD: Final = "upload"
+"""URL parameter: the id of the upload that the page is about."""
+SERVER_FILE: Final = "file"
+"""URL parameter: the name of a file of the server."""
+_ROUND: Final = "evaluate.round"
+_MESSAGE: Final = "evaluate.message"
+
+_CELLS, _TABLE = "Cells with counts (.h5ad)", "Predictions of a model (CSV, Parquet)"
+
+
+class Chosen:
+    """The file that the page is about.
+
+    kind : "cells" or "table"
+    request : what names the file to a job
+    """
+
+    def __init__(self, kind: str, name: str, size: int, path: Path, request: dict[str, Any]):
+        self.kind, self.name, self.size, self.path, self.request = kind, name, size, path, request
+
+
+def privacy() -> None:
+    """Say what must not be uploaded and how long the rest is kept, before any upload."""
+    until = expires_at(keep_days()).strftime("%d %B %Y")
+    st.info(
+        "Do not upload identifiable patient data. Cell and donor names are stored until "
+        f"{until}, readable by you alone, and you can delete them at once.",
+        icon=":material/privacy_tip:",
+    )
+
+
+def choose() -> Chosen | None:
+    """Draw the choice of a file; return it once it lies on the server."""
+    owner = identity().owner
+    if message := st.session_state.pop(_MESSAGE, None):
+        st.error(message, icon=":material/error:")
+    if upload_id := st.query_params.get(UPLOAD):
+        try:
+            upload = find_upload(home(), owner, upload_id)
+        except FaultlineError as error:
+            del st.query_params[UPLOAD]
+            st.error(f"{error.message} {error.hint}", icon=":material/error:")
+        else:
+            request = {"upload": upload.upload_id, "name": upload.name}
+            return Chosen(upload.kind, upload.name, upload.size, upload.path, request)
+    if name := st.query_params.get(SERVER_FILE):
+        path = find_server_file(name)
+        return Chosen("cells", name, path.stat().st_size, path, {"server_file": name})
+    _bring(owner)
+    return None
+
+
+def _bring(owner: str) -> None:
+    kind = st.segmented_control(
+        "What do you have?", [_CELLS, _TABLE], default=_CELLS, required=True, key="evaluate.kind"
+    )
+    is_table = kind == _TABLE
+    number = st.session_state.setdefault(_ROUND, 0)
+    limit = st.get_option("server.maxUploadSize")
+    file = st.file_uploader(
+        f"Upload a file (up to {limit:,} MB)",
+        type=["csv", "tsv", "txt", "parquet"] if is_table else ["h5ad"],
+        key=f"evaluate.file-{number}",
+    )
+    if file is not None:
+        _keep(owner, file, "table" if is_table else "cells")
+    if is_table:
+        st.download_button(
+            "Template (CSV)",
+            template(),
+            file_name="faultline-predictions-template.csv",
+            mime="text/csv",
+            icon=":material/download:",
+            help="Needed: cell_id, label, predicted. Everything else is optional.",
+        )
+    elif data_dirs():
+        _offer_server_files()
+    earlier = [u for u in list_uploads(home(), owner) if (u.kind == "table") == is_table]
+    if earlier:
+        names = {
+            u.upload_id: f"{u.name} ({u.size / 1e6:,.1f} MB, {u.created_at[:10]})" for u in earlier
+        }
+        again = st.selectbox(
+            "Or a file that you uploaded earlier",
+            list(names),
+            index=None,
+            format_func=names.__getitem__,
+            placeholder="Choose one",
+            key="evaluate.earlier",
+        )
+        if again:
+            st.query_params[UPLOAD] = again
+            st.rerun()
+
+
+def _offer_server_files() -> None:
+    name = st.selectbox(
+        "Or a file on this server",
+        server_files(),
+        index=None,
+        placeholder="Choose one",
+        key="evaluate.server_file",
+        help="Files in the folders that the administrator listed; any size.",
+    )
+    if name:
+        st.query_params[SERVER_FILE] = name
+        st.rerun()
+
+
+def _keep(owner: str, file: UploadedFile, kind: Any) -> None:
+    """Copy an uploaded file to disk, free its memory, and go on with the copy."""
+    try:
+        upload = save_upload(home(), owner, file, name=file.name, kind=kind)
+    except FaultlineError as error:
+        st.session_state[_MESSAGE] = f"{error.message} {error.hint}"
+    else:
+        st.query_params[UPLOAD] = upload.upload_id
+    _free(file)
+    st.session_state[_ROUND] += 1
+    st.rerun()
+
+
+def _free(file: UploadedFile) -> None:
+    """Let go of the bytes now; by itself Streamlit keeps them until the session ends."""
+    context = get_script_run_ctx()
+    file.close()
+    if context is not None:
+        # The web server holds what it received; the widget's next number holds nothing.
+        manager = get_instance()._uploaded_file_mgr
+        manager.remove_file(session_id=context.session_id, file_id=file.file_id)
+    gc.collect()
+
+
+def forget(chosen: Chosen, message: str = "") -> None:
+    """Remove the upload, its name from the URL, and start again with a message."""
+    if upload_id := chosen.request.get("upload"):
+        delete_upload(home(), identity().owner, upload_id)
+    if message:
+        st.session_state[_MESSAGE] = message
+    for name in (UPLOAD, SERVER_FILE, "job"):
+        st.query_params.pop(name, None)
+    st.rerun()
