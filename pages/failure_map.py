@@ -26,11 +26,11 @@ if not in_scope.any():
 
 counts = page.counts(cells, in_scope)
 st.markdown(frames.outcome_sentence(counts, cells.display_name, cells.threshold))
-page.open_link(cells, in_scope)
+page.open_link(cells)
 
 with errors.shown_to_user():
     maps = page.maps(scope, cells, in_scope, models, colour_by=colour_by, facet_by=facet_by)
-page.draw(maps, colour_by=colour_by, model=models[configuration])
+page.draw(maps, colour_by=colour_by, models=models)
 
 chosen = page.chosen(cells, in_scope)
 if chosen is None:
@@ -42,6 +42,7 @@ else:
         title=chosen.title,
         selection=chosen.saved(scope, configuration),
         configuration=configuration,
+        page="failure_map",
     )
 
 st.markdown("##### Outcomes")

@@ -152,7 +152,7 @@ def test_cell_types_switch_to_timepoints(open_page):
 
 def test_failure_map_colours(open_page):
     app = open_page("failure_map")
-    for colour in ("label", "predicted", "confidence", "n_wrong", "donor", "timepoint"):
+    for colour in ("label", "predicted", "confidence", "models that fail", "donor", "timepoint"):
         app.selectbox(key="colour").set_value(colour).run()
         assert not app.exception
 

@@ -15,9 +15,29 @@ if TYPE_CHECKING:
 
     from backend.evaluation.cell_map import ColourColumn, MapCells
 
-__all__ = ["FAILED", "TITLES", "VIRIDIS", "Facets", "colours_of", "facets_by_timepoint", "words_of"]
+__all__ = [
+    "COLOURS",
+    "FAILED",
+    "TITLES",
+    "VIRIDIS",
+    "Facets",
+    "colours_of",
+    "facets_by_timepoint",
+    "words_of",
+]
 
 FAILED: Final = ("wrong", "confidently wrong")
+
+COLOURS: Final = {
+    "outcome": "outcome",
+    "label": "label",
+    "predicted": "predicted",
+    "confidence": "confidence",
+    "models that fail": "n_wrong",
+    "donor": "donor",
+    "timepoint": "timepoint",
+}
+"""What the page and its address call each way of colouring."""
 
 TITLES: Final = {
     "outcome": "Outcome",

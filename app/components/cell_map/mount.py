@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
 
+from app.components import selection_links
 from backend.evaluation.cell_map import Coordinates, encode
 
 if TYPE_CHECKING:
@@ -65,8 +66,12 @@ def _heard_key(key: str) -> str:
 def _hear(key: str) -> None:
     state = st.session_state.get(key)
     event = state.get("event") if state else None
-    if event is not None:
-        st.session_state[_heard_key(key)] = event
+    if event is None:
+        return
+    st.session_state[_heard_key(key)] = event
+    if isinstance(event, dict) and event.get("kind") in {"lasso", "box"}:
+        # The address would go on naming the cells of before.
+        selection_links.drop_link()
 
 
 def heard(key: str) -> Any:

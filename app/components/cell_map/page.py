@@ -9,21 +9,18 @@ import numpy as np
 import streamlit as st
 
 from app import cache
-from app.components import export, frames, tables
+from app.components import errors, export, frames, selection_links, tables
 from app.components.cell_map import choice, view
 from app.components.cell_map.look import (
+    COLOURS,
     TITLES,
     facets_by_timepoint,
     one_facet,
 )
-from app.state import CELL_TYPE, OWNER, current_source
-from backend.config import home
-from backend.errors import FaultlineError
+from app.state import CELL_TYPE, current_source
 from backend.evaluation import selections
 from backend.evaluation.cell_map import (
-    COLOUR_BY,
     MapCells,
-    cells_inside,
     colour_column,
     count_outcomes,
     most_confident,
@@ -53,10 +50,10 @@ __all__ = [
 WIDTH: Final = 200
 """Width of the page's choices, in pixels."""
 
-_PANELS: Final = {"none": "One map", "timepoint": "Timepoint", "model": "Model"}
+PANELS: Final = ("all cells", "timepoint", "model")
 _MOST_MODELS: Final = 8
 _MOST_ROWS: Final = 1_000
-_LINK: Final = "sel"
+_OPENED: Final = "failure_map.opened"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,27 +73,14 @@ class Chosen:
 
 
 def choose_colour() -> str:
-    """Draw the choice of what cells are coloured by."""
-    return st.selectbox(
-        "Colour by",
-        COLOUR_BY,
-        format_func=TITLES.__getitem__,
-        key="colour",
-        bind="query-params",
-        width=WIDTH,
-    )
+    """Draw the choice of what cells are coloured by; return its key."""
+    word = st.selectbox("Colour by", list(COLOURS), key="colour", bind="query-params", width=WIDTH)
+    return COLOURS[word]
 
 
 def choose_panels() -> str:
     """Draw the choice of small multiples."""
-    return st.selectbox(
-        "A map for each",
-        list(_PANELS),
-        format_func=_PANELS.__getitem__,
-        key="facet",
-        bind="query-params",
-        width=WIDTH,
-    )
+    return st.selectbox("A map for each", PANELS, key="facet", bind="query-params", width=WIDTH)
 
 
 def choose_types(scope: Scope, cells: MapCells) -> Scope:
@@ -152,25 +136,26 @@ def _key(name: str) -> str:
     return f"failure_map.{name}"
 
 
-def _where_words(shown: list[view.Shown], models_left_out: int) -> str:
+def _where_words(shown: list[view.Shown], n_left_out: int) -> str:
     """Say what is not on the map and why."""
     cells, facets, in_scope = shown[0].cells, shown[0].facets, shown[0].in_scope
     n = int(np.count_nonzero(in_scope & cells.coordinates.is_placed))
-    words = [f"All {n:,} cells are drawn, failures last and larger."]
+    words = [f"All {n:,} cells in scope are drawn, failures last and larger."]
     if n_context := int(np.count_nonzero(~in_scope & cells.coordinates.is_placed)):
         words.append(f"{n_context:,} cells outside the filters are grey.")
     if n_unplaced := int(np.count_nonzero(in_scope & ~cells.coordinates.is_placed)):
         words.append(f"{n_unplaced:,} cells have no place on the map; they are in all numbers.")
     if facets.names and (n_in_none := int(np.count_nonzero(in_scope & (facets.codes == 255)))):
         words.append(f"{n_in_none:,} cells have no timepoint and are in no panel.")
-    if models_left_out:
-        words.append(f"{models_left_out} more models are not shown; choose models in the sidebar.")
+    if n_left_out:
+        words.append(f"{n_left_out} more models are not shown; choose models in the sidebar.")
     words.append("UMAP is for display only; distances between groups are not evidence.")
     return " ".join(words)
 
 
-def draw(shown: list[view.Shown], *, colour_by: str, model: str) -> None:
+def draw(shown: list[view.Shown], *, colour_by: str, models: Mapping[str, str]) -> None:
     """Draw the maps with heading, words and files."""
+    model = models[shown[0].cells.configuration]
     by = TITLES[colour_by].lower()
     title = f"Cells by {by}, one map a model" if shown[0].link else f"Cells of {model} by {by}"
     st.markdown(f"##### {title}")
@@ -186,7 +171,7 @@ def draw(shown: list[view.Shown], *, colour_by: str, model: str) -> None:
         view.draw(shown[0])
     else:
         view.draw_side_by_side(shown)
-    n_left_out = 0
+    n_left_out = len(models) - len(shown) if shown[0].link else 0
     st.caption(_where_words(shown, n_left_out))
     view.downloads(shown, name=f"failure-map-by-{colour_by}", title=title)
 
@@ -199,36 +184,21 @@ def chosen(cells: MapCells, in_scope: np.ndarray) -> Chosen | None:
     return Chosen(np.flatnonzero(now.mask & in_scope), now.title, now.polygon)
 
 
-def open_link(cells: MapCells, in_scope: np.ndarray) -> None:
-    """Select what the address names, once; say so when that is gone."""
-    name = st.query_params.get(_LINK)
-    if name is None or st.session_state.get("failure_map.opened") == name:
+def open_link(cells: MapCells) -> None:
+    """Select the cells that the address names, once for each link; say so when they are gone."""
+    link = st.query_params.get(selection_links.SELECTION)
+    saved = selection_links.opened()
+    if saved is None or link == st.session_state.get(_OPENED):
         return
-    try:
-        saved = selections.load_selection(home(), OWNER, name)
-        if saved.dataset_id != cells.dataset_id:
-            st.info(
-                "The link's selection is of another dataset. Choose that one in the sidebar: "
-                f"{saved.dataset_id}."
-            )
-            return
-        mask = _mask_of(saved, cells, in_scope)
-    except FaultlineError as error:
-        st.warning(f"{error.message} {error.hint}".strip())
-        return
+    with errors.shown_to_user():
+        rows = selection_links.cells_of_selection(saved, cells.configuration)
+    mask = np.zeros(len(cells), dtype=bool)
+    mask[rows] = True
     polygon = None
     if saved.kind == "polygon":
         polygon = tuple((float(x), float(y)) for x, y in saved.polygon)
     choice.choose(cells, mask, title=saved.name or saved.describe(), polygon=polygon)
-    st.session_state["failure_map.opened"] = name
-
-
-def _mask_of(saved: selections.SavedSelection, cells: MapCells, in_scope: np.ndarray) -> np.ndarray:
-    if saved.kind == "polygon":
-        return cells_inside(cells.coordinates, saved.polygon) & in_scope
-    mask = np.zeros(len(cells), dtype=bool)
-    mask[cache.selected_cells(OWNER, saved)] = True
-    return mask
+    st.session_state[_OPENED] = link
 
 
 def failure_table(scope: Scope, cells: MapCells, in_scope: np.ndarray) -> None:

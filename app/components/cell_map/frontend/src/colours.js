@@ -9,10 +9,12 @@ const STEPS = 255;
 // 0 outside the filters, 1 correct or not scored, 2 wrong, 3 confidently wrong; 4 more if selected.
 export const CLASSES = 8;
 
-export function classOf(flags) {
+function classOf(flags) {
   const base = flags & CONTEXT ? 0 : flags & CONFIDENT ? 3 : flags & WRONG ? 2 : 1;
   return flags & SELECTED ? base + 4 : base;
 }
+
+export const CLASS_OF = Uint8Array.from({ length: 16 }, (_, flags) => classOf(flags));
 
 function between(a, b, share) {
   const part = (i) => {
@@ -38,12 +40,12 @@ export function paletteOf(header) {
 }
 
 export function appearance(n, hasSelection) {
-  const size = n > 400000 ? 1.4 : n > 100000 ? 1.8 : n > 30000 ? 2.4 : n > 5000 ? 3.2 : n > 300 ? 4.5 : 8;
+  const size = n > 400000 ? 1.3 : n > 100000 ? 1.6 : n > 30000 ? 2 : n > 5000 ? 2.5 : n > 300 ? 4 : 8;
   const calm = n > 100000 ? 0.5 : 0.62;
-  const sizes = [0.85, 1, 1.5, 1.75].map((factor) => factor * size);
+  const sizes = [0.85, 1, 1.4, 1.6].map((factor) => factor * size);
   const opacities = hasSelection ? [0.06, 0.1, 0.16, 0.2] : [0.16, calm, 0.92, 0.95];
   return {
-    pointSize: [...sizes, ...sizes.map((value) => value * 1.35)],
+    pointSize: [...sizes, ...sizes.map((value) => value * 1.15)],
     opacity: [...opacities, 0.3, 0.9, 0.98, 1],
   };
 }

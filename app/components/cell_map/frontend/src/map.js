@@ -6,6 +6,7 @@ import { Panel } from "./panel.js";
 import { hasWebgl } from "./renderer.js";
 
 const DWELL = 120;
+const PATIENCE = 1500;
 const MOST_ANSWERS = 500;
 const TOOLS = [
   ["pan", "Pan", "Drag to move, scroll to zoom"],
@@ -48,7 +49,9 @@ export class CellMap {
     this.frame = element("div", { class: "frame" }, this.root);
     host.append(this.frame);
     this.heard = (event) => this.answer(event.detail);
+    this.placed = () => this.waiting && this.receive(this.waiting);
     window.addEventListener("faultline:cell", this.heard);
+    window.addEventListener("faultline:places", this.placed);
     this.observer = new ResizeObserver(() => this.resize());
     this.observer.observe(this.grid);
   }
@@ -102,10 +105,11 @@ export class CellMap {
     }
     const places = placesOf(message);
     if (!places) {
-      this.root.dataset.state = "waiting";
-      this.emit({ kind: "coordinates" });
+      this.await(bytes);
       return;
     }
+    clearTimeout(this.patience);
+    this.waiting = null;
     this.root.dataset.state = "drawing";
     if (this.last?.header.about !== header.about) this.answers.clear();
     this.last = message;
@@ -119,6 +123,14 @@ export class CellMap {
     this.draw().then(() => {
       this.root.dataset.ms = String(Math.round(performance.now() - started));
     });
+  }
+
+  // Another map on the page may bring the coordinates; if none does, the server is asked.
+  await(bytes) {
+    this.root.dataset.state = "waiting";
+    this.waiting = bytes;
+    clearTimeout(this.patience);
+    this.patience = setTimeout(() => this.emit({ kind: "coordinates" }), PATIENCE);
   }
 
   // Makes a panel for each facet; keeps those that are there, with their cameras.
@@ -237,7 +249,9 @@ export class CellMap {
 
   point(panel, row) {
     clearTimeout(this.dwell);
+    this.pointed?.panel.outline.mark(null);
     this.pointed = { panel, row };
+    panel.outline.mark(panel.toPixel(row));
     this.tip.hidden = true;
     const known = this.answers.get(row);
     if (known) this.showTip(known);
@@ -246,6 +260,7 @@ export class CellMap {
 
   leave() {
     clearTimeout(this.dwell);
+    this.pointed?.panel.outline.mark(null);
     this.pointed = null;
     this.tip.hidden = true;
   }
@@ -276,6 +291,8 @@ export class CellMap {
   destroy() {
     this.observer.disconnect();
     window.removeEventListener("faultline:cell", this.heard);
+    window.removeEventListener("faultline:places", this.placed);
+    clearTimeout(this.patience);
     this.joinLink(null);
     this.leave();
     for (const panel of this.panels) panel.destroy();

@@ -59,6 +59,7 @@ export function placesOf({ header, columns }) {
   if (!found) {
     if (!columns.x) return null;
     found = toPlace(header, columns);
+    queueMicrotask(() => window.dispatchEvent(new CustomEvent("faultline:places")));
   }
   places.delete(token);
   places.set(token, found);

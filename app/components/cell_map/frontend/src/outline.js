@@ -15,7 +15,10 @@ export class Outline {
     this.svg.setAttribute("aria-hidden", "true");
     this.shape = document.createElementNS(SVG, "polygon");
     this.shape.setAttribute("class", "outline");
-    this.svg.append(this.shape);
+    this.ring = document.createElementNS(SVG, "circle");
+    this.ring.setAttribute("class", "ring");
+    this.ring.setAttribute("r", "0");
+    this.svg.append(this.shape, this.ring);
     panel.append(this.svg);
     this.svg.addEventListener("pointerdown", (event) => this.start(event));
     this.svg.addEventListener("pointermove", (event) => this.extend(event));
@@ -27,6 +30,14 @@ export class Outline {
     this.tool = tool;
     this.cancel();
     this.panel.classList.toggle("draws", tool !== "pan");
+  }
+
+  // Rings the cell at a pixel; none takes the ring away.
+  mark(pixel) {
+    this.ring.setAttribute("r", pixel ? "6" : "0");
+    if (!pixel) return;
+    this.ring.setAttribute("cx", pixel[0]);
+    this.ring.setAttribute("cy", pixel[1]);
   }
 
   at(event) {

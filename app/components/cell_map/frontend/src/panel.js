@@ -1,12 +1,19 @@
 // One panel: the points of one facet, its camera, and the tools over it.
 import createScatterplot from "regl-scatterplot";
-import { appearance, classOf, CLASSES, paletteOf } from "./colours.js";
+import { appearance, CLASS_OF, CLASSES, paletteOf } from "./colours.js";
 import { element, reducesMotion } from "./dom.js";
 import { CONTEXT } from "./message.js";
+import { Nearest } from "./nearest.js";
 import { Outline } from "./outline.js";
-import { borrow, giveBack } from "./renderer.js";
+import { borrow, fit, giveBack } from "./renderer.js";
 
 const MARGIN = 1.06;
+const REACH = 7; // pixels around the pointer in which a cell is found
+
+// The library looks for the point below the pointer in an index of its own, which takes longer to
+// make than the picture, and draws all points again to mark it. It gets an empty index instead (the
+// header of the format of KDBush), and `Nearest` answers.
+const NO_INDEX = Uint8Array.of(0xdb, 0x18, 64, 0, 0, 0, 0, 0).buffer;
 
 export class Panel {
   constructor(map, facet) {
@@ -23,29 +30,31 @@ export class Panel {
     this.outline = new Outline(this.node, (drawn) => this.drawn(drawn), (text) => map.say(text));
     this.pending = null;
     this.work = Promise.resolve();
-    this.rows = new Uint32Array(0);
-    this.node.addEventListener("keydown", (event) => this.key(event));
+    this.rows = [];
+    this.listen();
+  }
+
+  listen() {
+    const { node } = this;
+    node.addEventListener("keydown", (event) => this.key(event));
     // A click of the library would select one point; here it only takes the focus.
     for (const name of ["click", "dblclick"]) {
-      this.node.addEventListener(name, (event) => event.stopImmediatePropagation(), true);
+      node.addEventListener(name, (event) => event.stopImmediatePropagation(), true);
     }
-    this.node.addEventListener("mousedown", () => this.node.focus({ preventScroll: true }));
+    node.addEventListener("mousedown", () => node.focus({ preventScroll: true }));
     // The wheel scrolls the page until the map is in use.
-    this.node.addEventListener(
-      "wheel",
-      (event) => {
-        if (!this.node.matches(":focus, :focus-within")) event.stopImmediatePropagation();
-      },
-      { capture: true, passive: true },
-    );
-    this.node.addEventListener("pointerleave", () => map.leave());
+    const isIdle = () => !node.matches(":focus, :focus-within");
+    const stop = (event) => isIdle() && event.stopImmediatePropagation();
+    node.addEventListener("wheel", stop, { capture: true, passive: true });
+    node.addEventListener("pointermove", (event) => this.moved(event));
+    node.addEventListener("pointerleave", () => this.map.leave());
   }
 
   start(width, height) {
     this.width = width;
     this.height = height;
     this.plot = createScatterplot({
-      renderer: borrow(),
+      renderer: borrow(width, height),
       canvas: this.canvas,
       width,
       height,
@@ -59,12 +68,9 @@ export class Panel {
       deselectOnEscape: false,
       actionKeyMap: {},
       showReticle: false,
-      pointSizeMouseDetection: 6,
       ...this.cameraStart(),
     });
     this.plot.subscribe("view", () => this.viewed(true));
-    this.plot.subscribe("pointOver", (point) => this.map.point(this, this.rows[point]));
-    this.plot.subscribe("pointOut", () => this.map.leave());
   }
 
   // The distance at which all places fit into the panel.
@@ -78,6 +84,7 @@ export class Panel {
     if (width === this.width && height === this.height) return;
     this.width = width;
     this.height = height;
+    fit(width, height);
     this.plot.set({ width, height });
     this.viewed(false);
   }
@@ -86,65 +93,72 @@ export class Panel {
   update(content) {
     this.pending = content;
     this.work = this.work.then(async () => {
-      if (this.pending !== content || this.isGone) return;
-      await this.draw(content);
+      if (this.pending === content && !this.isGone) await this.draw(content);
     });
     return this.work;
   }
 
   async draw({ header, columns, places, hidden, hasSelection }) {
-    const { category, continuous, facet, flags } = columns;
-    const codes = header.mode === "continuous" ? continuous : category;
+    const facetKey = this.facet === null ? "all" : this.map.facetKey(columns);
+    if (this.token !== places.token || this.facetKey !== facetKey) {
+      this.place(places, columns.facet, header.n);
+      this.token = places.token;
+      this.facetKey = facetKey;
+    }
     const colours = paletteOf(header);
-    const contextColour = colours.length - 1;
-    const isSame = this.drawnToken === places.token && this.facetKey === this.keyOf(columns);
-    if (!isSame) this.rows = this.rowsOf(places, facet, header.n);
-    const n = this.rows.length;
-    const points = new Array(n);
-    const classes = new Uint8Array(n);
-    const sizes = new Uint32Array(CLASSES + 1);
-    for (let i = 0; i < n; i++) {
-      const row = this.rows[i];
-      const cls = classOf(flags[row]);
-      classes[i] = cls;
-      sizes[cls + 1] += 1;
-      const colour = flags[row] & CONTEXT ? contextColour : codes[row];
-      points[i] = [places.x[row], places.y[row], colour, cls];
+    const points = this.paint(header, columns, hidden, colours.length - 1);
+    // Settings ask for a frame of their own; to wait for it first leaves one frame for both.
+    await this.plot.set({ pointColor: colours, ...appearance(header.n, hasSelection) });
+    if (this.isGone) return;
+    if (points.length === 0) this.plot.clear();
+    else {
+      const types = { zDataType: "categorical", wDataType: "categorical" };
+      await this.plot.draw(points, { ...types, spatialIndex: NO_INDEX });
     }
-    // Failures and what is selected are drawn last: a counting sort by class.
-    for (let cls = 1; cls <= CLASSES; cls++) sizes[cls] += sizes[cls - 1];
-    const order = new Array(n);
-    for (let i = 0; i < n; i++) order[sizes[classes[i]]++] = i;
-    this.plot.set({ pointColor: colours, ...appearance(header.n, hasSelection), pointOrder: order });
-    const options = { zDataType: "categorical", wDataType: "categorical" };
-    if (isSame && n > 0) options.spatialIndex = this.plot.get("spatialIndex");
-    if (hidden.size > 0) {
-      options.filter = [];
-      for (let i = 0; i < n; i++) {
-        const row = this.rows[i];
-        if (flags[row] & CONTEXT || !hidden.has(category[row])) options.filter.push(i);
-      }
-    }
-    this.drawnToken = places.token;
-    this.facetKey = this.keyOf(columns);
-    if (n === 0) this.plot.clear();
-    else await this.plot.draw(points, options);
+    this.nearest = null;
     this.viewed(false);
   }
 
-  keyOf(columns) {
-    return this.facet === null ? "all" : this.map.facetKey(columns);
+  // Makes the points, once for their places; colours are put into them later.
+  place(places, facet, n) {
+    this.base = [];
+    for (let row = 0; row < n; row++) {
+      const isPlaced = places.x[row] === places.x[row];
+      if (isPlaced && (this.facet === null || facet[row] === this.facet)) this.base.push(row);
+    }
+    this.points = this.base.map((row) => [places.x[row], places.y[row], 0, 0]);
   }
 
-  rowsOf(places, facet, n) {
-    const rows = new Uint32Array(n);
-    let size = 0;
-    for (let row = 0; row < n; row++) {
-      if (places.x[row] === places.x[row] && (this.facet === null || facet[row] === this.facet)) {
-        rows[size++] = row;
-      }
+  // Puts colour and class into the points and returns those to draw, in order: failures and what
+  // is selected come last, by a counting sort over classes.
+  paint({ mode }, { category, continuous, flags }, hidden, contextColour) {
+    const codes = mode === "continuous" ? continuous : category;
+    const { base, points } = this;
+    const n = base.length;
+    const isHidden = new Uint8Array(256);
+    for (const code of hidden) isHidden[code] = 1;
+    const classes = new Uint8Array(n);
+    const starts = new Uint32Array(CLASSES + 2);
+    for (let i = 0; i < n; i++) {
+      const row = base[i];
+      const flag = flags[row];
+      const isContext = flag & CONTEXT;
+      const cls = isHidden[category[row]] && !isContext ? CLASSES : CLASS_OF[flag & 15];
+      classes[i] = cls;
+      starts[cls + 1] += 1;
+      points[i][2] = isContext ? contextColour : codes[row];
+      points[i][3] = cls;
     }
-    return rows.slice(0, size);
+    for (let cls = 1; cls <= CLASSES; cls++) starts[cls] += starts[cls - 1];
+    const drawn = new Array(starts[CLASSES]);
+    this.rows = new Uint32Array(starts[CLASSES]);
+    for (let i = 0; i < n; i++) {
+      if (classes[i] === CLASSES) continue;
+      const place = starts[classes[i]]++;
+      drawn[place] = points[i];
+      this.rows[place] = base[i];
+    }
+    return drawn;
   }
 
   // From places to pixels of the panel: pixel = scale * place + shift, y downwards.
@@ -168,6 +182,18 @@ export class Panel {
   toPixel(row) {
     const { sx, tx, sy, ty } = this.transform();
     return [this.map.places.x[row] * sx + tx, this.map.places.y[row] * sy + ty];
+  }
+
+  moved(event) {
+    if (!this.plot || event.buttons !== 0) return;
+    const { flags } = this.map.last.columns;
+    const inScope = () => this.rows.filter((row) => !(flags[row] & CONTEXT));
+    this.nearest ??= new Nearest(inScope(), this.map.places);
+    const { sx, tx, sy, ty } = this.transform();
+    const [px, py] = this.outline.at(event);
+    const row = this.nearest.find((px - tx) / sx, (py - ty) / sy, REACH / Math.abs(sx));
+    if (row < 0) this.map.leave();
+    else if (this.map.pointed?.row !== row || this.map.pointed.panel !== this) this.map.point(this, row);
   }
 
   viewed(isOwn) {

@@ -1,27 +1,46 @@
 // One WebGL context for all maps of the tab: browsers allow only a few.
 import { createRenderer } from "regl-scatterplot";
 
+const NEEDED = ["OES_texture_float", "OES_element_index_uint", "WEBGL_color_buffer_float"];
+
 let renderer = null;
 let users = 0;
+let width = 0;
+let height = 0;
 
-export function hasWebgl() {
-  const gl = document.createElement("canvas").getContext("webgl");
-  const needed = ["OES_texture_float", "OES_element_index_uint", "WEBGL_color_buffer_float"];
-  const works = Boolean(gl) && needed.every((name) => gl.getExtension(name));
-  gl?.getExtension("WEBGL_lose_context")?.loseContext();
-  return works;
+function make() {
+  const canvas = document.createElement("canvas");
+  // The library asks with the same attributes and so gets this context again.
+  const gl = canvas.getContext("webgl", { antialias: true, preserveDrawingBuffer: true });
+  if (!gl || !NEEDED.every((name) => gl.getExtension(name))) return null;
+  width = height = 0;
+  return createRenderer({ canvas });
 }
 
-export function borrow() {
-  if (!renderer || renderer.isDestroyed) renderer = createRenderer();
+export function hasWebgl() {
+  renderer ??= make();
+  return renderer !== null;
+}
+
+// Returns the renderer, large enough for a panel: each frame costs its whole area.
+export function borrow(forWidth, forHeight) {
+  renderer ??= make();
   users += 1;
+  fit(forWidth, forHeight);
   return renderer;
+}
+
+export function fit(forWidth, forHeight) {
+  if (forWidth <= width && forHeight <= height) return;
+  width = Math.max(width, forWidth);
+  height = Math.max(height, forHeight);
+  renderer.resize(width, height);
+  renderer.refresh();
 }
 
 export function giveBack() {
   users -= 1;
-  if (users === 0) {
-    renderer.destroy();
-    renderer = null;
-  }
+  if (users > 0) return;
+  renderer.destroy();
+  renderer = null;
 }
