@@ -15,6 +15,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     beside = page.choose_beside(models, configuration)
     numbers = page.choose_numbers()
     order = page.choose_order()
+    flow = page.choose_flow()
 
 shown = [configuration] if beside is None else [configuration, beside]
 with errors.shown_to_user():
@@ -25,8 +26,11 @@ if not all(view.n_cells for view in views):
     st.info("No scored cells for this choice. Widen the timepoints or the truth.")
     st.stop()
 
-page.pictures(views, numbers=numbers, order=order)
+# The choice of cells stands below the pictures, which outline what is chosen.
+above = st.container()
 chosen = page.choose_cells(scope, views, models, order)
+with above:
+    page.pictures(views, chosen, numbers=numbers, order=order, of=flow)
 page.selected(scope, chosen, configuration)
 if beside is not None:
     page.disagreement(scope, models, configuration, beside, order)

@@ -61,8 +61,8 @@ _WEAKEST: Final = 0.14
 
 Numbers = {
     "n_cells": "Cells",
-    "row_share": "% of the label",
-    "column_share": "% of the prediction",
+    "row_share": "% of label",
+    "column_share": "% of prediction",
 }
 """What the cells of a matrix can show, and its name."""
 
@@ -180,7 +180,7 @@ def _draw(data: pd.DataFrame, grid: _Grid, *, dark: bool) -> alt.LayerChart:
     )  # fmt: skip
     legend = alt.Legend(
         orient="bottom", title=None, symbolType="square", columns=2, labelLimit=260,
-        symbolOpacity=1,
+        symbolOpacity=1, symbolStrokeWidth=0,
     )  # fmt: skip
     chosen = alt.selection_point(
         name=SELECTION, fields=[grid.row, grid.column], on="click", empty=False
@@ -214,7 +214,7 @@ def _draw(data: pd.DataFrame, grid: _Grid, *, dark: bool) -> alt.LayerChart:
     return alt.layer(rect, text).properties(
         height=max(len(rows), 2) * 25,
         width=max(320, len(columns) * 36),
-        usermeta={AROUND: 118 + (14 if grid.angle == 0 else 6 * longest)},
+        usermeta={AROUND: 94 + (14 if grid.angle == 0 else 6 * longest)},
     )
 
 

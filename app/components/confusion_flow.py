@@ -122,7 +122,7 @@ def flow(
                 scale=alt.Scale(domain=present, range=[KIND_COLOURS[kind] for kind in present]),
                 legend=alt.Legend(
                     orient="bottom", title=None, symbolType="square", columns=2, labelLimit=260,
-                    symbolOpacity=1,
+                    symbolOpacity=1, symbolStrokeWidth=0,
                 ),
             ),
             opacity=alt.condition("datum.is_picked", alt.value(0.95), alt.value(0.6)),

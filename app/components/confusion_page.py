@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import streamlit as st
 
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from backend.types import Scope
 
 __all__ = [
+    "FLOWS",
     "PREDICTED",
     "WIDTH",
     "choose_beside",
     "choose_cells",
+    "choose_flow",
     "choose_numbers",
     "choose_order",
     "disagreement",
@@ -48,6 +50,10 @@ _BESIDE: Final = "beside"
 _KIND: Final = "kind"
 _AGREEMENT: Final = "models_are"
 _OF: Final = "of"
+_MOST_BESIDE: Final = 16
+"""Types up to which two pictures have room beside each other."""
+
+FLOWS: Final = ("mistakes", "all cells")
 WIDTH: Final = 200
 _NONE: Final = "none"
 
@@ -87,6 +93,11 @@ def choose_numbers() -> str:
     return keys[choose_one("Numbers", list(keys), "numbers")]
 
 
+def choose_flow() -> str:
+    """Draw the choice of the cells that the flow shows."""
+    return choose_one("Flow of", FLOWS, "flow")
+
+
 def choose_order() -> str:
     """Draw the choice of the order of types."""
     return choose_one("Order of types", ("size", "lineage"), "order")
@@ -97,11 +108,12 @@ def _types_of(views: Sequence[Confusions], order: str) -> list[str]:
     return list(dict.fromkeys(name for view in views for name in ordered_types(view, order)))
 
 
-def _picked() -> dict[str, list[str]]:
-    """Return what the choices of cells hold before they are drawn."""
-    state = st.session_state
-    asked = {"label": state.get(CELL_TYPE), "predicted": state.get(PREDICTED)}
-    return {key: list(value) for key, value in asked.items() if value}
+def _outlined(chosen: SavedSelection | None) -> dict[str, dict[str, Sequence[str]]]:
+    """Return per model which labels and predictions are chosen."""
+    if chosen is None or chosen.predicate is None:
+        return {}
+    asked = {key: list(chosen.predicate.get(key, ())) for key in ("label", "predicted")}
+    return {str(chosen.scope["configuration"]): asked}
 
 
 def _pick(point: Mapping[str, Any], *, of: str) -> None:
@@ -122,22 +134,38 @@ def _pick_agreement(point: Mapping[str, Any]) -> None:
     st.session_state[_AGREEMENT] = point["agreement"]
 
 
-def pictures(views: Sequence[Confusions], *, numbers: str, order: str) -> None:
-    """Draw matrix and flow of each model, two models side by side in the same order."""
+def pictures(
+    views: Sequence[Confusions], chosen: SavedSelection | None, *, numbers: str, order: str, of: str
+) -> None:
+    """Draw matrix and flow of each model, two models side by side in the same order.
+
+    Parameters
+    ----------
+    chosen
+        What is selected, to be outlined.
+    numbers, order, of
+        What the matrix shows, the order of types, and of which cells the flow is.
+    """
     types = _types_of(views, order)
-    kind = choose_one("Flow of", ("mistakes", "all cells"), "flow")
-    mistakes = kind == "mistakes"
+    mistakes = of == FLOWS[0]
+    picked = _outlined(chosen)
     drawn = [
-        [partial(_matrix, view, types, numbers), partial(_flow, view, types, mistakes=mistakes)]
+        [
+            partial(_matrix, view, types, numbers, picked.get(view.configuration, {})),
+            partial(_flow, view, types, picked.get(view.configuration, {}), mistakes=mistakes),
+        ]
         for view in views
     ]
     # One model: its two pictures beside each other. Two models: the same picture of both.
-    rows = [drawn[0]] if len(drawn) == 1 else [list(row) for row in zip(*drawn, strict=True)]
+    rows = drawn if len(drawn) == 1 else [list(row) for row in zip(*drawn, strict=True)]
+    is_wide = len(types) > _MOST_BESIDE
+    width: int | Literal["stretch"] = 530 if len(drawn) == 1 else 455
     for row in rows:
-        with st.container(horizontal=True, gap="medium"):
-            for draw, width in zip(row, (560, 440) if len(drawn) == 1 else (490, 490), strict=True):
-                with st.container(width=width):
+        with st.container(horizontal=not is_wide, gap="small"):
+            for draw in row:
+                with st.container(width="stretch" if is_wide else width):
                     draw()
+                width = width if len(drawn) == 2 else "stretch"
     words = [flow_words(view, types, mistakes=mistakes) for view in views]
     unable = any((view.labels.n_folds_able == 0).any() for view in views)
     absent = any(view.predictions.is_absent.any() for view in views)
@@ -152,10 +180,12 @@ def pictures(views: Sequence[Confusions], *, numbers: str, order: str) -> None:
     )
 
 
-def _matrix(view: Confusions, types: Sequence[str], numbers: str) -> None:
+def _matrix(
+    view: Confusions, types: Sequence[str], numbers: str, picked: Mapping[str, Sequence[str]]
+) -> None:
     largest = view.cells.head(1)
     figure.draw(
-        partial(matrix, view, types=types, numbers=numbers, picked=_picked()),
+        partial(matrix, view, types=types, numbers=numbers, picked=picked),
         name=f"confusion-matrix-{view.configuration}",
         title=f"Label against prediction, {plain(view.display_name)}",
         alt_text=f"Matrix of labels (rows) against predictions (columns) of {view.display_name} over "
@@ -166,13 +196,19 @@ def _matrix(view: Confusions, types: Sequence[str], numbers: str) -> None:
     )
 
 
-def _flow(view: Confusions, types: Sequence[str], *, mistakes: bool) -> None:
+def _flow(
+    view: Confusions,
+    types: Sequence[str],
+    picked: Mapping[str, Sequence[str]],
+    *,
+    mistakes: bool,
+) -> None:
     if mistakes and view.n_wrong == 0:
         st.markdown(f"##### From label to prediction, {plain(view.display_name)}")
         st.markdown("Every labelled cell is called rightly, so there is no mistake to draw.")
         return
     figure.draw(
-        partial(flow, view, types=types, mistakes=mistakes, picked=_picked()),
+        partial(flow, view, types=types, mistakes=mistakes, picked=picked),
         name=f"confusion-flow-{view.configuration}",
         title=f"From label to prediction, {plain(view.display_name)}",
         alt_text=f"Flow of {'wrong' if mistakes else 'all'} cells of {view.display_name} from label "

@@ -33,8 +33,8 @@ _ROLES: Final = {
     "genotype": "Genotype",
     "label_source": "Label source",
 }
-_HALF: Final = 470
-"""Width in pixels from which two tables stand side by side."""
+_HALF: Final = 455
+"""Width in pixels of the left of two tables; where both have no room they stack."""
 
 
 def selection_panel(
@@ -77,15 +77,12 @@ def selection_panel(
     st.markdown(" ".join(summary.sentences))
     if selection is not None:
         _save_and_go(selection, configuration, page)
-    with st.container(horizontal=True, gap="large"):
-        with st.container(width=_HALF):
-            _hits(summary)
-        with st.container(width=_HALF):
-            _composition(summary)
-        with st.container(width=_HALF):
-            _confusion(summary)
-        with st.container(width=_HALF):
-            _neighbourhood(summary)
+    for left, right in ((_hits, _composition), (_confusion, _neighbourhood)):
+        with st.container(horizontal=True, gap="medium"):
+            with st.container(width=_HALF):
+                left(summary)
+            with st.container():
+                right(summary)
     tables.show(
         summary.quality,
         name="selected-quality",
