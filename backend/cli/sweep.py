@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from backend.training.costs import Costs
     from backend.training.executors.common import Executor, Outcome, TaskEvent
     from backend.training.plan import Plan
-    from backend.training.sweep import PlannedCheckpoint, PlannedRun, Sweep
+    from backend.training.planned import PlannedCheckpoint, PlannedRun
+    from backend.training.sweep import Sweep
 
 __all__ = ["add_arguments", "run"]
 

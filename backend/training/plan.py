@@ -106,13 +106,15 @@ class Pretraining:
 class Plan:
     """A checked plan.
 
-    datasets : h5ad files, absolute
-    out      : folder or URL of the results, or None
-    threads  : threads of one run; part of the plan so that no result depends on the machine
+    datasets  : h5ad files, absolute
+    any_genes : whether genes need not be human
+    out       : folder or URL of the results, or None
+    threads   : threads of one run; part of the plan so that no result depends on the machine
     """
 
     path: Path
     datasets: tuple[Path, ...]
+    any_genes: bool = False
     out: str | None = None
     threads: int = 1
     grids: tuple[Grid, ...] = ()
@@ -165,6 +167,7 @@ def read_plan(path: Path, *, dataset: Path | None = None) -> Plan:
     plan = Plan(
         path=path,
         datasets=datasets,
+        any_genes=top.get("any_genes", False),
         out=top.get("out"),
         threads=top.get("threads", 1),
         grids=tuple(grids),

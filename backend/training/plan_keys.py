@@ -36,7 +36,7 @@ class Key:
     A fold is a number from 0, `all` or `final`; a number is above 0, up to 1.
     """
 
-    kind: Literal["text", "whole", "number", "fold", "table"]
+    kind: Literal["text", "whole", "number", "fold", "switch", "table"]
     choices: tuple[str, ...] = ()
     lowest: int = 0
     is_list: bool = True
@@ -74,6 +74,7 @@ PRETRAIN_KEYS: Final[Mapping[str, Key]] = {
 TOP_KEYS: Final[Mapping[str, Key]] = {
     "dataset": Key("text"),
     "out": Key("text", is_list=False),
+    "any_genes": Key("switch", is_list=False),
     "threads": Key("whole", lowest=1, is_list=False),
     **{name: RUN_KEYS[name] for name in SHARED},
     "settings": RUN_KEYS["settings"],
@@ -129,6 +130,8 @@ def _check_value(name: str, value: Any, key: Key, place: str) -> None:
             wanted = "small letters, digits, dots, hyphens and underscores"
     elif key.kind == "whole":
         is_right, wanted = is_whole and value >= key.lowest, f"a whole number from {key.lowest}"
+    elif key.kind == "switch":
+        is_right, wanted = isinstance(value, bool), "true or false"
     elif key.kind == "number":
         is_right, wanted = is_number and 0 < value <= 1, "a number above 0, up to 1"
     else:

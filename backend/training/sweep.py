@@ -2,174 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from backend.config import home
-from backend.errors import InputError, ModelUnavailable, SplitError, StoreError
+from backend.errors import InputError, ModelUnavailable, SplitError
 from backend.splits import TEST, TRAIN, VALID
 from backend.splits.stored import split_name, stored_split
-from backend.store.bundle import parse_run, write_dataset
+from backend.store.bundle import write_dataset
 from backend.store.roots import is_url, open_root
 from backend.training.costs import bytes_at_work, bytes_of_checkpoint, bytes_of_run
-from backend.training.executors.common import FitTask, Outcome, PretrainTask
+from backend.training.executors.common import Outcome
+from backend.training.planned import (
+    PlannedCheckpoint,
+    PlannedRun,
+    checkpoint_key,
+    checkpoint_sha256,
+    identified,
+)
 from backend.types import Series, sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from backend.splits import Split
     from backend.store.roots import Location
-    from backend.training.executors.common import Executor, TaskEvent
+    from backend.training.executors.common import Executor, Task, TaskEvent
     from backend.training.plan import Plan, Pretraining
     from backend.training.runs import Fold
 
-__all__ = [
-    "PlannedCheckpoint",
-    "PlannedRun",
-    "Sweep",
-    "checkpoint_sha256",
-    "identified",
-    "local_folder",
-    "prepare",
-]
-
-State = Literal["done", "to do", "failed before"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedRun:
-    """One fit of a plan.
-
-    key         : series and fold; the same fit is planned once
-    checkpoint  : key of the planned checkpoint that it starts from, or None
-    run_id      : None while that checkpoint is still to be made
-    n_predicted : validation and test cells
-    """
-
-    key: str
-    text: str
-    series: Series
-    fold: Fold
-    dataset: Path
-    split: Path
-    display_name: str
-    checkpoint: str | None
-    identity: dict[str, Any]
-    run_id: str | None
-    state: State
-    reason: str | None
-    n_train: int
-    n_predicted: int
-
-    @property
-    def is_done(self) -> bool:
-        """Whether its bundle is there."""
-        return self.state == "done"
-
-    @property
-    def name(self) -> str:
-        """What is fitted, for a table."""
-        return self.series.configuration
-
-    @property
-    def where(self) -> str:
-        """What it is fitted on, for a table."""
-        fields = (self.series.protocol, self.series.budget, self.series.label_level)
-        return f"{self.dataset.stem} {' '.join(fields)}"
-
-    @property
-    def cost_key(self) -> str:
-        """What its speed is known by: the preset, or the model of a baseline."""
-        return self.series.preset or self.series.model
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Settings of the fit."""
-        return self.series.settings
-
-    @property
-    def seed(self) -> int:
-        """Seed of the fit."""
-        return self.series.seed
-
-    def task(self, out: Location) -> FitTask:
-        """Return it as a task for an executor."""
-        return FitTask(
-            key=self.key,
-            text=self.text,
-            display_name=self.display_name,
-            dataset=self.dataset,
-            split=self.split,
-            out=out,
-            series=self.series,
-            fold=self.fold,
-            identity=self.identity,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedCheckpoint:
-    """The checkpoint of one fold that a `[[pretrain]]` table asks for."""
-
-    key: str
-    text: str
-    made: Pretraining
-    fold: Fold
-    dataset: Path
-    split: Path
-    is_done: bool
-    n_train: int
-    run_id: None = None
-
-    @property
-    def state(self) -> str:
-        """Whether it is there, for a table."""
-        return "registered" if self.is_done else "to do"
-
-    @property
-    def name(self) -> str:
-        """What is made, for a table."""
-        return f"{self.made.preset} → {self.made.name}"
-
-    @property
-    def where(self) -> str:
-        """What it is made on, for a table."""
-        return f"{self.dataset.stem} {self.made.protocol} {self.made.budget}"
-
-    @property
-    def cost_key(self) -> str:
-        """What its speed is known by."""
-        return self.made.preset
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Settings of pre-training."""
-        return self.made.settings
-
-    @property
-    def seed(self) -> int:
-        """Seed of pre-training."""
-        return self.made.seed
-
-    def task(self) -> PretrainTask:
-        """Return it as a task for an executor."""
-        return PretrainTask(
-            key=self.key,
-            text=self.text,
-            dataset=self.dataset,
-            split=self.split,
-            home=home(),
-            model=self.made.model,
-            preset=self.made.preset,
-            name=self.made.name,
-            fold=self.fold,
-            settings=self.made.settings,
-            seed=self.made.seed,
-        )
+__all__ = ["Sweep", "local_folder", "prepare"]
 
 
 @dataclass
@@ -210,14 +75,18 @@ class Sweep:
     ) -> list[Outcome]:
         """Make the missing checkpoints, then run what is not done; a failure stops nothing.
 
+        A `final` fit comes after the folds of its series, whose best epochs it takes.
+
         Returns
         -------
-        One outcome a checkpoint or run that was not done, checkpoints first.
+        One outcome a checkpoint or run that was not done: checkpoints first, then folds.
         """
-        missing = [each for each in self.checkpoints if not each.is_done]
-        outcomes = executor.run([each.task() for each in missing], tell) if missing else []
+        any_genes = self.plan.any_genes
+        missing = [each.task(any_genes=any_genes) for each in self.checkpoints if not each.is_done]
+        outcomes = executor.run(missing, tell) if missing else []
         lost = {each.key: each.reason for each in outcomes if each.status == "failed"}
-        ready = []
+        folds: list[Task] = []
+        finals: list[Task] = []
         for run in self.waiting():
             if run.checkpoint in lost:
                 reason = f"Its checkpoint was not made: {lost[run.checkpoint]}"
@@ -229,8 +98,11 @@ class Sweep:
                 outcomes.append(Outcome(run.key, "skipped"))
                 tell(outcomes[-1])
                 continue
-            ready.append(known.task(self.out))
-        return outcomes + executor.run(ready, tell)
+            task = known.task(self.out, any_genes=any_genes)
+            (finals if run.fold == "final" else folds).append(task)
+        for tasks in (folds, finals):
+            outcomes += executor.run(tasks, tell) if tasks else []
+        return outcomes
 
 
 def local_folder(out: Location) -> Path:
@@ -279,7 +151,7 @@ class _Preparation:
 
         say(f"Reading {path.name}")
         self.sweep, self.path, self.say, self.is_written = sweep, path, say, is_written
-        self.adata = load(path)
+        self.adata = load(path, any_genes=sweep.plan.any_genes)
         self.info = describe(self.adata)
         self.splits: dict[tuple[Any, ...], tuple[Split, Path]] = {}
         self.checked: set[tuple[Any, ...]] = set()
@@ -341,7 +213,7 @@ class _Preparation:
         folds = range(split.folds) if made.fold == "all" else made.fold
         return [
             PlannedCheckpoint(
-                key=_checkpoint_key(made.model, made.name, split.sha256, fold),
+                key=checkpoint_key(made.model, made.name, split.sha256, fold),
                 text=f"{made.preset} {made.name} · {split.protocol} · fold {fold}",
                 made=made,
                 fold=fold,
@@ -358,6 +230,9 @@ class _Preparation:
     ) -> PlannedRun:
         from backend.training.runs import build_typer, display_name
 
+        if fold == "final" and series.preset is not None and is_url(self.sweep.out):
+            msg = f"{place}: a final fit reads the histories of its folds, which are at a URL."
+            raise InputError(msg, "Give --out as a folder, or leave out the fold final.")
         checkpoint = self._needed(series, fold, split, place)
         recipe_version = getattr(build_typer(series), "recipe_version", 1)
         self._check_fold(series, fold, split)
@@ -383,7 +258,7 @@ class _Preparation:
         """Return the key of the planned checkpoint that a run starts from, or None."""
         if series.checkpoint is None:
             return None
-        key = _checkpoint_key(series.model, series.checkpoint, split.sha256, fold)
+        key = checkpoint_key(series.model, series.checkpoint, split.sha256, fold)
         planned = {each.key: each for each in self.sweep.checkpoints}
         if key in planned:
             found = planned[key].made.preset
@@ -430,53 +305,13 @@ class _Preparation:
 
     def _write_dataset(self) -> None:
         """Write the dataset's bundle, unless it is there."""
-        from backend.data import cells_table
+        from backend.data import cells_and_neighbours
 
         out, name = self.sweep.out, self.info.dataset_id
         if open_root(out).read_bytes("datasets", name, "dataset.json") is None:
             self.say("Placing cells on a map")
-            write_dataset(str(out), self.info.to_json(), cells_table(self.adata))
-
-
-def identified(run: PlannedRun, out: Location) -> PlannedRun:
-    """Return a run with its id and state, as far as its checkpoint is there."""
-    series, identity = run.series, dict(run.identity)
-    digest = None
-    if series.checkpoint is not None:
-        digest = checkpoint_sha256(
-            series.model, series.checkpoint, identity["split_sha256"], run.fold
-        )
-        if digest is None:
-            return run
-    identity["checkpoint_sha256"] = digest
-    run_id = series.run_id(fold=run.fold, **identity)
-    state, reason = _state(out, run_id)
-    return replace(run, identity=identity, run_id=run_id, state=state, reason=reason)
-
-
-def _state(out: Location, run_id: str) -> tuple[State, str | None]:
-    content = open_root(out).read_bytes("runs", run_id, "run.json")
-    if content is None:
-        return "to do", None
-    try:
-        record = parse_run(content, run_id)
-    except StoreError as error:
-        return "failed before", error.message
-    return ("done", None) if record.status == "done" else ("failed before", record.reason)
-
-
-def checkpoint_sha256(model: str, name: str, split_sha256: str, fold: Fold) -> str | None:
-    """Return the hash of the checkpoint that a run of a fold starts from, or None."""
-    from backend.models.catalogue import find_checkpoint
-
-    try:
-        return find_checkpoint(model, name, split_sha256=split_sha256, fold=fold).sha256
-    except ModelUnavailable:
-        return None
-
-
-def _checkpoint_key(model: str, name: str, split_sha256: str, fold: Fold) -> str:
-    return f"{model}-{name}-{split_sha256[:16]}-{fold}"
+            cells, neighbours = cells_and_neighbours(self.adata)
+            write_dataset(str(out), self.info.to_json(), cells, neighbours=neighbours)
 
 
 def _n_train(split: Split, fold: Fold) -> int:

@@ -42,6 +42,7 @@ class FitTask:
     text: str
     display_name: str
     dataset: Path
+    any_genes: bool = False
     split: Path
     out: Location
     series: Series
@@ -56,6 +57,7 @@ class PretrainTask:
     key: str
     text: str
     dataset: Path
+    any_genes: bool = False
     split: Path
     home: Path
     model: str
@@ -99,11 +101,11 @@ class Executor(Protocol):
 
 
 @lru_cache(maxsize=1)
-def _dataset(path: Path) -> tuple[Any, Any]:
+def _dataset(path: Path, *, any_genes: bool) -> tuple[Any, Any]:
     """Return cells and facts of a dataset; a worker keeps the last one."""
     from backend.data import describe, load
 
-    adata = load(path)
+    adata = load(path, any_genes=any_genes)
     return adata, describe(adata)
 
 
@@ -117,7 +119,7 @@ def execute(task: Task, tell: Callable[[TaskEvent], None]) -> Outcome:
 
     tell(TaskEvent(task.key, "started"))
     try:
-        adata, info = _dataset(task.dataset)
+        adata, info = _dataset(task.dataset, any_genes=task.any_genes)
         split = Split.load(task.split)
         if isinstance(task, PretrainTask):
             return _pretrain(task, adata, info, split)

@@ -14,7 +14,7 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Final
 
-from backend.training.executors.common import Outcome, PretrainTask, Task, execute
+from backend.training.executors.common import Outcome, PretrainTask, Task, TaskEvent, execute
 
 __all__ = ["main"]
 
@@ -32,6 +32,14 @@ def _die_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _say(connection: Connection, message: TaskEvent | Outcome) -> None:
+    """Tell the sweep something; end this process when the sweep is gone."""
+    try:
+        connection.send(message)
+    except (BrokenPipeError, ConnectionResetError):
+        raise SystemExit(1) from None
+
+
 def _work(task: Task, connection: Connection, threads: int) -> Outcome:
     try:
         if isinstance(task, PretrainTask) or task.series.preset is not None:
@@ -39,7 +47,7 @@ def _work(task: Task, connection: Connection, threads: int) -> Outcome:
             import torch
 
             torch.set_num_threads(threads)
-        return execute(task, connection.send)
+        return execute(task, lambda event: _say(connection, event))
     except Exception as error:  # noqa: BLE001 - the worker's top loop: the sweep must go on
         traceback.print_exc()
         return Outcome(task.key, "failed", f"fault of the program: {type(error).__name__}: {error}")
@@ -53,9 +61,9 @@ def main() -> None:
     while True:
         try:
             task = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
-        connection.send(_work(task, connection, threads))
+        _say(connection, _work(task, connection, threads))
 
 
 if __name__ == "__main__":
