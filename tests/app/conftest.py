@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import streamlit as st
+from streamlit import config
 from streamlit.testing.v1 import AppTest
 
 from backend.config import project_root
@@ -32,6 +33,15 @@ def results_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_results(home, cells=draw_cells(cells_per_sample=25), name=SIMULATED)
     return home
+
+
+@pytest.fixture(scope="session", autouse=True)
+def this_machine() -> Iterator[None]:
+    """Listen where `app/.streamlit/config.toml` says, which only the real server reads."""
+    before = config.get_option("server.address")
+    config.set_option("server.address", "127.0.0.1")
+    yield
+    config.set_option("server.address", before)
 
 
 def _forget() -> None:
