@@ -332,12 +332,12 @@ def test_options_that_do_not_go_together_are_refused(write, capsys, words, messa
 # From here on, real processes.
 
 STUDY = """
-threads = 1
 [[run]]
-model = ["majority", "logreg"]
+model = "majority"
 [[run]]
 model = "scgpt"
 preset = "small"
+fold = [0, 1]
 settings = { epochs = 3, batch_size = 4 }
 """
 
@@ -400,13 +400,13 @@ def test_a_sweep_killed_twice_ends_as_one_that_was_not(write, out, tmp_path, dat
         assert time.monotonic() < end, "a worker outlived its sweep"
         time.sleep(0.05)
 
-    second = start(path, out, tmp_path, "--jobs", "2")
+    second = start(path, out, tmp_path, "--jobs", "1")
     wait_until(is_training, second)
     second.send_signal(signal.SIGKILL)
     second.wait()
     assert n_done() < len(expected.runs)
 
-    last = start(path, out, tmp_path, "--jobs", "2")
+    last = start(path, out, tmp_path, "--jobs", "1")
     assert last.wait(timeout=300) == 0, (tmp_path / "sweep.log").read_text()
     log = (tmp_path / "sweep.log").read_text()
     assert log.count("Took over from a sweep that died") == 2
