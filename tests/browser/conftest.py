@@ -9,21 +9,31 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
+from app.components.export import FOOTER
 from backend.config import project_root
 from tests.helpers import draw_cells, write_results
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 REAL, SIMULATED = "Small cohort", "Small simulated course"
+
+# Machines that run tests have no graphics card: WebGL is computed.
+WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+
+_IDLE = (
+    "document.querySelector('[data-testid=\"stApp\"]')"
+    "?.getAttribute('data-test-script-state') === 'notRunning'"
+)
 
 
 @dataclass(frozen=True)
@@ -54,18 +64,9 @@ def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -
     pytest.fail(f"The server did not answer: {log.read_text()[-2000:]}")
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Start `streamlit run app/main.py` on small results, as a user would."""
-    home = tmp_path_factory.mktemp("served")
-    write_results(
-        home,
-        cells=draw_cells(samples={"Healthy": 3, "Diagnosis": 6}, cells_per_sample=60, n_studies=1),
-        name=REAL,
-        simulated=False,
-        source="GEO GSE116256",
-    )
-    write_results(home, cells=draw_cells(cells_per_sample=25), name=SIMULATED)
+@contextmanager
+def served(home: Path) -> Iterator[Server]:
+    """Start `streamlit run app/main.py` on the results below a folder, as a user would."""
     port, log = _free_port(), home / "server.log"
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as stream:
@@ -94,6 +95,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Start the dashboard on small results."""
+    home = tmp_path_factory.mktemp("served")
+    write_results(
+        home,
+        cells=draw_cells(samples={"Healthy": 3, "Diagnosis": 6}, cells_per_sample=60, n_studies=1),
+        name=REAL,
+        simulated=False,
+        source="GEO GSE116256",
+    )
+    write_results(home, cells=draw_cells(cells_per_sample=25), name=SIMULATED)
+    with served(home) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """Start the system's Chromium; the tests are skipped where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api")
@@ -101,6 +118,47 @@ def chromium() -> Iterator[Browser]:
     if path is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *WEBGL])
         yield browser
         browser.close()
+
+
+def settled(page: Page) -> None:
+    """Wait until the script has run and no more of it is coming."""
+    page.get_by_text(FOOTER).first.wait_for(timeout=60_000)
+    page.wait_for_timeout(300)
+    page.wait_for_function(_IDLE, timeout=60_000)
+
+
+@pytest.fixture
+def visit(chromium: Browser, server: Server) -> Iterator[Callable[..., Page]]:
+    """Return a function that opens a page; it fails on foreign requests and script errors."""
+    contexts, foreign, faults = [], [], []
+
+    def opened(
+        path: str = "",
+        *,
+        width: int = 1400,
+        height: int = 900,
+        theme: str = "light",
+        at: Server = server,
+        browser: Browser = chromium,
+    ) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme
+        )
+        contexts.append(context)
+        page = context.new_page()
+        own = (at.url, at.url.replace("http", "ws"), "data:", "blob:")
+        page.on("request", lambda r: None if r.url.startswith(own) else foreign.append(r.url))
+        page.on("websocket", lambda w: None if w.url.startswith(own) else foreign.append(w.url))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(f"{at.url}/{path}")
+        settled(page)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not foreign
+    assert not faults

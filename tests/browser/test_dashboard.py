@@ -9,29 +9,19 @@ import pytest
 
 from app import nav
 from app.components.export import FOOTER
-from tests.browser.conftest import SIMULATED
+from tests.browser.conftest import SIMULATED, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Locator, Page
 
-    from tests.browser.conftest import Server
 
 pytestmark = pytest.mark.browser
 
-_IDLE = (
-    "document.querySelector('[data-testid=\"stApp\"]')"
-    "?.getAttribute('data-test-script-state') === 'notRunning'"
+_DRAWN = (
+    "[data-testid=stVegaLiteChart] svg, [data-testid=stVegaLiteChart] canvas, "
+    ".map[data-state=drawn]"
 )
-_DRAWN = "[data-testid=stVegaLiteChart] svg, [data-testid=stVegaLiteChart] canvas"
-
-
-def settled(page: Page) -> None:
-    """Wait until the script has run and no more of it is coming."""
-    page.get_by_text(FOOTER).first.wait_for(timeout=60_000)
-    page.wait_for_timeout(300)
-    page.wait_for_function(_IDLE, timeout=60_000)
 
 
 def heading(page: Page) -> str:
@@ -43,32 +33,6 @@ def marks(page: Page, kind: str = "point") -> Locator:
     return page.locator("[data-testid=stVegaLiteChart]").first.locator(
         f"path[aria-roledescription={kind}]"
     )
-
-
-@pytest.fixture
-def visit(chromium, server: Server) -> Iterator[Callable[..., Page]]:
-    """Return a function that opens a page; it fails on foreign requests and script errors."""
-    contexts, foreign, faults = [], [], []
-
-    def opened(path: str = "", *, width: int = 1400, height: int = 900, theme: str = "light"):
-        context = chromium.new_context(
-            viewport={"width": width, "height": height}, color_scheme=theme
-        )
-        contexts.append(context)
-        page = context.new_page()
-        own = (server.url, server.url.replace("http", "ws"), "data:", "blob:")
-        page.on("request", lambda r: None if r.url.startswith(own) else foreign.append(r.url))
-        page.on("websocket", lambda w: None if w.url.startswith(own) else foreign.append(w.url))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto(f"{server.url}/{path}")
-        settled(page)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert not foreign
-    assert not faults
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
