@@ -18,6 +18,8 @@ from backend.config import home, project_root
 from backend.data.look import look
 from backend.evaluation import cell_map, selections, views
 from backend.evaluation import selection_summary as summaries
+from backend.evaluation.views import runs
+from backend.jobs import menu
 from backend.prediction.offer import offer
 from backend.prediction.outside import outside_by
 from backend.prediction.saved import final_models, visible_roots
@@ -51,7 +53,9 @@ __all__ = [
     "probability_vector",
     "provenance",
     "refresh",
+    "run_cards",
     "runs_of",
+    "runs_overview",
     "scope_choices",
     "selected_cells",
     "selected_rows",
@@ -60,6 +64,7 @@ __all__ = [
     "store_version",
     "stored_models",
     "timepoints",
+    "trainable_models",
     "wrong_models",
 ]
 
@@ -321,3 +326,30 @@ def look_at(path: str, size: int, roles: str, gene_files: dict[str, str]) -> dic
 def outside(owner: str, dataset_id: str, run_id: str, by: str) -> pd.DataFrame:
     """Return the share of an owner's cells that lie outside a model's training data."""
     return outside_by(home() / "users" / owner, dataset_id, run_id, by)  # type: ignore[arg-type]
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _runs_overview(version: str, owner: str) -> runs.RunsOverview:
+    return runs.runs_overview(_store(), owner, visible_roots(owner))
+
+
+def runs_overview(owner: str) -> runs.RunsOverview:
+    """Return all runs that an owner may see, and their series."""
+    return _runs_overview(store_version(), owner)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _run_cards(version: str, owner: str, run_ids: tuple[str, ...]) -> list[runs.RunCard]:
+    roots = visible_roots(owner)
+    return [runs.find_card(roots, run_id) for run_id in run_ids]
+
+
+def run_cards(owner: str, run_ids: tuple[str, ...]) -> list[runs.RunCard]:
+    """Return what the bundles of some runs tell."""
+    return _run_cards(store_version(), owner, run_ids)
+
+
+@st.cache_data(max_entries=1, ttl=600, show_spinner="Reading the list of models, once …")
+def trainable_models() -> list[dict[str, Any]]:
+    """Return the models that a job may fit, asked of another process."""
+    return menu.list_trainable()

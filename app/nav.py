@@ -78,6 +78,13 @@ PAGES: Final = (
         needs_results=False,
     ),
     PageInfo(
+        "runs",
+        "Runs",
+        ":material/play_circle:",
+        "What was run, with what, and is it healthy?",
+        needs_results=False,
+    ),
+    PageInfo(
         "methods",
         "Methods",
         ":material/menu_book:",

@@ -15,6 +15,8 @@ from app.state import current_source
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from app.state import Source
+
 __all__ = ["MARK", "Builder", "draw", "is_dark"]
 
 MARK: Final = "Simulated data, not a finding"
@@ -70,6 +72,7 @@ def draw(
     alt_text: str,
     select: Sequence[str] = (),
     on_pick: Callable[[dict[str, Any]], None] | None = None,
+    source: Source | None = None,
 ) -> list[dict[str, Any]]:
     """Draw a chart with its heading and downloads; return the selected points.
 
@@ -83,8 +86,10 @@ def draw(
         Fields of the chart's point selection `dot`; empty for a chart without selection.
     on_pick
         Called with the first selected point, before the page is drawn again.
+    source
+        What the chart is made from, when that is not the scope of the sidebar.
     """
-    source = current_source()
+    source = source or current_source()
     st.markdown(f"##### {title}")
     chart = _dressed(build(dark=(dark := is_dark())), dark=dark, simulated=source.simulated)
     prefix = f"{MARK}. {alt_text}" if source.simulated else alt_text

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from app.state import Source
+
 __all__ = ["show"]
 
 _SCORES: Final = {
@@ -109,6 +111,7 @@ def show(
     height: int | str = "auto",
     folded: str = "",
     whole: Callable[[], pd.DataFrame] | None = None,
+    source: Source | None = None,
 ) -> None:
     """Show a table and a CSV download of all its rows and columns.
 
@@ -124,9 +127,12 @@ def show(
         Title of an expander to put the table in; empty shows it open.
     whole
         Gives the rows of the file when the page shows only some of them.
+    source
+        What the table is made from, when that is not the scope of the sidebar.
     """
+    source = source or current_source()
     with st.expander(folded) if folded else st.container():
-        _show(frame, name, alt_text, columns, labels or {}, height, whole)
+        _show(frame, name, alt_text, columns, labels or {}, height, whole, source)
 
 
 def _show(
@@ -137,8 +143,8 @@ def _show(
     labels: dict[str, str],
     height: int | str,
     whole: Callable[[], pd.DataFrame] | None,
+    source: Source,
 ) -> None:
-    source = current_source()
     shown = [c for c in columns if c in frame.columns] if columns else list(frame.columns)
     if source.simulated:
         st.badge("Simulated data", color="orange")

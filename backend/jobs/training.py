@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from backend.data.uploads import find_server_file
 from backend.errors import InputError, JobFailed
+from backend.jobs.curves import CURVE
 from backend.jobs.directory import check_owner
 from backend.jobs.requests import RunRequest, SweepRequest, find_plan
 
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
     from backend.training.executors.common import Outcome, TaskEvent
     from backend.training.runs import RunEvent, RunResult
 
-__all__ = ["CURVE", "results_folder", "run", "sweep"]
+__all__ = ["results_folder", "run", "sweep"]
 
-CURVE: Final = "curve.jsonl"
-"""Below the job's folder: one line for every step that a fit told of."""
 
 _READING: Final = 0.05
 """Share of a job's progress that reading its data is given."""
