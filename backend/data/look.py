@@ -12,10 +12,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from backend.config import environment
 from backend.data.roles import ROLE_NAMES, Roles
+
+if TYPE_CHECKING:
+    from backend.data.genes import GeneMap
 
 __all__ = ["look", "roles_from"]
 
@@ -116,7 +119,7 @@ def _look(path: Path, roles: Roles | None, gene_files: dict[str, str]) -> dict[s
                     values = read_column(dataset.file, "obs", used[role]).astype(object).dropna()
                     counts = values.astype(str).str.strip().value_counts()[:_MOST_VALUES]
                     found[place] = {str(name): int(n) for name, n in counts.items() if name}
-            found["genes"] = _known_genes(dataset.found.genes.symbols, gene_files)
+            found["genes"] = _known_genes(dataset.found.genes, gene_files)
     except Refusal as refusal:
         found["problems"] = [refusal.problem.to_json()]
     return found
@@ -139,8 +142,9 @@ def _column(file: Any, name: str) -> dict[str, Any]:
     }
 
 
-def _known_genes(symbols: tuple[str, ...], gene_files: dict[str, str]) -> dict[str, Any]:
-    own, counted = set(symbols), {}
+def _known_genes(found: GeneMap, gene_files: dict[str, str]) -> dict[str, Any]:
+    # Geneformer's vocabulary is of Ensembl ids, the others' of symbols.
+    own, counted = {*found.symbols, *found.ensembl} - {""}, {}
     for name, path in gene_files.items():
         genes = _longest_names(json.loads(Path(path).read_text(encoding="utf-8")))
         counted[name] = {"n_known": len(own & genes), "n_model": len(genes)}
