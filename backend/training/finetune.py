@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from backend.models.base import FoundationModel, GeneReport, RecipeDefaults
-    from backend.training.token_cache import Tokens
+    from backend.training.token_cache import AnyTokens
 
 __all__ = ["Classifier", "Settings"]
 
@@ -200,7 +200,7 @@ class Classifier:
         """Keep tokens and snapshots in `place`, and tell it about progress; results stay."""
         self._place = place
 
-    def _tokens_of(self, model: FoundationModel, cells: AnnData, draw: int = 0) -> Tokens:
+    def _tokens_of(self, model: FoundationModel, cells: AnnData, draw: int = 0) -> AnyTokens:
         if self._place.tokens is not None:
             return self._place.tokens.tokens(model, cells.obs_names, seed=self._seed, draw=draw)
         options = {"draw": draw} if model.has_random_tokens else {}
@@ -252,11 +252,11 @@ class Classifier:
     def fit_tokens(
         self,
         model: FoundationModel,
-        tokens: Tokens,
+        tokens: AnyTokens,
         codes: np.ndarray,
         classes: Sequence[str],
         *,
-        valid: Tokens | None = None,
+        valid: AnyTokens | None = None,
         valid_codes: np.ndarray | None = None,
         seed: int,
         report: LoadReport | None = None,
@@ -305,11 +305,11 @@ class Classifier:
     def _train(
         self,
         model: FoundationModel,
-        tokens: Tokens,
+        tokens: AnyTokens,
         codes: np.ndarray,
         classes: tuple[str, ...],
         *,
-        valid: Tokens | None,
+        valid: AnyTokens | None,
         valid_codes: np.ndarray,
         report: LoadReport,
         genes: GeneReport | None,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from backend.models.base import FoundationModel, RecipeDefaults
-    from backend.training.token_cache import Tokens
+    from backend.training.token_cache import AnyTokens
 
 __all__ = ["SELECTIONS", "Loop", "find_device", "macro_f1", "predict_logits"]
 
@@ -91,9 +91,9 @@ class Loop:
 
     def run(
         self,
-        tokens: Tokens,
+        tokens: AnyTokens,
         codes: np.ndarray,
-        valid: Tokens | None,
+        valid: AnyTokens | None,
         valid_codes: np.ndarray,
         *,
         seed: int,
@@ -208,7 +208,7 @@ class Loop:
                 )
             )
 
-    def _validate(self, valid: Tokens, codes: np.ndarray) -> dict[str, float]:
+    def _validate(self, valid: AnyTokens, codes: np.ndarray) -> dict[str, float]:
         """Score the validation cells, and keep the weights when they are the best so far."""
         logits = predict_logits(
             self.model,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from backend.models.base import FoundationModel
-    from backend.training.token_cache import Tokens
+    from backend.training.token_cache import AnyTokens
 
 __all__ = ["macro_f1", "predict_logits"]
 
@@ -23,7 +23,7 @@ __all__ = ["macro_f1", "predict_logits"]
 def predict_logits(
     model: FoundationModel,
     network: nn.Module,
-    tokens: Tokens,
+    tokens: AnyTokens,
     *,
     batch_size: int,
     precision: str = "auto",

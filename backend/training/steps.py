@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from backend.models.base import FoundationModel, RecipeDefaults
     from backend.training.settings import Settings
-    from backend.training.token_cache import Tokens
+    from backend.training.token_cache import AnyTokens
 
 __all__ = ["Piece", "Stepper", "TrainingCells", "check_finite"]
 
@@ -34,7 +34,7 @@ class TrainingCells:
     `groups` are the numbers of timepoint or donor for an adversary, -1 where there is none.
     """
 
-    tokens: Tokens
+    tokens: AnyTokens
     rows: np.ndarray
     lengths: np.ndarray
     codes: Tensor

@@ -34,17 +34,31 @@ if TYPE_CHECKING:
 
     from backend.models.base import FoundationModel
 
-__all__ = ["MappedTokens", "TokenCache", "Tokens", "chunks_of", "lengths_of", "tokens_key"]
+__all__ = [
+    "AnyTokens",
+    "MappedTokens",
+    "TokenCache",
+    "Tokens",
+    "chunks_of",
+    "lengths_of",
+    "tokens_key",
+]
 
 FORMAT: Final = 1
 CHUNK: Final = 4096
 _HEAD: Final = "tokens.json"
-_CELLS_PER_RELEASE: Final = 256
-"""After so many cells the pages read so far leave this process; the system keeps them cached."""
+_CELLS_PER_RELEASE: Final = 8
+"""After so many cells the pages read leave this process; the system keeps them cached.
+
+A page that is touched may bring a megabyte of its neighbours along."""
 
 
 class Tokens(Protocol):
-    """What training needs of tokens: `TokenStore` and `MappedTokens` have it."""
+    """What training needs of tokens, wherever they lie."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens of each cell."""
 
     def __len__(self) -> int:
         """Return the number of cells."""
@@ -53,18 +67,18 @@ class Tokens(Protocol):
         """Return the tokens of some cells, in the order of `rows`."""
 
 
+AnyTokens = Tokens | TokenStore
+
+
 def chunks_of(adata: AnnData, size: int = CHUNK) -> Iterator[AnnData]:
     """Cut cells in memory into chunks."""
     for start in range(0, adata.n_obs, size):
         yield adata[start : start + size]
 
 
-def lengths_of(tokens: Tokens) -> np.ndarray:
+def lengths_of(tokens: AnyTokens) -> np.ndarray:
     """Return the (n_cells,) number of tokens of each cell."""
-    if isinstance(tokens, TokenStore):
-        return np.diff(tokens.indptr)
-    assert isinstance(tokens, MappedTokens)
-    return tokens.lengths
+    return np.diff(tokens.indptr) if isinstance(tokens, TokenStore) else tokens.lengths
 
 
 def tokens_key(
@@ -132,7 +146,6 @@ class MappedTokens:
         }
         self._store = TokenStore(indptr, self._ids.array, self._values.array, extra)
         self._rows = np.arange(len(self._store)) if rows is None else rows
-        self._taken = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -146,12 +159,17 @@ class MappedTokens:
 
     def take(self, rows: np.ndarray) -> TokenBatch:
         """Return the tokens of some cells, in the order of `rows`."""
-        self._taken += len(rows)
-        if self._taken >= _CELLS_PER_RELEASE:
-            self._taken = 0
+        own = self._rows[rows]
+        ids: list[np.ndarray] = []
+        values: list[np.ndarray] = []
+        for start in range(0, len(own), _CELLS_PER_RELEASE):
+            part = self._store.take(own[start : start + _CELLS_PER_RELEASE])
+            ids += [of_cell.copy() for of_cell in part.ids]
+            values += [of_cell.copy() for of_cell in part.values]  # noqa: PD011
             self._ids.release()
             self._values.release()
-        return self._store.take(self._rows[rows])
+        extra = {name: array[own] for name, array in self._store.extra.items()}
+        return TokenBatch(ids=ids, values=values, extra=extra)
 
 
 class TokenCache:
@@ -201,7 +219,12 @@ class TokenCache:
         JobFailed
             If there is no room on the disk; nothing is left behind.
         """
-        rows = self._index.get_indexer(pd.Index(cell_ids))
+        asked = pd.Index(cell_ids)
+        if asked.equals(self._index):
+            # Without the table that looking up needs.
+            rows = np.arange(len(asked))
+        else:
+            rows = self._index.get_indexer(asked)
         if (rows < 0).any():
             msg = f"{int((rows < 0).sum()):,} of {len(rows):,} cells are not in the dataset."
             raise InputError(msg, "Take cells of the dataset that the tokens were made from.")
