@@ -6,6 +6,7 @@ import streamlit as st
 
 from app import cache
 from app.components import errors, figure, frames, heatmap, provenance, tables
+from app.components.selection_links import page_links
 from app.state import (
     BY,
     CELL_TYPE,
@@ -17,6 +18,7 @@ from app.state import (
     current_scope,
     go,
 )
+from backend.evaluation.text import plain
 
 scope = current_scope()
 models = current_models()
@@ -62,13 +64,23 @@ if points:
     if by == "timepoint":
         filters[TIMEPOINT] = [column]
     st.button(
-        f"See the {cell_type} cells of {models[picked]} on the failure map",
+        f"See the {plain(cell_type)} cells of {plain(models[picked])} on the failure map",
         key="cell_types.see",
         icon=":material/scatter_plot:",
         on_click=go,
         args=("failure_map",),
         kwargs=filters,
     )
+    st.button(
+        f"See what {plain(models[picked])} mistakes the {plain(cell_type)} cells for",
+        key="cell_types.confusions",
+        icon=":material/table_chart:",
+        on_click=go,
+        args=("confusions",),
+        kwargs=filters,
+    )
+else:
+    page_links()
 
 st.markdown("##### The same numbers as a table")
 tables.show(

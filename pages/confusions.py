@@ -21,7 +21,7 @@ shown = [configuration] if beside is None else [configuration, beside]
 with errors.shown_to_user():
     views = [cache.confusions(scope, name) for name in shown]
 
-st.markdown("\n".join(f"- {' '.join(view.sentences)}" for view in views))
+st.markdown("\n\n".join(" ".join(view.sentences) for view in views))
 if not all(view.n_cells for view in views):
     st.info("No scored cells for this choice. Widen the timepoints or the truth.")
     st.stop()

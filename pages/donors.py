@@ -6,7 +6,9 @@ import streamlit as st
 
 from app import cache
 from app.components import errors, figure, frames, heatmap, provenance, tables
+from app.components.selection_links import cells_in_a_donor, open_buttons, page_links
 from app.state import choose_model, current_models, current_scope
+from backend.evaluation.text import plain
 
 scope = current_scope()
 models = current_models()
@@ -25,7 +27,7 @@ st.markdown(frames.donor_sentence(view.totals, models[configuration]))
 scores = frames.with_donor_names(view.scores)
 donors = frames.donor_order(scores)
 cell_types = frames.in_order(scores.cell_type, "cell_type")
-figure.draw(
+points = figure.draw(
     partial(
         heatmap.heatmap, scores, row="donor_name", column="cell_type", rows=donors,
         columns=cell_types, row_title="Donor", column_title="Cell type", with_n=("n_cells",),
@@ -34,10 +36,19 @@ figure.draw(
     title=f"F1 by donor and cell type, {models[configuration]}",
     alt_text=f"Heatmap of F1 from 0 to 1, a row for each of {len(donors)} donors and a column "
     "per cell type. Every cell shows F1 and the number of cells.",
+    select=("donor_name", "cell_type"),
 )  # fmt: skip
 st.caption(
-    "In each cell: F1, then labelled cells. Grey: fewer than 20 cells. Empty: no labelled cell."
+    "In each cell: F1, then labelled cells. Grey: fewer than 20 cells. Empty: no labelled cell. "
+    "A click leads to the cells."
 )
+if points:
+    cells = cells_in_a_donor(points[0], scores, scope.with_(cell_types=()))
+    st.markdown(f"{plain(points[0]['cell_type'])} cells of {plain(points[0]['donor_name'])}:")
+    with st.container(horizontal=True):
+        open_buttons(cells, name="donors", configuration=configuration)
+else:
+    page_links()
 tables.show(
     scores,
     name="f1-by-donor",

@@ -6,6 +6,7 @@ import streamlit as st
 
 from app import cache, nav
 from app.components import charts, errors, figure, frames, provenance, tables
+from app.components.selection_links import page_links
 from app.state import MODEL, current_models, current_scope, go
 
 scope = current_scope()
@@ -38,6 +39,7 @@ st.page_link(
     label="See the clinical course of these models",
     icon=":material/timeline:",
 )
+page_links()
 
 st.markdown("##### Types that collapse")
 if view.collapsed.empty:

@@ -6,6 +6,7 @@ import streamlit as st
 
 from app import cache
 from app.components import charts, errors, figure, provenance, tables
+from app.components.selection_links import page_links
 from app.state import (
     CONFIGURATION,
     REFERENCE,
@@ -54,6 +55,7 @@ st.caption(
     "timepoint on the Cell types page."
 )
 provenance.panel_note(view.panel)
+page_links()
 
 st.markdown("##### The same numbers as a table")
 tables.show(

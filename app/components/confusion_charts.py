@@ -165,7 +165,7 @@ def _draw(data: pd.DataFrame, grid: _Grid, *, dark: bool) -> alt.LayerChart:
             scale=alt.Scale(domain=columns, paddingInner=0.06, paddingOuter=0),
             axis=alt.Axis(
                 orient="top", labelAngle=grid.angle, labelLimit=210, labelOverlap=False,
-                labelFontSize=12, ticks=False, domain=False, labelPadding=6,
+                labelFontSize=12, ticks=False, domain=False, labelPadding=6, labelFlush=False,
             ),
         ),
         y=alt.Y(
@@ -174,7 +174,8 @@ def _draw(data: pd.DataFrame, grid: _Grid, *, dark: bool) -> alt.LayerChart:
             title=grid.row_title,
             scale=alt.Scale(domain=rows, paddingInner=0.06, paddingOuter=0),
             axis=alt.Axis(
-                labelLimit=240, labelOverlap=False, labelFontSize=12, ticks=False, domain=False
+                labelLimit=240, labelOverlap=False, labelFontSize=12, ticks=False, domain=False,
+                labelFlush=False,
             ),
         ),
     )  # fmt: skip
@@ -214,7 +215,7 @@ def _draw(data: pd.DataFrame, grid: _Grid, *, dark: bool) -> alt.LayerChart:
     return alt.layer(rect, text).properties(
         height=max(len(rows), 2) * 25,
         width=max(320, len(columns) * 36),
-        usermeta={AROUND: 94 + (14 if grid.angle == 0 else 6 * longest)},
+        usermeta={AROUND: 76 + (14 if grid.angle == 0 else 6 * longest)},
     )
 
 

@@ -43,7 +43,9 @@ def probability_bars(
             "name:N",
             sort=rows.name.tolist(),
             title=None,
-            axis=alt.Axis(labelLimit=240, labelFontSize=12, ticks=False, domain=False),
+            axis=alt.Axis(
+                labelLimit=240, labelOverlap=False, labelFontSize=12, ticks=False, domain=False
+            ),
         ),
         x=alt.X(
             "probability:Q",
@@ -66,5 +68,5 @@ def probability_bars(
     )
     texts = base.mark_text(align="left", dx=4, color=palette.ink(dark=dark)).encode(text="text:N")
     return alt.layer(bars, texts).properties(
-        height=20 * len(rows), width=560, usermeta={AROUND: 90}
+        height=20 * len(rows), width=560, usermeta={AROUND: 110}
     )

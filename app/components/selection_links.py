@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import streamlit as st
 
-from app import cache
+from app import cache, nav
 from app.state import CONFIGURATION, DATASET, current_scope, go
 from backend.config import home
 from backend.errors import FaultlineError
@@ -16,14 +16,29 @@ from backend.evaluation.selections import (
     SavedSelection,
     load_selection,
     save_selection,
+    scope_json,
     scope_of,
 )
 from backend.evaluation.text import plain
+from backend.types import TIMEPOINTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SELECTION", "cells_of_selection", "drop_link", "keep", "open_buttons", "opened"]
+    import pandas as pd
+
+    from backend.types import Scope
+
+__all__ = [
+    "SELECTION",
+    "cells_in_a_donor",
+    "cells_of_selection",
+    "drop_link",
+    "keep",
+    "open_buttons",
+    "opened",
+    "page_links",
+]
 
 SELECTION: Final = "sel"
 """URL name of a saved selection."""
@@ -118,6 +133,31 @@ def opened() -> SavedSelection | None:
             args=(selection.dataset_id,),
         )
     return None
+
+
+def cells_in_a_donor(point: Mapping[str, str], rows: pd.DataFrame, scope: Scope) -> SavedSelection:
+    """Return the selection of one type's cells of a donor, as a point of the donors' chart names it.
+
+    Parameters
+    ----------
+    rows
+        What the chart was drawn from: `donor_name`, `donor`, `timepoint`.
+    """
+    row = rows[rows.donor_name == point["donor_name"]].iloc[0]
+    predicate = {"donor": [str(row.donor)], "label": [point["cell_type"]]}
+    if isinstance(row.timepoint, str) and row.timepoint in TIMEPOINTS:
+        predicate["timepoint"] = [row.timepoint]
+    return SavedSelection(kind="predicate", predicate=predicate, scope=scope_json(scope))
+
+
+def page_links() -> None:
+    """Draw links to the pages of single cells; they keep the filters of the sidebar."""
+    with st.container(horizontal=True, gap="small"):
+        for page, label, icon in (
+            ("failure_map", "See which cells fail", ":material/scatter_plot:"),
+            ("confusions", "See what they are mistaken for", ":material/table_chart:"),
+        ):
+            st.page_link(nav.page_file(page), label=label, icon=icon)
 
 
 def _switch(dataset_id: str) -> None:

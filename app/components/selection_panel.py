@@ -125,10 +125,10 @@ def _hits(summary: SelectionSummary) -> None:
         alt_text="Share of the selected labelled cells on which each model is right, with cells, "
         "donors and the median confidence",
         columns=(
-            "display_name", "hit_rate", "n_right", "n_cells", "n_donors", "confidence_right",
+            "display_name", "hit_rate", "n_cells", "n_donors", "confidence_right",
             "confidence_wrong",
         ),
-        labels={"n_cells": "Labelled cells"},
+        labels={"confidence_right": "Confidence, right", "confidence_wrong": "wrong"},
     )  # fmt: skip
 
 

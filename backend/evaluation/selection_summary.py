@@ -294,9 +294,10 @@ def _neighbourhood(
     if is_wrong.any():
         n_wrong = int(is_wrong.sum())
         n_doubted = int((sides.prediction_leads & is_wrong).sum())
+        of_those = "Of those" if sentences else f"Of the {k} nearest neighbours"
         n_kept = int((sides.label_leads & is_wrong).sum())
         sentences.append(
-            f"Of those of the {n_wrong:,} cells that are called wrongly, "
+            f"{of_those} of the {n_wrong:,} cells that are called wrongly, "
             f"{sides.label[is_wrong].mean():.0%} carry the label and "
             f"{sides.predicted[is_wrong].mean():.0%} the prediction. For {n_kept:,} of these cells "
             f"({n_kept / n_wrong:.0%}) more neighbours carry the label: the model's mistake. For "
