@@ -66,6 +66,8 @@ def _list(args: argparse.Namespace) -> int:
     print("Registered:" if entries else "Registered: none")
     for entry in entries:
         kind = "as published" if entry.is_published else "differs from the published files"
+        if entry.is_inhouse:
+            kind = "in-house, one for each fold" if entry.is_series else "in-house"
         print(f"  {entry.model} {entry.name}: {entry.preset}, {kind}, {entry.folder}")
     return 0
 
@@ -112,7 +114,7 @@ def _add(args: argparse.Namespace) -> int:
     print(f'Registered {entry.model} "{entry.name}" ({entry.preset}) in {entry.folder}.')
     for line in _report_lines(report):
         print(f"  {line}")
-    if not entry.is_published:
+    if not entry.is_published and not entry.is_inhouse:
         print("  Its files differ from the published ones: see `checkpoints verify`.")
     print(f"Use it: run --model {entry.model} --init pretrained --checkpoint {entry.name} …")
     return 0

@@ -125,6 +125,9 @@ def verify(key: str, folder: Path, preset: str | None = None) -> list[FileCheck]
     if not folder.is_dir():
         msg = f"There is no folder `{folder}`."
         raise ModelUnavailable(msg, model.checkpoint_files[0].source)
+    if is_inhouse(folder) or is_series(folder):
+        msg = f"`{folder.name}` holds in-house checkpoints: nothing published is like them."
+        raise InputError(msg, "Their own hashes are checked whenever they are read.")
     find = _finder(model, folder)
     checks = [check_files(files, find) for files in by_preset.values()]
 

@@ -378,7 +378,7 @@ def test_damaged_or_foreign_heads_are_refused(cohort, home):
         read_pretraining(folder)
 
 
-def test_folders_travel(cohort, home, tmp_path):
+def test_folders_travel(cohort, home, tmp_path, capsys):
     _, _, split = cohort
     folders = make_series(cohort, tmp_path / "away", "scbert", folds=[0, 1])
     assert is_series(folders[0].parent)
@@ -387,6 +387,10 @@ def test_folders_travel(cohort, home, tmp_path):
     assert report.share_loaded == 1.0
     found = catalogue.find_checkpoint("scbert", "own", split_sha256=split.sha256, fold=1)
     assert found.folder == str(folders[1].resolve())
+    with pytest.raises(InputError, match="nothing published"):
+        catalogue.verify("scbert", folders[0])
+    assert main(["checkpoints", "list", "scbert"]) == 0
+    assert "scbert.small, in-house, one for each fold" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"holds scbert\.small, not panglao"):
         catalogue.add("scbert", folders[0].parent, preset="panglao")
 
