@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import streamlit as st
 
 from backend.config import allows_anonymous_write
+from backend.evaluation.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,5 +157,5 @@ def gate() -> None:
 def sign_out_button() -> None:
     """With sign-in, show who is signed in and a way out."""
     if has_sign_in():
-        st.caption(f"Signed in as {st.user['email']} ({identity().role})")
+        st.caption(f"Signed in as {plain(st.user['email'])} ({identity().role})")
         st.button("Sign out", on_click=st.logout, key="identity.sign_out")

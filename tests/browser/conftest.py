@@ -44,7 +44,7 @@ class Server:
     log: Path
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -65,15 +65,18 @@ def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -
 
 
 @contextmanager
-def served(home: Path) -> Iterator[Server]:
+def served(
+    home: Path, *options: str, port: int | None = None, **environment: str
+) -> Iterator[Server]:
     """Start `streamlit run app/main.py` on the results below a folder, as a user would."""
-    port, log = _free_port(), home / "server.log"
+    port, log = port or free_port(), home / "server.log"
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [
                 sys.executable, "-m", "streamlit", "run", "app/main.py",
                 "--server.port", str(port), "--server.headless", "true",
+                *options,
             ],
             cwd=project_root(),
             env={
@@ -82,6 +85,7 @@ def served(home: Path) -> Iterator[Server]:
                 "HOME": str(home),
                 "FAULTLINE_HOME": str(home),
                 "FAULTLINE_PRECOMPUTED": str(home / "none"),
+                **environment,
             },
             stdout=stream,
             stderr=subprocess.STDOUT,
