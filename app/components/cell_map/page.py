@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import streamlit as st
 
 from app import cache
-from app.components import errors, export, frames, selection_links, tables
+from app.components import errors, frames, selection_links, tables
 from app.components.cell_map import choice, view
 from app.components.cell_map.look import (
     COLOURS,
@@ -163,8 +164,8 @@ def draw(shown: list[view.Shown], *, colour_by: str, models: Mapping[str, str]) 
         st.badge("Simulated data, not a finding", color="orange")
     if not shown[0].cells.coordinates.is_placed.any():
         st.info(
-            "No cell of this dataset has a place on a map yet. `python -m backend data embed` "
-            "computes one from the file of counts."
+            "This dataset has no map yet: none of its cells has a place. All numbers and tables "
+            "are complete."
         )
         return
     if len(shown) == 1:
@@ -202,12 +203,15 @@ def open_link(cells: MapCells) -> None:
 
 
 def failure_table(scope: Scope, cells: MapCells, in_scope: np.ndarray) -> None:
-    """Show the most confident failures, and offer all of them as a file."""
+    """Show the most confident failures; the file has all of them."""
     st.markdown("##### Failures, most confident first")
     rows = most_confident(cells, in_scope)
-    shown = cache.cell_details(scope, cells.configuration, tuple(rows[:_MOST_ROWS].tolist()))
+    if not len(rows):
+        st.markdown("No cell fails here.")
+        return
+
     tables.show(
-        shown,
+        cache.cell_details(scope, cells.configuration, tuple(rows[:_MOST_ROWS].tolist())),
         name="failures",
         alt_text="Cells whose predicted type differs from the label, most confident first",
         columns=(
@@ -215,21 +219,7 @@ def failure_table(scope: Scope, cells: MapCells, in_scope: np.ndarray) -> None:
             "sample", "genotype", "label_source",
         ),
         height=420,
+        whole=partial(cache.selected_rows, scope, rows, cells.configuration),
     )  # fmt: skip
-    if len(rows) <= _MOST_ROWS:
-        return
-    source = current_source()
-    st.caption(f"The first {_MOST_ROWS:,} of {len(rows):,} failures are shown.")
-    st.download_button(
-        f"All {len(rows):,} failures",
-        data=lambda: export.csv_bytes(
-            cache.cell_details(scope, cells.configuration, tuple(rows.tolist())), source
-        ),
-        file_name=export.file_name(source, "all-failures", "csv"),
-        mime="text/csv",
-        key="csv.all-failures",
-        type="tertiary",
-        icon=":material/download:",
-        on_click="ignore",
-        help="Download every failure of this choice as CSV",
-    )
+    if len(rows) > _MOST_ROWS:
+        st.caption(f"{_MOST_ROWS:,} of {len(rows):,} failures are listed; the CSV has all of them.")

@@ -70,7 +70,8 @@ export class Panel {
       showReticle: false,
       ...this.cameraStart(),
     });
-    this.plot.subscribe("view", () => this.viewed(true));
+    // Not the event of the view, which is silent about changes that were not made by mouse.
+    this.plot.subscribe("draw", () => this.viewed());
   }
 
   // The distance at which all places fit into the panel.
@@ -86,7 +87,6 @@ export class Panel {
     this.height = height;
     fit(width, height);
     this.plot.set({ width, height });
-    this.viewed(false);
   }
 
   // Draws the newest content; what comes while drawing waits, and only the last of it is drawn.
@@ -116,7 +116,7 @@ export class Panel {
       await this.plot.draw(points, { ...types, spatialIndex: NO_INDEX });
     }
     this.nearest = null;
-    this.viewed(false);
+    this.viewed();
   }
 
   // Makes the points, once for their places; colours are put into them later.
@@ -196,19 +196,25 @@ export class Panel {
     else if (this.map.pointed?.row !== row || this.map.pointed.panel !== this) this.map.point(this, row);
   }
 
-  viewed(isOwn) {
+  // Tells others when the camera has moved.
+  viewed() {
+    if (this.isGone) return;
     const { sx, tx, sy, ty } = this.transform();
     const { half, middle } = this.map.places;
     // Data to pixels, for those who drive the page from outside.
     const view = [sx / half, tx - (middle[0] * sx) / half, sy / half, ty - (middle[1] * sy) / half];
-    this.node.dataset.view = JSON.stringify(view);
+    const text = JSON.stringify(view);
+    if (text === this.node.dataset.view) return;
+    this.node.dataset.view = text;
     this.map.leave();
-    if (isOwn) this.map.link(this, this.plot.get("cameraView"));
+    this.map.link(this, this.plot.get("cameraView"));
   }
 
   follow(view) {
-    this.plot.lookAt(view, { preventEvent: true });
-    requestAnimationFrame(() => this.isGone || this.viewed(false));
+    const own = this.plot.get("cameraView");
+    if (view.every((value, i) => value === own[i])) return;
+    // A copy, because a camera changes its matrix in place.
+    this.plot.lookAt(Float32Array.from(view), { preventEvent: true });
   }
 
   reset() {
