@@ -311,6 +311,7 @@ def _run_fold(
         "versions": _versions(series),
     }
     log = [f"{facts['n_train']:,} training cells of {facts['n_train_donors']} donors"]
+    untrained = _untrained(adata.obs[label_key].iloc[rows], train.obs[label_key])
     predictions: pd.DataFrame | None = None
     error: BaseException | None = None
     with Measured() as measured:
@@ -333,7 +334,9 @@ def _run_fold(
         "wall_seconds": round(measured.wall_seconds, 3),
         "peak_memory_mib": round(measured.peak_memory_mib, 1),
         "device": str(getattr(typer, "device_", "cpu")),
-        "notes": tuple(dict.fromkeys((*origin.notes.get(fold, ()), *_notes(typer, series)))),
+        "notes": tuple(
+            dict.fromkeys((*origin.notes.get(fold, ()), *_notes(typer, series), *untrained))
+        ),
     }
     if error is not None:
         _LOG.warning("fold %s of %s failed", fold, series.configuration, exc_info=error)
@@ -376,6 +379,15 @@ def _run_fold(
     bench.tidy(run_id)
     tell(RunEvent(fold, "done", f"{measured.wall_seconds:.1f} s"))
     return RunResult(fold, run_id, "done", None, measured.wall_seconds)
+
+
+def _untrained(labels: pd.Series, trained: pd.Series) -> list[str]:
+    """Return a note when the split leaves a type without a training cell."""
+    types = sorted(set(labels.dropna().astype(str)) - set(trained.astype(str)))
+    if not types:
+        return []
+    more = f" and {len(types) - 5} more" if len(types) > 5 else ""
+    return [f"no training cell, so never predicted: {', '.join(types[:5])}{more}"]
 
 
 def _event(fold: Fold, at: FitProgress) -> RunEvent:

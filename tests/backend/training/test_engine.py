@@ -17,7 +17,7 @@ from backend.errors import InputError, JobFailed
 from backend.models import catalogue
 from backend.models.scgpt import ScGPT
 from backend.models.scgpt_network import ScGPTNetwork
-from backend.splits import make_split
+from backend.splits import TEST, make_split
 from backend.store import bundle
 from backend.store.bundle import list_runs, read_run
 from backend.training import loop
@@ -459,6 +459,17 @@ def test_a_full_disk_leaves_no_half_bundle(cohort, tmp_path, monkeypatch, what):
     monkeypatch.undo()
     (result,) = run(cohort, tmp_path)
     assert result.status == "done"
+
+
+def test_types_without_a_training_cell_are_named(cohort, tmp_path):
+    adata, info, split = cohort
+    labels = adata.obs[LABEL].astype(object)
+    labels[split.cell_ids[split.cells(0, TEST)][:2]] = ["CLP", "Pre-B"]
+    adata.obs[LABEL] = labels
+    (result,) = run((adata, info, split), tmp_path)
+    assert result.status == "done"
+    (folder,) = list_runs(tmp_path)
+    assert "no training cell, so never predicted: CLP, Pre-B" in read_run(folder).notes
 
 
 @pytest.mark.parametrize("option", [{"checkpoint_minutes": -1}, {"workers": -1}])
