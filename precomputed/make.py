@@ -26,11 +26,13 @@ BASELINES = ("majority", "logreg", "celltypist", "hgb")
 PACKAGES = (
     "anndata",
     "celltypist",
+    "lightning-fabric",
     "numpy",
     "pandas",
     "scanpy",
     "scikit-learn",
     "scipy",
+    "torch",
     "umap-learn",
 )
 
@@ -69,13 +71,22 @@ def commands(kind: str) -> list[str]:
             ("lineage",),
             ("random", "donor", "study"),
         )
-    return made + [
+    made += [
         f"python -m backend run --dataset {file} --model {model} --protocol {protocol} --fold all "
         f"--label-level {level} --budget equal --out OUT"
         for level in levels
         for protocol in protocols
         for model in BASELINES
     ]
+    if kind == "van_galen":
+        made.append(f"python -m backend sweep plans/vangalen_small.toml --dataset {file} --out OUT")
+        # Fits on all cells, with the model: what an uploaded file is evaluated with.
+        made += [
+            f"python -m backend run --dataset {file} --model {model} --protocol donor "
+            "--fold final --budget cap500 --out OUT"
+            for model in ("logreg", "scgpt --preset small --set epochs=4")
+        ]
+    return made
 
 
 def run(command: str, folders: dict[str, Path]) -> None:
