@@ -20,6 +20,7 @@ _VERBS: Final = {
     "run": "fit a model on the folds of a split and write bundles",
     "pretrain": "make an in-house checkpoint from cells of a dataset",
     "sweep": "do every run of a plan, once: skip finished ones, go on after failures",
+    "clean": "remove cached tokens and the snapshots of unfinished runs",
     "checkpoints": "list, verify and register the files of the models' authors",
     "store": "bring the query cache up to date",
     "score": "print F1 with donor intervals",

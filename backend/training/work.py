@@ -21,6 +21,7 @@ __all__ = [
     "FitProgress",
     "Workplace",
     "clean_work",
+    "is_work",
     "open_work",
     "work_folder",
 ]
@@ -119,6 +120,11 @@ def open_work(folder: Path) -> Path:
     if not ignore.exists():
         ignore.write_text("*\n", encoding="utf-8")
     return folder
+
+
+def is_work(folder: Path) -> bool:
+    """Say whether a folder was made by `open_work`."""
+    return (folder / ".gitignore").is_file()
 
 
 def clean_work(work: Path) -> int:

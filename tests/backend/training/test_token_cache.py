@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from backend.cli import main
 from backend.data import read_chunks
 from backend.errors import InputError, JobFailed
 from backend.models.geneformer import Geneformer
@@ -175,7 +176,7 @@ def test_tokens_are_made_from_a_file_in_chunks(tmp_path, make_adata):
         assert np.array_equal(a, b)
 
 
-def test_work_folders_are_left_alone_by_version_control_and_cleaned(tmp_path, monkeypatch):
+def test_work_folders_are_left_alone_by_version_control_and_cleaned(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FAULTLINE_HOME", str(tmp_path / "home"))
     assert work_folder(tmp_path) == tmp_path / "work"
     assert work_folder("memory://runs") == tmp_path / "home" / "work"
@@ -184,5 +185,9 @@ def test_work_folders_are_left_alone_by_version_control_and_cleaned(tmp_path, mo
     assert (work / ".gitignore").read_text() == "*\n"
     (work / "fits" / "a").mkdir(parents=True)
     (work / "fits" / "a" / "state.pt").write_bytes(b"x" * 100)
-    assert clean_work(work) == 100
+    assert main(["clean", "--out", str(tmp_path)]) == 0
+    assert "removed from" in capsys.readouterr().out
     assert [path.name for path in work.iterdir()] == [".gitignore"]
+    assert clean_work(work) == 0
+    assert main(["clean", "--work", str(tmp_path)]) == 2
+    assert "is no work folder" in capsys.readouterr().err
