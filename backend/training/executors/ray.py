@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["RayExecutor"]
 
 _LOOK_SECONDS: Final = 1.0
+_CONNECT_SECONDS: Final = 10.0
 
 
 def _ray() -> Any:
@@ -35,6 +37,19 @@ def _ray() -> Any:
         msg = "The executor ray needs the package ray, which is not installed here."
         hint = "Run `pip install -r requirements-cluster.txt`, or use --executor local."
         raise ModelUnavailable(msg, hint) from None
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        msg = f'No Ray cluster answers at "{address}" ({error.strerror or error}).'
+        hint = "Check --address (`ray status` on the head node), or leave it out."
+        raise InputError(msg, hint) from error
 
 
 def _is_heavy(task: Task) -> bool:
@@ -60,7 +75,7 @@ class RayExecutor:
     Parameters
     ----------
     address
-        Of a cluster, such as `ray://host:10001` or `auto`; None starts Ray on this machine.
+        Of a cluster, such as `head:6379` or `auto`; None starts Ray on this machine.
     jobs
         Runs at a time, where Ray is started here.
     threads
@@ -68,12 +83,16 @@ class RayExecutor:
 
     Raises
     ------
+    InputError
+        If nobody listens at the address.
     ModelUnavailable
         If Ray is not installed.
     """
 
     def __init__(self, *, address: str | None = None, jobs: int = 1, threads: int = 1) -> None:
         self.address, self.jobs, self.threads = address, jobs, threads
+        if address is not None:
+            _check_reachable(address)
         self._ray = _ray()
 
     def run(
@@ -116,9 +135,13 @@ class RayExecutor:
             options["runtime_env"] = {"env_vars": variables, "py_modules": modules}
         try:
             ray.init(**options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            msg = f'Ray cannot be reached at "{self.address}": {str(error).splitlines()[0]}'
-            hint = "Check --address (`ray status` on the head node), or leave it out."
+        except (ConnectionError, ImportError, ValueError, RuntimeError) as error:
+            where = "on this machine" if self.address is None else f'at "{self.address}"'
+            msg = f"Ray cannot be used {where}: {str(error).splitlines()[0]}"
+            hint = (
+                "Check --address (`ray status` on the head node), and set RAY_AUTH_MODE=token where "
+                "the cluster asks for a token."
+            )
             raise InputError(msg, hint) from error
 
     def _submit(self, task: Task) -> Any:
