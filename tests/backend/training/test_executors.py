@@ -17,6 +17,7 @@ import pytest
 from backend.cli import main
 from backend.config import environment, project_root
 from backend.data import cells_table, describe, load
+from backend.errors import InputError
 from backend.store.bundle import list_runs, read_predictions, read_run, write_dataset
 from backend.training.executors.common import Outcome, TaskEvent, execute
 from backend.training.executors.local import LocalExecutor, thread_limits
@@ -128,6 +129,28 @@ def test_every_numerical_library_is_held_to_its_threads():
     }
 
 
+def test_results_may_go_to_a_url(sweep_of, tmp_path):
+    sweep = sweep_of('model = "majority"', f"file://{tmp_path}/remote")
+    run = sweep.runs[0]
+    assert not run.split.is_relative_to(tmp_path / "remote")
+    assert execute(run.task(sweep.out), lambda event: None).status == "done"
+    assert list_runs(str(sweep.out)) == [f"{sweep.out}/runs/{run.run_id}"]
+    assert len(read_predictions(f"{sweep.out}/runs/{run.run_id}"))
+    path = tmp_path / "plan.toml"
+    assert [each.state for each in prepare(read_plan(path), sweep.out, is_written=False).runs] == [
+        "done",
+        "to do",
+        "to do",
+    ]
+    assert execute(run.task(sweep.out), lambda event: None).status == "skipped"
+
+
+def test_a_final_fit_of_epochs_needs_a_folder(sweep_of, tmp_path):
+    text = 'model = "scgpt"\npreset = "small"\nfold = [0, "final"]'
+    with pytest.raises(InputError, match="histories of its folds, which are at a URL"):
+        sweep_of(text, f"file://{tmp_path}/remote")
+
+
 @pytest.mark.slow
 def test_gpus_are_dealt_to_the_workers(sweep_of, monkeypatch):
     started = []
@@ -193,10 +216,8 @@ def descendants(pid):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_RAY, reason="ray is not installed (requirements-cluster.txt)")
-@pytest.mark.parametrize("is_url", [False, True], ids=["folder", "url"])
-def test_a_local_ray_loses_a_worker_and_still_finishes(sweep_of, tmp_path, is_url):
-    where = f"file://{tmp_path}/remote" if is_url else "out"
-    sweep = sweep_of(STUDY, where)
+def test_a_local_ray_loses_a_worker_and_still_finishes(sweep_of, tmp_path):
+    sweep = sweep_of(STUDY)
     command = ["sweep", str(tmp_path / "plan.toml"), "--out", str(sweep.out)]
     with (tmp_path / "sweep.log").open("wb") as log:
         process = subprocess.Popen(
@@ -225,8 +246,7 @@ def test_a_local_ray_loses_a_worker_and_still_finishes(sweep_of, tmp_path, is_ur
     for run in expected.runs:
         outcome = execute(run.task(expected.out), lambda event: None)
         assert outcome == Outcome(run.key, "done", None, outcome.wall_seconds)
-        folder = f"{sweep.out}/runs/{run.run_id}"
-        found = read_predictions(folder if is_url else Path(folder))
+        found = read_predictions(sweep.out / "runs" / run.run_id)
         wanted = read_predictions(expected.out / "runs" / run.run_id)
         plain = [name for name in wanted if name not in ("confidence", "proba")]
         pd.testing.assert_frame_equal(found[plain], wanted[plain])
