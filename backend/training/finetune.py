@@ -120,9 +120,11 @@ class Classifier:
             raise InputError(msg, f"Choose one of: {', '.join(INITS)}.")
         if (checkpoint is None) != (init == "scratch"):
             msg = f"The init is {init}, and the checkpoint {checkpoint or 'missing'}."
-            raise InputError(
-                msg, "Give a checkpoint with pretrained and frozen, none with scratch."
+            hint = (
+                "Give a checkpoint with pretrained and frozen, none with scratch. `checkpoints "
+                "add` registers the authors' files, `pretrain` makes one."
             )
+            raise InputError(msg, hint)
         configs = {config.name: config for config in model.presets.values()}
         if preset not in configs:
             msg = f'{model.display_name} has no preset "{preset}".'
