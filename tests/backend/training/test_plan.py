@@ -261,6 +261,7 @@ def test_the_small_plan_is_the_shipped_study(tmp_path):
     assert [(m.model, m.name, m.protocol, m.budget) for m in plan.pretrainings] == [
         (model, name, "donor", "cap500") for model in FOUNDATION
     ]
+    assert [m.settings for m in plan.pretrainings] == [{"epochs": n} for n in (8, 2, 10, 4)]
 
 
 def test_every_key_is_documented():
