@@ -68,7 +68,7 @@ def resident_mib() -> float:
     while waiting:
         process = waiting.pop()
         try:
-            status = (process / "status").read_text(encoding="utf-8")
+            status = (process / "status").read_text(encoding="utf-8", errors="replace")
             for task in (process / "task").iterdir():
                 children = (task / "children").read_text(encoding="utf-8").split()
                 waiting += [Path("/proc", child) for child in children]
