@@ -31,8 +31,8 @@ above = st.container()
 chosen = page.choose_cells(scope, views, models, order)
 with above:
     page.pictures(views, chosen, numbers=numbers, order=order, of=flow)
+    if beside is not None:
+        page.disagreement(scope, models, configuration, beside, order)
 page.selected(scope, chosen, configuration)
-if beside is not None:
-    page.disagreement(scope, models, configuration, beside, order)
 page.tables_of(views)
 provenance.caption(cache.provenance(scope))

@@ -56,7 +56,7 @@ MOST_TYPES: Final = 30
 """Types that a picture shows; the smallest beyond are one row and column, and all in the table."""
 
 _OTHERS: Final = "other types"
-_BACKGROUND: Final = {False: (255, 255, 255), True: (14, 17, 23)}
+_BACKGROUND: Final = {False: (255, 255, 255), True: (23, 22, 20)}
 _WEAKEST: Final = 0.14
 
 Numbers = {

@@ -128,7 +128,7 @@ def _hits(summary: SelectionSummary) -> None:
             "display_name", "hit_rate", "n_cells", "n_donors", "confidence_right",
             "confidence_wrong",
         ),
-        labels={"confidence_right": "Confidence, right", "confidence_wrong": "wrong"},
+        labels={"confidence_right": "Confidence, right", "confidence_wrong": "Confidence, wrong"},
     )  # fmt: skip
 
 
