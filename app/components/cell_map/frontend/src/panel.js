@@ -214,7 +214,7 @@ export class Panel {
     const own = this.plot.get("cameraView");
     if (view.every((value, i) => value === own[i])) return;
     // A copy, because a camera changes its matrix in place.
-    this.plot.lookAt(Float32Array.from(view), { preventEvent: true });
+    this.plot.set({ cameraView: Float32Array.from(view) });
   }
 
   reset() {
