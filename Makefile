@@ -15,7 +15,7 @@ export PYTHONPATH := $(CURDIR)
 .PHONY: help install dev run test lint benchmarks chromium clean
 
 help:
-	@echo "make run         start the dashboard on precomputed/ (PORT=$(PORT))"
+	@echo "make run         start the dashboard and a job worker on precomputed/ (PORT=$(PORT))"
 	@echo "make test        all tests that need neither GPU nor network"
 	@echo "make lint        ruff and mypy"
 	@echo "make benchmarks  print what is fast, as ratios against the plain way"
@@ -38,7 +38,7 @@ install: $(RUNTIME)
 dev: $(DEV)
 
 run: $(RUNTIME)
-	$(BIN)/python -m streamlit run app/main.py --server.port $(PORT)
+	$(BIN)/python -m backend serve --port $(PORT)
 
 test: $(DEV) chromium
 	$(BIN)/python -m pytest -m 'not gpu and not network' --durations=15
