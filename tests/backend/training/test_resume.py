@@ -23,8 +23,12 @@ def survive(target, *args):
     """Start a process, and return how it ended: 0, or the number of the signal that killed it."""
     process = processes.context().Process(target=target, args=args)
     process.start()
-    process.join(120)
+    process.join(300)
     code = process.exitcode
+    if code is None:
+        process.kill()
+        process.join()
+        pytest.fail("a fit of seconds did not end within 300 s")
     process.close()
     assert code in (0, -signal.SIGKILL)
     return -code
