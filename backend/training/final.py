@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from backend.store.bundle import is_done, list_runs, read_run
+from backend.store.bundle import is_damaged, parse_run
+from backend.store.roots import open_root
 from backend.training.settings import SELECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from backend.splits import Split
+    from backend.store.roots import Location
     from backend.types import Series
 
 __all__ = ["best_epoch", "fold_histories", "median_best_epoch"]
 
 
-def fold_histories(out: Path, series: Series, split: Split) -> list[pd.DataFrame]:
+def fold_histories(out: Location, series: Series, split: Split) -> list[pd.DataFrame]:
     """Return the histories of the finished folds of a series on a split, by fold.
 
     A model without epochs leaves no history.
     """
-    found = {}
-    for folder in list_runs(out):
-        path = folder / "history.parquet"
-        if not path.is_file() or not is_done(out, folder.name):
+    root, found = open_root(out), {}
+    for name in root.names("runs"):
+        content = root.read_bytes("runs", name, "run.json")
+        # A damaged bundle is no finished fold; the next run of that fold replaces it.
+        if content is None or is_damaged(content):
             continue
-        record = read_run(folder)
+        record = parse_run(content, name)
         is_of_series = (record.series_id, record.split_sha256) == (series.series_id, split.sha256)
-        if is_of_series and record.fold != "final":
-            found[record.fold] = pd.read_parquet(path)
+        if not is_of_series or record.status != "done" or record.fold == "final":
+            continue
+        table = root.read_bytes("runs", name, "history.parquet")
+        if table is not None:
+            found[record.fold] = pd.read_parquet(BytesIO(table))
     return [found[fold] for fold in sorted(found)]
 
 

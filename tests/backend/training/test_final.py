@@ -2,6 +2,7 @@
 
 import json
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -146,6 +147,18 @@ def test_only_folds_of_the_series_and_split_count(cohort, tmp_path):
     damaged = list_runs(tmp_path)[0] / "run.json"
     damaged.write_text("{", encoding="utf-8")
     assert len(fold_histories(tmp_path, series_of(cohort, epochs=2), split)) <= 1
+
+
+def test_folds_are_found_in_an_object_store(cohort, tmp_path):
+    series = series_of(cohort, epochs=2)
+    folder = run(cohort, series, tmp_path, [1])[1]
+    files = fsspec.filesystem("memory")
+    files.put(str(folder), f"/bucket/runs/{folder.name}", recursive=True)
+    try:
+        (found,) = fold_histories("memory://bucket", series, cohort[2])
+    finally:
+        files.rm("/bucket", recursive=True)
+    assert found.equals(pd.read_parquet(folder / "history.parquet"))
 
 
 @pytest.mark.parametrize("model", [*MODELS, "logreg"])
