@@ -20,9 +20,9 @@ st.markdown("##### 1 · File")
 chosen = evaluate_file.choose()
 if chosen is None:
     st.stop()
+evaluate_file.show(chosen)
 
 if chosen.kind == "table":
-    st.markdown(f"A table of {chosen.size / 1e6:,.1f} MB is ready to be imported.")
     name = st.text_input("Name of the dataset", "Imported predictions", key="evaluate.name")
     protocol = st.selectbox(
         "How were cells kept apart?",
@@ -31,13 +31,10 @@ if chosen.kind == "table":
         key="evaluate.protocol",
         help="Shown with the results as you state it; nothing of it can be checked here.",
     )
-    with st.container(horizontal=True):
-        if st.button("Import", type="primary", key="evaluate.import"):
-            evaluate_job.start(
-                {"action": "import", "protocol": protocol} | chosen.request | {"name": name}
-            )
-        if st.button("Delete the file", key="evaluate.forget"):
-            evaluate_file.forget(chosen)
+    if st.button("Import", type="primary", key="evaluate.import"):
+        evaluate_job.start(
+            {"action": "import", "protocol": protocol} | chosen.request | {"name": name}
+        )
     st.stop()
 
 models, gene_files = cache.stored_models(who.owner)
@@ -51,8 +48,6 @@ found = evaluate_check.check(chosen, gene_files)
 
 st.markdown("##### 2 · Check")
 evaluate_check.verdict(chosen, found)
-if st.button("Choose another file", key="evaluate.other", help="This one is deleted."):
-    evaluate_file.forget(chosen)
 
 st.markdown("##### 3 · Columns")
 roles = evaluate_check.choose_roles(chosen, found)
@@ -70,7 +65,9 @@ else:
     st.warning("No column holds your labels, so the cells are predicted and nothing is scored.")
 
 st.markdown("##### 5 · Evaluate")
-name = st.text_input("Name of the dataset", found["facts"]["name"], key="evaluate.name")
+name = st.text_input(
+    "Name of the dataset", evaluate_check.name_of(chosen, found), key="evaluate.name"
+)
 words = "Evaluate" if found["labels"] else "Predict"
 if st.button(words, type="primary", key="evaluate.start"):
     evaluate_job.start(

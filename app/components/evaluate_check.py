@@ -16,7 +16,7 @@ from backend.types import TIMEPOINTS
 if TYPE_CHECKING:
     from app.components.evaluate_file import Chosen
 
-__all__ = ["check", "choose_roles", "map_timepoints", "verdict"]
+__all__ = ["check", "choose_roles", "map_timepoints", "name_of", "verdict"]
 
 _ROLES: Final = {
     "cell_type": "Cell type (your label)",
@@ -36,30 +36,33 @@ def check(chosen: Chosen, gene_files: dict[str, str]) -> dict[str, Any]:
         reasons = [f"{problem['message']} {problem['hint']}" for problem in found["problems"]]
         kept = " The upload was deleted." if chosen.request.get("upload") else ""
         text = "\n\n".join(reasons)
-        evaluate_file.forget(chosen, f"**{_plain(chosen.name)}** cannot be used.{kept}\n\n{text}")
+        evaluate_file.forget(
+            chosen, f"**{evaluate_file.plain(chosen.name)}** cannot be used.{kept}\n\n{text}"
+        )
     return found
-
-
-def _plain(text: str) -> str:
-    """Keep a name from being read as Markdown."""
-    return "".join(f"\\{mark}" if mark in "\\`*_{}[]()<>#+-.!|~$:" else mark for mark in text)
 
 
 def verdict(chosen: Chosen, found: dict[str, Any]) -> None:
     """Say what the file holds."""
     facts = found["facts"]
     st.markdown(
-        f"**{_plain(chosen.name)}** can be used: {facts['n_cells']:,} cells, "
+        f"The file can be used: {facts['n_cells']:,} cells, "
         f"{facts['n_genes']:,} genes, named by {facts['gene_ids']} "
         f"({facts['n_genes_matched']:,} are known). Counts are in `{facts['counts']}`."
     )
     if found["notes"]:
         with st.expander(f"What is changed or lost ({len(found['notes'])})"):
-            st.markdown("\n".join(f"- {_plain(note)}" for note in found["notes"]))
+            st.markdown("\n".join(f"- {evaluate_file.plain(note)}" for note in found["notes"]))
     st.caption(
         f"Checked in {facts['seconds']:.1f} s by its structure and samples of its values; every "
         "value is read before any prediction."
     )
+
+
+def name_of(chosen: Chosen, found: dict[str, Any]) -> str:
+    """Return what the file calls itself, or its own name where it says nothing."""
+    said = str(found["facts"]["name"])
+    return chosen.name.removesuffix(".h5ad") if said == chosen.path.stem else said
 
 
 def choose_roles(chosen: Chosen, found: dict[str, Any]) -> dict[str, Any]:

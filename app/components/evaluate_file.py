@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-__all__ = ["Chosen", "choose", "forget", "privacy"]
+__all__ = ["Chosen", "choose", "forget", "plain", "privacy", "show"]
 
 UPLOAD: Final = "upload"
 """URL parameter: the id of the upload that the page is about."""
@@ -161,6 +161,21 @@ def _free(file: UploadedFile) -> None:
         manager = get_instance()._uploaded_file_mgr
         manager.remove_file(session_id=context.session_id, file_id=file.file_id)
     gc.collect()
+
+
+def plain(text: str) -> str:
+    """Keep a name from being read as Markdown."""
+    return "".join(f"\\{mark}" if mark in "\\`*_{}[]()<>#+-.!|~$:" else mark for mark in text)
+
+
+def show(chosen: Chosen) -> None:
+    """Name the file that was chosen, and offer another."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{plain(chosen.name)}** ({chosen.size / 1e6:,.1f} MB)", width="content")
+        is_own = "upload" in chosen.request
+        words = "Delete it and choose another" if is_own else "Choose another"
+        if st.button(words, key="evaluate.other"):
+            forget(chosen)
 
 
 def forget(chosen: Chosen, message: str = "") -> None:

@@ -45,13 +45,13 @@ def choose_models(models: pd.DataFrame, found: dict[str, Any]) -> list[str]:
         genes = found["genes"].get(row.run_id, {})
         known = (
             f" Of its {genes['n_model']:,} genes the file has {genes['n_known']:,}."
-            if genes
+            if genes.get("n_model")
             else ""
         )
         reference = "" if row.has_reference else " It cannot say which cells do not belong."
         st.markdown(
             f"- **{row.display_name}**: {plural(row.n_train, 'training cell')} of "
-            f"{plural(row.n_train_donors, 'donor')}. {row.quality}.{known}{reference}"
+            f"{plural(row.n_train_donors, 'donor')}. {row.quality[:1].upper()}{row.quality[1:]}.{known}{reference}"
         )
     levels = models.loc[models["run_id"].isin(chosen), "label_level"].unique()
     if len(levels) > 1:
