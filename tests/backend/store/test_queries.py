@@ -291,6 +291,32 @@ def test_a_series_counts_one_edition(tmp_path: Path) -> None:
         assert ask(store, "series")["n_folds_done"].tolist() == [2]
 
 
+def test_folds_with_checkpoints_of_their_own_are_one_edition(tmp_path: Path) -> None:
+    """In-house checkpoints are pre-trained fold by fold; a fold made again counts once."""
+    series = builders.series(init="pretrained", checkpoint="mine")
+    cells = builders.cells()
+    write_dataset(tmp_path, builders.info(series.dataset_id), cells)
+    half = np.arange(len(cells)) < 30
+    parts = (cells[half], cells[~half])
+    with Store(":memory:", [("public", tmp_path)]) as store:
+        for day, name in enumerate(("a", "b"), start=1):
+            for fold, part in enumerate(parts):
+                record = builders.record(
+                    series,
+                    fold,
+                    checkpoint_sha256=f"{name}{fold}",
+                    created_at=f"2026-01-0{day}T00:00:0{fold}+00:00",
+                )
+                write_run(tmp_path, record, builders.predictions(part, record, seed=day))
+            store.sync()
+            assert ask(store, "series")["n_folds_done"].tolist() == [2]
+            labelled = cells["cell_type_lineage"].notna().sum()
+            tallies = ask(store, "tallies", series_ids=[series.series_id])
+            assert tallies["n_label"].sum() == labelled
+        runs = ask(store, "runs")
+        assert set(runs[runs["is_current"]]["checkpoint_sha256"]) == {"b0", "b1"}
+
+
 def test_seeds_are_series_of_their_own(tmp_path: Path) -> None:
     builders.fill_root(tmp_path, SERIES, seed=0)
     builders.fill_root(tmp_path, builders.series(seed=1), seed=5, dataset=False)
