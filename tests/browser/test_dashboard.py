@@ -12,7 +12,6 @@ from app.components.export import FOOTER
 from tests.browser.conftest import SIMULATED, settled
 
 if TYPE_CHECKING:
-
     from playwright.sync_api import Locator, Page
 
 
