@@ -24,7 +24,6 @@ __all__ = [
     "CELL_TYPE",
     "CONFIGURATION",
     "MODEL",
-    "OWNER",
     "PROTOCOL_WORDS",
     "REFERENCE",
     "TIMEPOINT",
@@ -56,8 +55,6 @@ CELL_TYPE: Final = "cell_type"
 
 BY: Final = "by"
 """What the columns of the Cell types page are: models or timepoints."""
-
-OWNER: Final = "local"
 
 _SCOPE: Final = "faultline.scope"
 _MODELS: Final = "faultline.models"

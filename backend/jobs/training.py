@@ -46,10 +46,13 @@ class _Follower:
         self._curve.close()
 
     def _line(self, event: RunEvent) -> None:
-        row = {"fold": event.fold, "state": event.state, "at": round(time.time(), 1)}
-        for name in ("epoch", "step", "share"):
-            row[name] = getattr(event, name)
-        row |= getattr(event, "row", None) or {}
+        row: dict[str, Any] = {
+            "fold": event.fold,
+            "state": event.state,
+            "at": round(time.time(), 1),
+        }
+        row |= {"epoch": event.epoch, "step": event.step, "share": event.share}
+        row |= event.row or {}
         text = json.dumps(row, allow_nan=True)
         # NaN is no JSON: a reader in another language would stop there.
         self._curve.write(text.replace("NaN", "null") + "\n")

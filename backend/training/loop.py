@@ -134,6 +134,7 @@ class Loop:
             if valid is not None:
                 row |= self._validate(valid, valid_codes)
             self._at.history.append(row)
+            self._tell(row)
             self._at.next_epoch()
             self._write_snapshot()
         if self._best is not None:
@@ -197,6 +198,11 @@ class Loop:
         at = self._at
         at.seconds = time.perf_counter() - self._started
         at.memory_mib = max(at.memory_mib, peak_memory_mib(self.device))
+        self._tell()
+
+    def _tell(self, row: dict[str, float] | None = None) -> None:
+        """Tell how far the fit is, and at the end of an epoch what came of it."""
+        at = self._at
         if self.place.progress is not None:
             self.place.progress(
                 FitProgress(
@@ -205,6 +211,7 @@ class Loop:
                     step=at.step,
                     share=self._share_done(),
                     cells_per_second=at.cells / at.seconds,
+                    row=row,
                 )
             )
 

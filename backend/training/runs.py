@@ -28,7 +28,7 @@ from backend.training.work import CHECKPOINT_MINUTES, Bench, FitProgress, Workpl
 from backend.types import LABEL_LEVELS, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -81,7 +81,7 @@ class RunEvent:
     """Progress: a fold of a series entered a state, or a fit went on.
 
     `epoch` (from 1), `step` and `share` (0-1, of all steps of the fit) come with the events of a
-    fit under way.
+    fit under way; `row`, the epoch's row of the history, with the last event of an epoch.
     """
 
     fold: Fold
@@ -90,6 +90,7 @@ class RunEvent:
     epoch: int | None = None
     step: int | None = None
     share: float | None = None
+    row: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,7 +393,7 @@ def _untrained(labels: pd.Series, trained: pd.Series) -> list[str]:
 
 def _event(fold: Fold, at: FitProgress) -> RunEvent:
     text = f"epoch {at.epoch} of {at.n_epochs}, {at.cells_per_second:,.0f} cells/s"
-    return RunEvent(fold, "fitting", text, at.epoch, at.step, at.share)
+    return RunEvent(fold, "fitting", text, at.epoch, at.step, at.share, at.row)
 
 
 def _train_rows(

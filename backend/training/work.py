@@ -11,7 +11,7 @@ from backend.config import home
 from backend.training.token_cache import TokenCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from anndata import AnnData
 
@@ -32,13 +32,17 @@ CHECKPOINT_MINUTES: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitProgress:
-    """How far a fit is: epoch from 1, optimiser steps, and the share (0-1) of all its steps."""
+    """How far a fit is: epoch from 1, optimiser steps, and the share (0-1) of all its steps.
+
+    `row` is the epoch's row of the history, at its end only.
+    """
 
     epoch: int
     n_epochs: int
     step: int
     share: float
     cells_per_second: float
+    row: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

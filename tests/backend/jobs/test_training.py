@@ -9,6 +9,7 @@ import pytest
 from backend.data.simulate import write_simulated
 from backend.errors import InputError, JobFailed
 from backend.jobs import menu, training
+from backend.jobs.curves import live_curves
 from backend.jobs.directory import create_job, read_log, read_status
 from backend.store.bundle import list_runs, read_run
 from backend.training.runs import RunEvent, RunResult
@@ -51,6 +52,8 @@ def test_progress_of_a_fit_becomes_share_words_and_curve(tmp_path):
     follow = training._Follower(context, [0, 1])
     follow(RunEvent(0, "fitting", "300 training cells"))
     follow(RunEvent(0, "fitting", "epoch 1 of 2", 1, 10, 0.5))
+    row = {"epoch": 1, "step": 20, "train_loss": 1.5, "valid_loss": float("nan"), "macro_f1": 0.5}
+    follow(RunEvent(0, "fitting", "epoch 1 of 2", 1, 20, 0.5, row))
     follow(RunEvent(0, "done", "3 s"))
     follow(RunEvent(1, "failed", "no memory"))
     follow.close()
@@ -62,7 +65,8 @@ def test_progress_of_a_fit_becomes_share_words_and_curve(tmp_path):
     assert not any("epoch" in line for line in context.lines)
     text = (context.folder / training.CURVE).read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
-    assert [(row["fold"], row["step"]) for row in rows] == [(0, 10), (0, None), (1, None)]
+    assert [(row["fold"], row["step"]) for row in rows] == [(0, 10), (0, 20), (0, None), (1, None)]
+    assert (rows[1]["train_loss"], rows[1]["valid_loss"]) == (1.5, None)
 
 
 def test_all_failed_is_a_failed_job():
@@ -109,6 +113,21 @@ def test_sweep_does_a_plan_once(shared, tmp_path, monkeypatch):
     assert training.sweep(values, context) == {"n_runs": 2, "n_done": 2, "n_failed": 0}
     assert context.shares[-1] == 1.0
     assert training.sweep(values, context) == {"n_runs": 2, "n_done": 0, "n_failed": 0}
+
+
+@pytest.mark.slow
+def test_curves_of_a_network_come_epoch_by_epoch(shared, home, run_all):
+    values = asked(
+        shared, model="scgpt", preset="scgpt.small", settings={"epochs": 2, "max_steps": 4},
+        fraction=0.2,
+    )  # fmt: skip
+    job_id = create_job(home, "run", values, owner="local")
+    run_all(stale_seconds=60.0)
+    assert read_status(home, job_id, owner="local").state == "done"
+    curves = live_curves(home, job_id, owner="local")
+    assert set(curves["fold"]) == {"0", "1"}
+    assert {"Training loss", "Validation macro-F1"} <= set(curves["measure"])
+    assert curves["value"].notna().all()
 
 
 @pytest.mark.slow
