@@ -60,10 +60,12 @@ _CAUTION: Final = (
 )
 
 _INIT_TEXTS: Final = {
-    "pretrained": "starts from published or own pre-trained weights",
+    "pretrained": "starts from published weights",
     "scratch": "starts from random weights: published weights not used",
     "frozen": "backbone fixed, head trained",
 }
+_INHOUSE: Final = "in-house"
+"""Ends the display name of what starts from weights pre-trained here."""
 
 
 def number(value: float) -> str:
@@ -260,12 +262,19 @@ def cautions(source: str, sources: Mapping[str, Sequence[str]]) -> tuple[str, ..
     return (_CAUTION.format(labelled="Some labels", classifier="that classifier"),)
 
 
-def init_text(*, preset: str | None, init: str, checkpoint: str | None) -> str:
+def init_text(
+    *, preset: str | None, init: str, checkpoint: str | None, display_name: str = ""
+) -> str:
     """Say what a model starts from."""
     if preset is None:
         return "fitted on training cells only"
     named = f" ({checkpoint})" if checkpoint else ""
-    return _INIT_TEXTS.get(init, init) + named
+    text = _INIT_TEXTS.get(init, init)
+    if not display_name.endswith(_INHOUSE):
+        return text + named
+    if init == "pretrained":
+        text = "starts from weights pre-trained here"
+    return f"{text}{named}: in-house, published weights not used"
 
 
 def gap_sentence(

@@ -187,7 +187,12 @@ def _provenance(scope: Scope, labels: Labels, configurations: list[Configuration
             if text
         ),
         inits={
-            item.key: init_text(preset=item.preset, init=item.init, checkpoint=item.checkpoint)
+            item.key: init_text(
+                preset=item.preset,
+                init=item.init,
+                checkpoint=item.checkpoint,
+                display_name=item.display_name,
+            )
             for item in configurations
         },
         protocol=PROTOCOL_TEXTS[scope.protocol],

@@ -199,3 +199,11 @@ def test_a_model_says_what_it_starts_from():
         preset="scgpt.small", init="scratch", checkpoint=None
     )
     assert init_text(preset="x", init="frozen", checkpoint="whole").endswith("(whole)")
+    own = init_text(
+        preset="x",
+        init="pretrained",
+        checkpoint="mine",
+        display_name="X small, pretrained in-house",
+    )
+    assert "(mine)" in own
+    assert "published weights not used" in own
