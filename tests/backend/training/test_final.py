@@ -106,6 +106,7 @@ def test_a_final_fit_stops_like_the_folds(cohort, tmp_path, monkeypatch):
     assert not (folder / "predictions.parquet").exists()
 
 
+@pytest.mark.slow
 def test_learning_rates_are_those_of_the_folds(cohort, tmp_path):
     """A schedule that falls to the last epoch of the recipe is not squeezed into fewer epochs."""
     series = series_of(cohort, "geneformer", epochs=4)
