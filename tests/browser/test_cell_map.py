@@ -425,7 +425,7 @@ def test_without_webgl_a_picture_of_densities_is_shown(chromium, visit):
         page = visit("failure_map", browser=plain)
         page.locator(".map[data-state=no-webgl]").wait_for(timeout=60_000)
         page.get_by_test_id("stImage").locator("img").wait_for(timeout=60_000)
-        assert page.get_by_text("This browser cannot draw with WebGL").count() == 1
+        assert page.get_by_text("This browser cannot draw with WebGL here").count() == 1
         assert page.locator(".bar").is_hidden()
         size = "image => image.naturalWidth * image.naturalHeight"
         assert page.get_by_test_id("stImage").locator("img").evaluate(size) > 100_000

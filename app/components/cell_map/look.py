@@ -57,6 +57,8 @@ VIRIDIS: Final = (
 )  # fmt: skip
 
 NO_FACET: Final = 255
+_MOST_NAMES: Final = 40
+"""With more types their names would lie on one another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +145,7 @@ def header_of(
         "counts": list(column.counts),
         "facets": _named(facets.names, facets.counts),
         "legend_title": TITLES[column.by],
+        "names_on_map": column.by in {"label", "predicted"} and len(column.names) <= _MOST_NAMES,
         "label": words_of(cells, column, in_scope),
         "title": title,
         "link": link,

@@ -103,8 +103,11 @@ def _legend(figure: Figure, column: ColourColumn) -> None:
 
 def _plain(text: str) -> str:
     """Return a label as text: a dollar sign would begin a formula."""
-    short = text if len(text) <= 40 else f"{text[:39]}…"
-    return short.replace("$", r"\$")
+    return _escaped(text if len(text) <= 40 else f"{text[:39]}…")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("$", r"\$")
 
 
 def picture_bytes(
@@ -141,7 +144,9 @@ def picture_bytes(
         parts = [(name, 0, facets.codes == code) for code, name in enumerate(facets.names)]
     columns = min(2, len(parts))
     rows = -(-len(parts) // columns)
-    with mpl.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "font.size": 9}):
+    with mpl.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "faultline", "pdf.fonttype": 42, "font.size": 9}
+    ):
         figure = Figure(figsize=(4.3 * columns + 3, 4.1 * rows + 1), layout="constrained")
         figure.get_layout_engine().set(rect=(0.0, 0.05, 1.0, 0.95))
         for place, (name, i, mask) in enumerate(parts, start=1):
@@ -150,7 +155,7 @@ def picture_bytes(
             order = np.flatnonzero(mask & cells.coordinates.is_placed)
             _draw(axes, cells, _colours(column, continuous[i]), order, _classes(cells, in_scope))
             axes.set_title(_plain(name), fontsize=10)
-        figure.suptitle(f"{_plain(title)}\n{_plain_line(source)}", fontsize=11)
+        figure.suptitle(f"{_escaped(title)}\n{_escaped(source)}", fontsize=11)
         _legend(figure, panels[0][2])
         figure.text(0.01, 0.01, FOOTER, fontsize=7)
         target = BytesIO()
@@ -158,10 +163,6 @@ def picture_bytes(
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
         figure.savefig(target, format=suffix, dpi=_DPI, facecolor="white", metadata=metadata)
     return target.getvalue()
-
-
-def _plain_line(text: str) -> str:
-    return text.replace("$", r"\$")
 
 
 def density_bytes(cells: MapCells, in_scope: np.ndarray, *, dark: bool) -> bytes:

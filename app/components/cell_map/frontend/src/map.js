@@ -7,6 +7,7 @@ import { hasWebgl } from "./renderer.js";
 
 const DWELL = 120;
 const PATIENCE = 1500;
+const NUMBERS_FIRST = 350;
 const MOST_ANSWERS = 500;
 const TOOLS = [
   ["pan", "Pan", "Drag to move, scroll to zoom"],
@@ -98,7 +99,7 @@ export class CellMap {
       this.root.classList.add("no-webgl");
       this.note.hidden = false;
       this.note.textContent =
-        "This browser cannot draw with WebGL, so the map is shown as a picture of densities below.";
+        "This browser cannot draw with WebGL here, so the map is shown as a picture of densities below.";
       this.root.dataset.state = "no-webgl";
       if (!header.has_picture) this.emit({ kind: "no_webgl" });
       return;
@@ -112,6 +113,7 @@ export class CellMap {
     this.waiting = null;
     this.root.dataset.state = "drawing";
     if (this.last?.header.about !== header.about) this.answers.clear();
+    const canWait = this.hasSameColours(message);
     this.last = message;
     this.places = places;
     this.hasSelection = message.columns.flags.some((flags) => flags & SELECTED);
@@ -120,9 +122,20 @@ export class CellMap {
     this.arrange(header);
     this.joinLink(header.link);
     this.acts.hidden = this.modes.hidden = false;
-    this.draw().then(() => {
-      this.root.dataset.ms = String(Math.round(performance.now() - started));
-    });
+    // After a selection or a filter the numbers come first: drawing keeps slow machines busy.
+    const begin = canWait ? new Promise((resolve) => setTimeout(resolve, NUMBERS_FIRST)) : null;
+    Promise.resolve(begin)
+      .then(() => this.last === message && this.draw())
+      .then(() => {
+        this.root.dataset.ms = String(Math.round(performance.now() - started));
+      });
+  }
+
+  // Tells whether other cells are selected or in scope, and nothing is coloured by something else.
+  hasSameColours({ header }) {
+    const before = this.last?.header;
+    const names = ["coordinates", "about", "mode", "legend_title"];
+    return Boolean(before) && names.every((name) => before[name] === header[name]);
   }
 
   // Another map on the page may bring the coordinates; if none does, the server is asked.

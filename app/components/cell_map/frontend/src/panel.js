@@ -3,6 +3,7 @@ import createScatterplot from "regl-scatterplot";
 import { appearance, CLASS_OF, CLASSES, paletteOf } from "./colours.js";
 import { element, reducesMotion } from "./dom.js";
 import { CONTEXT } from "./message.js";
+import { Names } from "./names.js";
 import { Nearest } from "./nearest.js";
 import { Outline } from "./outline.js";
 import { borrow, fit, giveBack } from "./renderer.js";
@@ -26,7 +27,8 @@ export class Panel {
       "aria-roledescription": "cell map",
     });
     this.canvas = element("canvas", { role: "img" });
-    this.node.append(this.canvas);
+    this.names = new Names();
+    this.node.append(this.canvas, this.names.node);
     this.outline = new Outline(this.node, (drawn) => this.drawn(drawn), (text) => map.say(text));
     this.pending = null;
     this.work = Promise.resolve();
@@ -98,7 +100,8 @@ export class Panel {
     return this.work;
   }
 
-  async draw({ header, columns, places, hidden, hasSelection }) {
+  async draw(content) {
+    const { header, columns, places, hidden, hasSelection } = content;
     const facetKey = this.facet === null ? "all" : this.map.facetKey(columns);
     if (this.token !== places.token || this.facetKey !== facetKey) {
       this.place(places, columns.facet, header.n);
@@ -116,6 +119,8 @@ export class Panel {
       await this.plot.draw(points, { ...types, spatialIndex: NO_INDEX });
     }
     this.nearest = null;
+    this.names.show(content, this.rows);
+    this.names.move(this.transform());
     this.viewed();
   }
 
@@ -206,6 +211,7 @@ export class Panel {
     const text = JSON.stringify(view);
     if (text === this.node.dataset.view) return;
     this.node.dataset.view = text;
+    this.names.move({ sx, tx, sy, ty });
     this.map.leave();
     this.map.link(this, this.plot.get("cameraView"));
   }

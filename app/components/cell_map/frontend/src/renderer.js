@@ -14,7 +14,13 @@ function make() {
   const gl = canvas.getContext("webgl", { antialias: true, preserveDrawingBuffer: true });
   if (!gl || !NEEDED.every((name) => gl.getExtension(name))) return null;
   width = height = 0;
-  return createRenderer({ canvas });
+  try {
+    return createRenderer({ canvas });
+  } catch (error) {
+    // The library makes functions from text, which a strict security policy forbids.
+    if (error instanceof EvalError) return null;
+    throw error;
+  }
 }
 
 export function hasWebgl() {

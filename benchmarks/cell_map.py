@@ -1,0 +1,351 @@
+"""The cell map against Plotly's WebGL scatter in one browser, and the page on the real server.
+
+Usage: python benchmarks/cell_map.py [--cells 350000] [--large 1000000] [--repeats 3] [--series 2]
+       [--no-server]
+
+Both maps get the same simulated cells, already in memory, in a fresh page of headless Chromium
+whose WebGL is computed by the processor. A picture counts as stable when a pixel of it can be read
+after two more frames. Plotly comes from the development packages of the map:
+`npm ci --prefix app/components/cell_map/frontend`. The page is measured from the mouse button
+to the new text. Filter changes ask 40 series at --series 40.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import http.server
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from backend.evaluation.cell_map import cells_inside, encode, quantise
+from backend.evaluation.cell_map.message import flags_of
+from backend.store.bundle import write_dataset, write_run
+from benchmarks import store as simulated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLE = ROOT / "app" / "components" / "cell_map" / "frontend" / "dist"
+PLOTLY = BUNDLE.parent / "node_modules" / "plotly.js-gl2d-dist-min" / "plotly-gl2d.min.js"
+WEBGL = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+N_TYPES = 21
+STABLE_RATIO, LASSO_S, RECOLOUR_S, FILTER_S, HIT_S = 0.5, 1.5, 1.0, 1.5, 0.2
+
+PAGE = """
+<!doctype html><style>
+#map { width: 1000px; --st-text-color: #000; --st-background-color: #fff; --st-primary-color: #00f }
+</style><div id="map"></div>
+"""
+OURS = """
+async () => {
+  const load = async (name) => new Uint8Array(await (await fetch(name)).arrayBuffer());
+  const { default: mount } = await import("/cell_map.js");
+  const [first, second] = [await load("/first.bin"), await load("/second.bin")];
+  const host = document.getElementById("map");
+  const shown = async (data, version) => {
+    const start = performance.now();
+    mount({ data, parentElement: host, setTriggerValue: () => {} });
+    while (!host.querySelector(`.map[data-state=drawn][data-version="${version}"]`))
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    host.querySelector("canvas").getContext("2d").getImageData(0, 0, 1, 1);
+    return (performance.now() - start) / 1000;
+  };
+  return { stable: await shown(first, "1"), recolour: await shown(second, "2") };
+}
+"""
+THEIRS = """
+async (types) => {
+  const load = async (name) => (await fetch(name)).arrayBuffer();
+  const places = new Float32Array(await load("/places.bin"));
+  const type = new Uint8Array(await load("/types.bin"));
+  const frame = () => new Promise(requestAnimationFrame);
+  const settle = async () => {
+    await frame();
+    await frame();
+    for (const canvas of document.querySelectorAll("canvas")) {
+      const gl = canvas.getContext("webgl");
+      if (gl) gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+    }
+  };
+  let start = performance.now();
+  const members = Array.from({ length: types }, () => []);
+  for (let i = 0; i < type.length; i++) members[type[i]].push(i);
+  const traces = members.map((rows) => ({
+    type: "scattergl",
+    mode: "markers",
+    x: Float32Array.from(rows, (i) => places[i]),
+    y: Float32Array.from(rows, (i) => places[type.length + i]),
+    marker: { size: 3 },
+  }));
+  await Plotly.newPlot("map", traces, { width: 1000, height: 540, dragmode: "lasso" });
+  await settle();
+  const stable = (performance.now() - start) / 1000;
+  start = performance.now();
+  await Plotly.restyle("map", { "marker.color": "red" });
+  await settle();
+  return { stable, recolour: (performance.now() - start) / 1000 };
+}
+"""
+
+
+def write_messages(folder: Path, n: int) -> float:
+    """Write the same cells for both maps; return the bytes a cell of ours."""
+    rng = np.random.default_rng(0)
+    types = rng.integers(0, N_TYPES, n)
+    middle = rng.normal(0, 8, (N_TYPES, 2))
+    places = middle[types] + rng.normal(size=(n, 2))
+    coordinates = quantise(places[:, 0], places[:, 1])
+    wrong = rng.random(n) < 0.25
+    flags = flags_of(
+        wrong=wrong,
+        confident=wrong & (rng.random(n) < 0.5),
+        selected=None,
+        context=np.zeros(n, bool),
+    )
+    header = {
+        "mode": "category", "categories": [f"type {i}" for i in range(N_TYPES)],
+        "colours": [f"#{c:06x}" for c in rng.integers(0, 1 << 24, N_TYPES)],
+        "counts": [1] * N_TYPES, "facets": [], "legend_title": "Type", "label": "", "title": "",
+        "link": "", "n_in_scope": n, "about": "", "has_picture": False, "names_on_map": True,
+    }  # fmt: skip
+    none = np.zeros(n, np.uint8)
+    sizes = []
+    for version, category in (("1", types), ("2", (types + 1) % N_TYPES)):
+        message = encode(
+            coordinates, category=category.astype(np.uint8), continuous=none, facet=none,
+            flags=flags, header={**header, "version": version}, with_coordinates=version == "1",
+        )  # fmt: skip
+        sizes.append(len(message))
+        (folder / {"1": "first.bin", "2": "second.bin"}[version]).write_bytes(message)
+    np.ascontiguousarray(places.T, dtype=np.float32).tofile(folder / "places.bin")
+    types.astype(np.uint8).tofile(folder / "types.bin")
+    (folder / "ours.html").write_text(PAGE)
+    (folder / "theirs.html").write_text(PAGE + '<script src="plotly.js"></script>')
+    shutil.copy(BUNDLE / "cell_map.js", folder)
+    if PLOTLY.is_file():
+        shutil.copy(PLOTLY, folder / "plotly.js")
+    return sizes[0] / n
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def files_at(folder: Path) -> Iterator[str]:
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def in_fresh_page(browser: Browser, url: str, script: str, *arguments: Any) -> dict[str, float]:
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(url)
+    result = page.evaluate(script, *arguments)
+    page.close()
+    return result
+
+
+def compare(browser: Browser, n: int, repeats: int, *, with_plotly: bool) -> bool:
+    """Time both maps in turn; say whether ours is fast enough."""
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as name:
+        size = write_messages(Path(name), n)
+        with files_at(Path(name)) as url:
+            for _ in range(repeats):
+                ours.append(in_fresh_page(browser, f"{url}/ours.html", OURS))
+                if with_plotly:
+                    theirs.append(in_fresh_page(browser, f"{url}/theirs.html", THEIRS, N_TYPES))
+
+    def middle(runs: list[dict[str, float]], what: str) -> float:
+        return statistics.median(run[what] for run in runs)
+
+    stable, recolour = middle(ours, "stable"), middle(ours, "recolour")
+    print(f"{n:,} cells, {size:.3f} bytes a cell, medians of {repeats}:")
+    print(f"  cell map        stable {stable:6.2f} s   recolour {recolour:6.2f} s")
+    if not theirs:
+        return True
+    print(
+        f"  Plotly          stable {middle(theirs, 'stable'):6.2f} s   recolour {middle(theirs, 'recolour'):6.2f} s"
+    )
+    ratios = sorted(a["stable"] / b["stable"] for a, b in zip(ours, theirs, strict=True))
+    ratio = statistics.median(ratios)
+    print(
+        f"  ratio of stable pictures {ratio:.2f} (at most {STABLE_RATIO}), pair by pair {ratios[0]:.2f} to {ratios[-1]:.2f}"
+    )
+    print(f"  recolour {recolour:.2f} s (at most {RECOLOUR_S} s)")
+    return ratio <= STABLE_RATIO and recolour <= RECOLOUR_S
+
+
+def hit_test(n: int) -> bool:
+    """Time the hit test with lassos around half of the cells and all of them."""
+    rng = np.random.default_rng(0)
+    coordinates = quantise(rng.normal(size=n), rng.normal(size=n))
+    slowest = 0.0
+    for radius in (1.2, 8.0):
+        angle = np.linspace(0, 2 * np.pi, 500, endpoint=False)
+        reach = radius * (1 + 0.2 * rng.random(500))
+        polygon = np.column_stack([reach * np.cos(angle), reach * np.sin(angle)])
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            hit = cells_inside(coordinates, polygon)
+            times.append(time.perf_counter() - start)
+        slowest = max(slowest, min(times))
+        print(
+            f"Hit test of {n:,} cells, 500 corners, {hit.sum():,} inside: {min(times) * 1e3:.0f} ms"
+        )
+    return slowest < HIT_S
+
+
+@contextmanager
+def server_on(home: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    url = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.port", str(port)],
+        cwd=ROOT,
+        env={
+            "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(home),
+            "FAULTLINE_HOME": str(home), "FAULTLINE_PRECOMPUTED": str(home / "none"),
+        },
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).close()
+                break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.2)
+        yield url, process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _until_changed(page: Page, pattern: str, act: Callable[[], None]) -> float:
+    """Return the seconds from an act until what a pattern finds in the page's text is new."""
+    find = f"(() => document.body.innerText.match({pattern})?.[1] ?? '')()"
+    old = page.evaluate(find)
+    start = time.perf_counter()
+    act()
+    page.wait_for_function(f"old => {{ const now = {find}; return now && now !== old }}", arg=old)
+    took = time.perf_counter() - start
+    page.wait_for_timeout(4_000)
+    return took
+
+
+def _lasso_seconds(page: Page, share: float) -> float:
+    """Draw a circle on the map; return the seconds from its end to the numbers of its cells."""
+    box = page.locator(".panel").bounding_box()
+    assert box is not None
+    angle = np.linspace(0, 2 * np.pi, 60)
+    x = box["x"] + box["width"] * (0.5 + share * np.cos(angle))
+    y = box["y"] + box["height"] * (0.5 + share * np.sin(angle))
+    page.mouse.move(x[0], y[0])
+    page.mouse.down()
+    for place in zip(x, y, strict=True):
+        page.mouse.move(*place)
+    return _until_changed(page, r"/Selected cells[^\n]*\n+([^\n]+)/", page.mouse.up)
+
+
+def _filter_seconds(page: Page) -> float:
+    """Choose one more timepoint in the sidebar; return the seconds to the new headline."""
+    page.get_by_role("combobox", name=re.compile("Timepoints")).click()
+    option = page.get_by_role("option").last
+    return _until_changed(page, r"/fails on ([^\n]+)/", option.click)
+
+
+def on_the_page(browser: Browser, n: int, n_series: int) -> bool:
+    """Lasso, recolour and filter on the real page."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        cells = simulated.make_cells(n, rng)
+        info = {"dataset_id": simulated.DATASET, "name": "Benchmark", "simulated": True}
+        write_dataset(home, info, cells)
+        for record, frame in simulated.make_runs(cells, n_series, "lineage", rng):
+            write_run(home, record, frame)
+        with server_on(home) as (url, process):
+            page = browser.new_page(viewport={"width": 1400, "height": 1500})
+            page.goto(f"{url}/failure_map?protocol=random")
+            page.locator(".map[data-state=drawn]").wait_for(timeout=600_000)
+            page.wait_for_timeout(5_000)
+            page.locator(".bar").get_by_role("button", name="Lasso", exact=True).click()
+            lasso = statistics.median(_lasso_seconds(page, share) for share in (0.1, 0.16, 0.13))
+            filtered = statistics.median(_filter_seconds(page) for _ in range(3))
+            rss = _rss_gib(process.pid)
+            page.close()
+    print(f"On the page, {n:,} cells × {n_series} series:")
+    print(f"  lasso to new numbers   {lasso:6.2f} s (at most {LASSO_S} s)")
+    print(f"  filter to new numbers  {filtered:6.2f} s (at most {FILTER_S} s)")
+    print(f"  memory of the server   {rss:6.2f} GiB")
+    return lasso <= LASSO_S and filtered <= FILTER_S
+
+
+def _rss_gib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, default=350_000)
+    parser.add_argument("--large", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--series", type=int, default=2)
+    parser.add_argument("--no-server", action="store_true")
+    arguments = parser.parse_args()
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        print("Playwright is not installed: make dev")
+        return 0
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        print("Chromium is not installed (Debian: apt-get install chromium)")
+        return 0
+    if not PLOTLY.is_file():
+        print(f"Without Plotly: npm ci --prefix {BUNDLE.parent.relative_to(ROOT)}")
+    good = [hit_test(arguments.large)]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=WEBGL)
+        has_plotly = PLOTLY.is_file()
+        good.append(compare(browser, arguments.cells, arguments.repeats, with_plotly=has_plotly))
+        good.append(compare(browser, arguments.large, 1, with_plotly=False))
+        if not arguments.no_server:
+            good.append(on_the_page(browser, arguments.cells, arguments.series))
+        browser.close()
+    print("All within their limits." if all(good) else "Some are above their limits.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
