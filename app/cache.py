@@ -154,13 +154,19 @@ def _unfiltered(scope: Scope) -> Scope:
 
 # As a resource: the arrays are read-only and shared, where cached data would be copied each time.
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _map_cells(version: str, scope: Scope, configuration: str) -> cell_map.MapCells:
-    return cell_map.load_cells(_store(), scope, configuration)
+def _map_cells(version: str, scope: Scope, configuration: str, placed_at: int) -> cell_map.MapCells:
+    cells = cell_map.load_cells(_store(), scope, configuration)
+    if not placed_at or cells.coordinates.is_placed.any():
+        return cells
+    places = cell_map.read_places(home(), scope.owner, scope.dataset_id, len(cells))
+    return cell_map.load_cells(_store(), scope, configuration, places=places)
 
 
 def map_cells(scope: Scope, configuration: str) -> cell_map.MapCells:
     """Return all cells of the scope's dataset under one model, unfiltered, for a map."""
-    return _map_cells(store_version(), _unfiltered(scope), configuration)
+    file = cell_map.places_file(home(), scope.owner, scope.dataset_id)
+    placed_at = file.stat().st_mtime_ns if file.is_file() else 0
+    return _map_cells(store_version(), _unfiltered(scope), configuration, placed_at)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -177,11 +183,11 @@ def wrong_models(
     return _wrong_models(store_version(), _unfiltered(scope), configurations, n_cells)
 
 
-@st.cache_data(max_entries=512, show_spinner=False)
+@st.cache_data(max_entries=128, show_spinner=False)
 def _cell_details(
     version: str, scope: Scope, configuration: str, rows: tuple[int, ...]
 ) -> pd.DataFrame:
-    cells = _map_cells(version, scope, configuration)
+    cells = map_cells(scope, configuration)
     return cell_map.cell_details(_store(), scope, cells, rows)
 
 

@@ -411,6 +411,7 @@ def test_names_from_files_stay_text(visit, odd):
 def test_a_dataset_without_a_map_says_so(visit, odd):
     page = visit("failure_map?dataset=B+no+map", at=odd)
     assert page.get_by_text("has no map yet").count() == 1
+    assert page.get_by_role("button", name="Compute a map").count() == 1
     assert page.locator(".map").count() == 0
     # Its numbers are all there.
     assert page.get_by_text("fails on").count() == 1

@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 
 from app import cache
-from app.components import errors, frames, selection_links, tables
+from app.components import errors, frames, jobs, selection_links, tables
 from app.components.cell_map import choice, view
 from app.components.cell_map.look import (
     COLOURS,
@@ -18,6 +18,7 @@ from app.components.cell_map.look import (
     facets_by_timepoint,
     one_facet,
 )
+from app.identity import identity
 from app.state import CELL_TYPE, current_source
 from backend.evaluation import selections
 from backend.evaluation.cell_map import (
@@ -26,6 +27,7 @@ from backend.evaluation.cell_map import (
     count_outcomes,
     most_confident,
 )
+from backend.evaluation.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -150,6 +152,8 @@ def _where_words(shown: list[view.Shown], n_left_out: int) -> str:
         words.append(f"{n_in_none:,} cells have no timepoint and are in no panel.")
     if n_left_out:
         words.append(f"{n_left_out} more models are not shown; choose models in the sidebar.")
+    if cells.is_computed:
+        words.append("Places were computed from class probabilities, not from expression.")
     words.append("UMAP is for display only; distances between groups are not evidence.")
     return " ".join(words)
 
@@ -163,10 +167,7 @@ def draw(shown: list[view.Shown], *, colour_by: str, models: Mapping[str, str]) 
     if current_source().simulated:
         st.badge("Simulated data, not a finding", color="orange")
     if not shown[0].cells.coordinates.is_placed.any():
-        st.info(
-            "This dataset has no map yet: none of its cells has a place. All numbers and tables "
-            "are complete."
-        )
+        _offer_map(shown[0], model)
         return
     if len(shown) == 1:
         view.draw(shown[0])
@@ -175,6 +176,36 @@ def draw(shown: list[view.Shown], *, colour_by: str, models: Mapping[str, str]) 
     n_left_out = len(models) - len(shown) if shown[0].link else 0
     st.caption(_where_words(shown, n_left_out))
     view.downloads(shown, name=f"failure-map-by-{colour_by}", title=title)
+
+
+def _offer_map(shown: view.Shown, model: str) -> None:
+    """Say that there is no map, and offer to compute one; follow the job that does."""
+    st.info(
+        "This dataset has no map yet: none of its cells has a place. All numbers and tables are "
+        "complete."
+    )
+    if job_id := st.query_params.get(jobs.JOB):
+        with errors.shown_to_user():
+            jobs.one_job(job_id)
+        return
+    st.markdown(
+        f"A map can be computed from the class probabilities of {plain(model)}: cells that it "
+        "takes for similar lie together. That says nothing of expression."
+    )
+    who = identity()
+    scope = shown.scope
+    if st.button("Compute a map", disabled=not who.may_write, help=who.reason, key="map.compute"):
+        with errors.shown_to_user():
+            jobs.start(
+                "place",
+                {
+                    "dataset_id": scope.dataset_id,
+                    "label_level": scope.label_level,
+                    "protocol": scope.protocol,
+                    "budget": scope.budget,
+                    "configuration": shown.cells.configuration,
+                },
+            )
 
 
 def chosen(cells: MapCells, in_scope: np.ndarray) -> Chosen | None:

@@ -24,6 +24,12 @@ from backend.evaluation.cell_map.message import (
     decode,
     encode,
 )
+from backend.evaluation.cell_map.places import (
+    place_by_predictions,
+    places_file,
+    read_places,
+    write_places,
+)
 from backend.evaluation.cell_map.summary import count_outcomes, most_confident
 
 __all__ = [
@@ -47,8 +53,12 @@ __all__ = [
     "encode",
     "load_cells",
     "most_confident",
+    "place_by_predictions",
+    "places_file",
     "quantise",
     "read_event",
+    "read_places",
     "visible_cells",
+    "write_places",
     "wrong_models",
 ]

@@ -58,6 +58,8 @@ class MapCells:
         (n,) uint8 into `views.OUTCOMES`.
     threshold
         Confidence from which a wrong cell is confidently wrong; None when that is not known.
+    is_computed
+        Whether the places come from predictions, because the dataset has none of its own.
     """
 
     dataset_id: str
@@ -71,6 +73,7 @@ class MapCells:
     roles: dict[str, Role]
     confidence: np.ndarray
     outcome: np.ndarray
+    is_computed: bool = False
 
     def __len__(self) -> int:
         return len(self.outcome)
@@ -129,9 +132,19 @@ def _outcomes(
 
 
 def load_cells(
-    store: Reader, scope: Scope, configuration: str, seed: int | None = None
+    store: Reader,
+    scope: Scope,
+    configuration: str,
+    seed: int | None = None,
+    *,
+    places: np.ndarray | None = None,
 ) -> MapCells:
     """Read all cells of the scope's dataset under one series; filters of the scope are not applied.
+
+    Parameters
+    ----------
+    places
+        (n, 2) places by `cell_index`, for a dataset that has none of its own.
 
     Raises
     ------
@@ -157,6 +170,8 @@ def load_cells(
         order = in_clinical_order(slices[name].dropna().unique()) if name == "timepoint" else None
         role = _role(slices[name], order)
         roles[name] = Role(_fixed(role.codes[place]), role.names)
+    own = rows[["umap_x", "umap_y"]].to_numpy(dtype=np.float64, na_value=np.nan)
+    is_computed = places is not None and not np.isfinite(own).any()
     threshold = threshold_of(store, scope, series_id)
     confidence = rows["confidence"].to_numpy(dtype=np.float32, na_value=np.nan).copy()
     return MapCells(
@@ -167,10 +182,8 @@ def load_cells(
         seed=int(row["seed"]),
         status_text=str(row["status_text"]),
         threshold=threshold,
-        coordinates=quantise(
-            rows["umap_x"].to_numpy(dtype=np.float64, na_value=np.nan),
-            rows["umap_y"].to_numpy(dtype=np.float64, na_value=np.nan),
-        ),
+        coordinates=quantise(*(places if is_computed else own).T),  # type: ignore[union-attr]
+        is_computed=is_computed,
         roles=roles,
         confidence=_fixed(confidence),
         outcome=_fixed(_outcomes(roles["label"], roles["predicted"], confidence, threshold)),

@@ -1,0 +1,128 @@
+"""Places for cells that came without any, from what a model predicted: for display only."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+
+from backend.data.uploads import user_folder
+from backend.errors import InputError, StoreError
+from backend.evaluation.views.series import shown_series
+from backend.store.cache import probabilities
+from backend.store.roots import check_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from backend.store.cache import Store
+    from backend.types import Scope
+
+__all__ = ["place_by_predictions", "places_file", "read_places", "write_places"]
+
+_FITTED: Final = 50_000
+"""Cells that the map is fitted on at most; the others are placed into it."""
+
+
+def places_file(home: Path, owner: str, dataset_id: str) -> Path:
+    """Return where the computed places of a dataset are kept for an owner."""
+    name = check_id(dataset_id, "`dataset_id`")
+    return user_folder(home, owner) / "places" / f"{name}.npy"
+
+
+def write_places(home: Path, owner: str, dataset_id: str, places: np.ndarray) -> Path:
+    """Keep places, (n, 2) float32, in the order of `cell_index`."""
+    target = places_file(home, owner, dataset_id)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f".{target.stem}-{os.getpid()}-{secrets.token_hex(4)}.npy")
+    try:
+        np.save(new, places.astype(np.float32), allow_pickle=False)
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)
+    return target
+
+
+def read_places(home: Path, owner: str, dataset_id: str, n_cells: int) -> np.ndarray | None:
+    """Return the places that were computed for a dataset, (n, 2) float32; None without any.
+
+    Raises
+    ------
+    StoreError
+        If the file is damaged or of other cells.
+    """
+    path = places_file(home, owner, dataset_id)
+    try:
+        places: np.ndarray = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError) as error:
+        msg = f"The computed map of this dataset cannot be read ({type(error).__name__})."
+        raise StoreError(msg, "Compute it again.") from error
+    if places.shape != (n_cells, 2):
+        msg = f"The computed map has {len(places):,} places for {n_cells:,} cells."
+        raise StoreError(msg, "Compute it again.")
+    return places
+
+
+def place_by_predictions(
+    store: Store,
+    scope: Scope,
+    configuration: str,
+    *,
+    progress: Callable[[float, str], None],
+    seed: int = 0,
+) -> np.ndarray:
+    """Place cells so that those with similar class probabilities lie together.
+
+    UMAP on the square roots of the probabilities that the model's shown series gave to its test
+    cells. This is no map of expression: types that the model confuses overlap.
+
+    Returns
+    -------
+    (n_cells, 2) float32 by `cell_index`, NaN for cells without probabilities.
+
+    Raises
+    ------
+    InputError
+        If no cell has probabilities.
+    """
+    from backend.data.embedding import place_cells
+
+    row = shown_series(store, scope, configuration)
+    asked = {"dataset_id": scope.dataset_id, "owner": scope.owner}
+    cells = store.query(
+        "cells_of_series",
+        label_level=scope.label_level,
+        series_id=row["series_id"],
+        timepoints=None,
+        truth="all",
+        **asked,
+    )
+    runs = store.query("runs", **asked)
+    is_used = (runs["series_id"] == row["series_id"]) & (runs["status"] == "done")
+    runs = runs[is_used & runs["is_current"].astype(bool) & runs["problem"].isna()]
+    parts = []
+    for number, run in enumerate(runs.itertuples()):
+        progress(0.3 * number / len(runs), "reading the probabilities")
+        tested = cells[cells["fold"] == run.fold]
+        found = probabilities(store, run.run_id, tested["cell_id"].tolist(), owner=scope.owner)
+        parts.append(found.set_axis(tested["cell_index"].to_numpy(), axis=0))
+    table = pd.concat(parts).fillna(0.0) if parts else pd.DataFrame()
+    table = table[table.sum(axis=1) > 0]
+    if table.empty:
+        msg = f"No cell has class probabilities of {row['display_name']}."
+        raise InputError(msg, "Choose another model, or bring a table with places for its cells.")
+    progress(0.3, "placing the cells")
+    components = np.sqrt(np.clip(table.to_numpy(dtype=np.float32), 0, 1))
+    fitted = np.arange(len(components))
+    if len(fitted) > _FITTED:
+        fitted = np.sort(np.random.default_rng(seed).choice(fitted, _FITTED, replace=False))
+    places = np.full((len(cells), 2), np.nan, dtype=np.float32)
+    places[table.index.to_numpy(dtype=np.int64)] = place_cells(components, fitted, seed=seed)
+    progress(1.0, "done")
+    return places
