@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from typing import TYPE_CHECKING, Final
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backend.data.uploads import user_folder
-from backend.errors import InputError, StoreError
+from backend.errors import InputError
 from backend.evaluation.views.series import shown_series
 from backend.store.cache import probabilities
 from backend.store.roots import check_id
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from backend.types import Scope
 
 __all__ = ["place_by_predictions", "places_file", "read_places", "write_places"]
+
+logger = logging.getLogger(__name__)
 
 _FITTED: Final = 50_000
 """Cells that the map is fitted on at most; the others are placed into it."""
@@ -50,10 +53,8 @@ def write_places(home: Path, owner: str, dataset_id: str, places: np.ndarray) ->
 def read_places(home: Path, owner: str, dataset_id: str, n_cells: int) -> np.ndarray | None:
     """Return the places that were computed for a dataset, (n, 2) float32; None without any.
 
-    Raises
-    ------
-    StoreError
-        If the file is damaged or of other cells.
+    A file that is damaged or of other cells counts as none, so that they can be computed again; the
+    log names it.
     """
     path = places_file(home, owner, dataset_id)
     try:
@@ -61,11 +62,11 @@ def read_places(home: Path, owner: str, dataset_id: str, n_cells: int) -> np.nda
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError) as error:
-        msg = f"The computed map of this dataset cannot be read ({type(error).__name__})."
-        raise StoreError(msg, "Compute it again.") from error
+        logger.warning("The places of %s cannot be read: %s", dataset_id, error)
+        return None
     if places.shape != (n_cells, 2):
-        msg = f"The computed map has {len(places):,} places for {n_cells:,} cells."
-        raise StoreError(msg, "Compute it again.")
+        logger.warning("The places of %s are %s for %d cells", dataset_id, places.shape, n_cells)
+        return None
     return places
 
 
