@@ -17,6 +17,7 @@ from app.components import palette
 from app.components.selection import AROUND, SELECTION
 from app.components.words import unique_texts
 from backend.data.labels import FAMILIES, family, to_lineage
+from backend.evaluation.error_kinds import CORRECT
 from backend.evaluation.views import AGREEMENTS
 
 if TYPE_CHECKING:
@@ -30,10 +31,12 @@ __all__ = [
     "AGREEMENT_COLOURS",
     "KIND_COLOURS",
     "MOST_TYPES",
+    "OTHERS",
     "Numbers",
     "agreement_grid",
     "folded",
     "matrix",
+    "meant_by",
     "ordered_types",
 ]
 
@@ -43,6 +46,7 @@ KIND_COLOURS: Final = {
     "same lineage family": palette.BLUE,
     "other lineage family": palette.VERMILLION,
     "family unknown": palette.OLIVE,
+    "several kinds": palette.SKY,
 }
 AGREEMENT_COLOURS: Final = dict(
     zip(
@@ -55,7 +59,12 @@ AGREEMENT_COLOURS: Final = dict(
 MOST_TYPES: Final = 30
 """Types that a picture shows; the smallest beyond are one row and column, and all in the table."""
 
-_OTHERS: Final = "other types"
+OTHERS: Final = "other types\u2060"
+"""Name of the types that a picture folds; no type of a dataset bears it."""
+
+SEVERAL: Final = "several kinds"
+"""Kind of folded pairs of more than one kind."""
+
 _BACKGROUND: Final = {False: (255, 255, 255), True: (23, 22, 20)}
 _WEAKEST: Final = 0.14
 
@@ -83,33 +92,64 @@ def _lineage_key(name: str) -> tuple[int, str, str]:
     return FAMILIES.index(family(name)), to_lineage(name), name
 
 
-def folded(view: Confusions, types: Sequence[str]) -> tuple[list[str], pd.DataFrame]:
-    """Return the types of a picture and its cells, small types beyond `MOST_TYPES` in one."""
-    cells = view.cells
+def _kept(view: Confusions, types: Sequence[str]) -> set[str]:
+    """Return the types that a picture names: all, or the largest up to `MOST_TYPES` - 1."""
     if len(types) <= MOST_TYPES:
-        return list(types), cells
+        return set(types)
     size = view.labels.set_index("cell_type")["n_cells"]
-    kept = set(sorted(types, key=lambda name: -int(size.get(name, 0)))[: MOST_TYPES - 1])
-    cells = cells.assign(
-        **{
-            name: cells[name].where(cells[name].isin(kept), _OTHERS)
-            for name in ("label", "predicted")
-        }
-    )
-    # A pair of folded types is a mistake among small types; the commonest kind stands for it.
-    largest = cells.sort_values("n_cells", ascending=False, kind="stable")
-    grouped = largest.groupby(["label", "predicted"], sort=False)
+    return set(sorted(types, key=lambda name: -int(size.get(name, 0)))[: MOST_TYPES - 1])
+
+
+def meant_by(view: Confusions, types: Sequence[str], name: str) -> list[str]:
+    """Return the types that a name in a picture stands for."""
+    if name != OTHERS:
+        return [name]
+    kept = _kept(view, types)
+    return [other for other in types if other not in kept]
+
+
+def folded(
+    view: Confusions, types: Sequence[str], *, mistakes: bool = False
+) -> tuple[list[str], pd.DataFrame]:
+    """Return the types of a picture and its cells, small types beyond `MOST_TYPES` in one.
+
+    Parameters
+    ----------
+    mistakes
+        Leave correct calls out.
+
+    Returns
+    -------
+    types
+        In their order, `OTHERS` last where types are folded.
+    cells
+        As in the view, and `donors`: their number as text.
+    """
+    cells = view.cells[view.cells["kind"] != CORRECT] if mistakes else view.cells
+    kept = _kept(view, types)
+    if len(kept) == len(types):
+        return list(types), cells.assign(donors=[f"{n:,}" for n in cells["n_donors"]])
+    names = {
+        side: cells[side].where(cells[side].isin(kept), OTHERS) for side in ("label", "predicted")
+    }
+    grouped = cells.assign(**names).groupby(["label", "predicted"], sort=False)
     summed = grouped[["n_cells"]].sum()
-    summed["n_donors"] = grouped["n_donors"].max()
-    summed["kind"] = grouped["kind"].first()
+    first, last = grouped["kind"].min(), grouped["kind"].max()
+    summed["kind"] = first.where(first == last, SEVERAL)
+    # Donors of different types may be the same ones: their numbers cannot be added.
+    most, n_pairs = grouped["n_donors"].max(), grouped.size()
+    summed["donors"] = [
+        f"{n:,}" if pairs == 1 else f"at least {n:,}"
+        for n, pairs in zip(most, n_pairs, strict=True)
+    ]
     summed = summed.reset_index()
-    summed["row_share"] = summed["n_cells"] / summed.groupby("label")["n_cells"].transform("sum")
-    summed["column_share"] = summed["n_cells"] / summed.groupby("predicted")["n_cells"].transform(
-        "sum"
-    )
-    small = view.labels.set_index("cell_type")["is_small"]
-    summed["is_small"] = summed["label"].map(small).fillna(value=False).astype(bool)
-    return [*(name for name in types if name in kept), _OTHERS], summed
+    for side, share in (("label", "row_share"), ("predicted", "column_share")):
+        of_all = view.cells.assign(name=view.cells[side].where(view.cells[side].isin(kept), OTHERS))
+        totals = of_all.groupby("name")["n_cells"].sum()
+        summed[share] = summed["n_cells"] / summed[side].map(totals)
+    small = view.labels.loc[view.labels["is_small"], "cell_type"]
+    summed["is_small"] = summed["label"].isin(small)
+    return [*(name for name in types if name in kept), OTHERS], summed
 
 
 def _share_text(share: float) -> str:
@@ -277,7 +317,7 @@ def matrix(
             alt.Tooltip("label:N", title="Label"),
             alt.Tooltip("predicted:N", title="Predicted"),
             alt.Tooltip("n_cells:Q", title="Cells", format=","),
-            alt.Tooltip("n_donors:Q", title="Donors", format=","),
+            alt.Tooltip("donors:N", title="Donors"),
             alt.Tooltip("row_share:Q", title="Of the label", format=".1%"),
             alt.Tooltip("column_share:Q", title="Of the prediction", format=".1%"),
             alt.Tooltip("kind:N", title="Kind"),

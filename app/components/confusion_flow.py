@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from app.components import palette
-from app.components.confusion_charts import KIND_COLOURS, folded
+from app.components.confusion_charts import KIND_COLOURS, OTHERS, folded
 from app.components.selection import AROUND, SELECTION
 from app.components.words import unique_texts
 
@@ -34,16 +34,13 @@ _TEXT: Final = 0.34
 
 def _pairs(view: Confusions, types: Sequence[str], *, mistakes: bool) -> pd.DataFrame:
     """Return the pairs that are drawn, the largest first."""
-    _, cells = folded(view, types)
-    if mistakes:
-        cells = cells[cells["kind"] != "correct"]
+    _, cells = folded(view, types, mistakes=mistakes)
     return cells.sort_values("n_cells", ascending=False, kind="stable").head(MOST_RIBBONS)
 
 
 def flow_words(view: Confusions, types: Sequence[str], *, mistakes: bool) -> str:
     """Say how many cells the flow shows, and what it leaves out."""
-    _, cells = folded(view, types)
-    cells = cells[cells["kind"] != "correct"] if mistakes else cells
+    _, cells = folded(view, types, mistakes=mistakes)
     total, drawn = int(cells["n_cells"].sum()), _pairs(view, types, mistakes=mistakes)
     what = "wrong cells" if mistakes else "labelled cells"
     words = f"The flow shows {int(drawn['n_cells'].sum()):,} of {total:,} {what}"
@@ -84,7 +81,7 @@ def flow(
         `label` and `predicted` that are selected; their ribbons stand out.
     """
     pairs = _pairs(view, types, mistakes=mistakes)
-    order = [*types, "other types"]
+    order = [*types, OTHERS]
     left = [name for name in order if name in set(pairs["label"])]
     right = [name for name in order if name in set(pairs["predicted"])]
     height = max(25.0 * max(len(left), len(right)), 160.0)
@@ -131,7 +128,7 @@ def flow(
                 alt.Tooltip("label:N", title="Label"),
                 alt.Tooltip("predicted:N", title="Predicted"),
                 alt.Tooltip("n_cells:Q", title="Cells", format=","),
-                alt.Tooltip("n_donors:Q", title="Donors", format=","),
+                alt.Tooltip("donors:N", title="Donors"),
                 alt.Tooltip("row_share:Q", title="Of the label", format=".1%"),
                 alt.Tooltip("kind:N", title="Kind"),
             ],
@@ -191,7 +188,7 @@ def _ribbons(
     pairs["y_right"] = above + from_right["predicted"].map(places[1]["top"])
     at = np.linspace(0.0, 1.0, _STEPS)
     bend = at * at * (3 - 2 * at)
-    kept = ["label", "predicted", "n_cells", "n_donors", "row_share", "kind"]
+    kept = ["label", "predicted", "n_cells", "donors", "row_share", "kind"]
     ribbons = pairs.loc[pairs.index.repeat(_STEPS), kept].reset_index(drop=True)
     ribbons["pair"] = np.repeat(np.arange(len(pairs)), _STEPS)
     ribbons["x"] = np.tile(at, len(pairs))

@@ -14,6 +14,7 @@ from app.components.confusion_charts import (
     Numbers,
     agreement_grid,
     matrix,
+    meant_by,
     ordered_types,
 )
 from app.components.confusion_flow import flow, flow_words
@@ -116,14 +117,14 @@ def _outlined(chosen: SavedSelection | None) -> dict[str, dict[str, Sequence[str
     return {str(chosen.scope["configuration"]): asked}
 
 
-def _pick(point: Mapping[str, Any], *, of: str) -> None:
+def _pick(point: Mapping[str, Any], *, view: Confusions, types: Sequence[str]) -> None:
     """Select the cells of a clicked cell or ribbon."""
     drop_link()
-    st.session_state[CELL_TYPE] = [point["label"]]
-    st.session_state[PREDICTED] = [point["predicted"]]
+    st.session_state[CELL_TYPE] = meant_by(view, types, point["label"])
+    st.session_state[PREDICTED] = meant_by(view, types, point["predicted"])
     st.session_state[_KIND] = []
     st.session_state[_AGREEMENT] = _NONE
-    st.session_state[_OF] = of
+    st.session_state[_OF] = view.configuration
 
 
 def _pick_agreement(point: Mapping[str, Any]) -> None:
@@ -192,7 +193,7 @@ def _matrix(
         f"{view.n_cells:,} cells of {view.n_donors} donors; most cells: "
         f"{largest.label.iloc[0]} called {largest.predicted.iloc[0]}. The table below says the same.",
         select=("label", "predicted"),
-        on_pick=partial(_pick, of=view.configuration),
+        on_pick=partial(_pick, view=view, types=types),
     )
 
 
@@ -215,7 +216,7 @@ def _flow(
         "(left) to prediction (right), a ribbon for each pair, coloured by kind of error. "
         "The table below says the same.",
         select=("label", "predicted"),
-        on_pick=partial(_pick, of=view.configuration),
+        on_pick=partial(_pick, view=view, types=types),
     )
 
 
