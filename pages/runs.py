@@ -7,24 +7,14 @@ from app.components import errors, jobs, run_cards, run_form
 from app.identity import identity
 
 who = identity()
-if job_id := st.query_params.get(jobs.JOB):
-    with errors.shown_to_user():
-        jobs.one_job(job_id)
-        st.button(
-            "All runs and jobs",
-            icon=":material/arrow_back:",
-            on_click=lambda: st.query_params.pop(jobs.JOB, None),
-            type="tertiary",
-            key="runs.back",
-        )
-    st.stop()
-
+job_id = st.query_params.get(jobs.JOB)
+jobs.apply_view()
 view = st.segmented_control(
     "Show",
-    ["Runs", "Jobs", "Start a run"],
+    jobs.VIEWS,
     default="Runs",
     required=True,
-    key="runs_view",
+    key=jobs.VIEW,
     bind="query-params",
     label_visibility="collapsed",
 )
@@ -34,8 +24,14 @@ if view == "Start a run":
     st.stop()
 if view == "Jobs":
     with errors.shown_to_user():
-        jobs.all_of_owner()
-        jobs.your_data()
+        if job_id:
+            st.button(
+                "All jobs", icon=":material/arrow_back:", type="tertiary", on_click=jobs.leave
+            )
+            jobs.one_job(job_id)
+        else:
+            jobs.all_of_owner()
+            jobs.your_data()
     st.stop()
 
 with errors.shown_to_user():

@@ -33,12 +33,30 @@ if TYPE_CHECKING:
 
     from backend.jobs.directory import JobStatus
 
-__all__ = ["JOB", "all_of_owner", "device_sentence", "one_job", "start", "your_data"]
+__all__ = [
+    "JOB",
+    "VIEW",
+    "VIEWS",
+    "all_of_owner",
+    "apply_view",
+    "device_sentence",
+    "leave",
+    "one_job",
+    "start",
+    "your_data",
+]
 
 JOB: Final = "job"
 """URL parameter: the job that the page is about."""
+VIEWS: Final = ("Runs", "Jobs", "Start a run")
+VIEW: Final = "runs_view"
+"""URL parameter: which of them the Runs page shows."""
 _MESSAGE: Final = "jobs.message"
-_NAMES: Final = {"evaluate": "Evaluation of a file", "run": "Training", "sweep": "Sweep"}
+_NEXT_VIEW: Final = "jobs.next_view"
+_NAMES: Final = {
+    "evaluate": "Evaluation of a file", "place": "Map of cells", "run": "Training",
+    "sweep": "Sweep",
+}  # fmt: skip
 _COLOURS: Final = {
     "queued": "gray", "running": "blue", "done": "green", "failed": "red", "cancelled": "orange",
 }  # fmt: skip
@@ -70,7 +88,27 @@ def _check_writer() -> str:
 def start(kind: str, request: dict[str, Any]) -> None:
     """Put a job into the queue and lead the page to it."""
     st.query_params[JOB] = create_job(home(), kind, request, owner=_check_writer())
+    # The choice of the view is drawn already, so it can only be changed before the next time.
+    st.session_state[_NEXT_VIEW] = "Jobs"
     st.rerun()
+
+
+def apply_view() -> None:
+    """Change the view of the Runs page when something asked for it; before it is drawn."""
+    view = st.session_state.pop(_NEXT_VIEW, None)
+    if JOB in st.query_params and VIEW not in st.query_params and VIEW not in st.session_state:
+        view = "Jobs"
+    if view:
+        st.session_state[VIEW] = view
+
+
+def leave() -> None:
+    """Go from one job back to all; for callbacks."""
+    st.query_params.pop(JOB, None)
+
+
+def _open(job_id: str) -> None:
+    st.query_params[JOB] = job_id
 
 
 def _do(action: Callable[..., Any], job_id: str) -> None:
@@ -107,12 +145,17 @@ def _buttons(status: JobStatus) -> None:
         ("Retry", retry_job, not status.is_open, ":material/refresh:"),
         ("Delete", delete_job, status.state != "running", ":material/delete:"),
     )
-    with st.container(horizontal=True, gap="small"):
-        if status.job_id != st.query_params.get(JOB):
-            page = "evaluate" if status.kind == "evaluate" else "runs"
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        if status.kind == "evaluate":
             st.page_link(
-                nav.page_file(page), label="Open", icon=":material/open_in_new:",
+                nav.page_file("evaluate"), label="Open", icon=":material/open_in_new:",
                 query_params={JOB: status.job_id},
+            )  # fmt: skip
+        elif status.job_id != st.query_params.get(JOB):
+            # A link to the page itself would leave the browser's address as it is.
+            st.button(
+                "Open", icon=":material/open_in_new:", type="tertiary", on_click=_open,
+                args=(status.job_id,), key=f"jobs.open.{status.job_id}",
             )  # fmt: skip
         for label, action, is_possible, icon in actions:
             if is_possible:
