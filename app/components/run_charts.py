@@ -64,7 +64,7 @@ def curves(frame: pd.DataFrame, title: str, *, dark: bool) -> alt.LayerChart:
             strokeDash=alt.StrokeDash(
                 "measure:N", title=None,
                 scale=alt.Scale(domain=measures, range=[_DASHES[name] for name in measures]),
-                legend=alt.Legend(orient="top"),
+                legend=None,
             )
         )  # fmt: skip
     return alt.layer(lines, base.mark_point(filled=True, size=30)).properties(height=_HEIGHT)
@@ -92,6 +92,7 @@ def draw(frame: pd.DataFrame, *, name: str, source: Source) -> None:
                 alt_text=f"Line chart of {title.lower()} over {last} epochs, a line for each fold.",
                 source=source,
             )
+    st.caption("One line a fold. Loss: dashed on training cells, solid on validation cells.")
     tables.show(
         frame,
         name=f"{name}-history",

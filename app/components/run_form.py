@@ -99,6 +99,7 @@ def _choose_run(models: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
         values["fits"] = st.selectbox(
             "What to fit", fits, format_func=_FITS.__getitem__, key="runs.fits"
         )
+        values["seed"] = st.number_input("Seed", 0, 2**31, 0, key="runs.seed")
     with right:
         values["protocol"] = st.selectbox(
             "How cells are kept apart", PROTOCOLS, index=1, key="runs.protocol"
@@ -112,7 +113,6 @@ def _choose_run(models: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
         values["budget"] = st.selectbox(
             "Training cells", list(_BUDGETS), format_func=_BUDGETS.__getitem__, key="runs.budget"
         )
-        values["seed"] = st.number_input("Seed", 0, 2**31, 0, key="runs.seed")
     settings = st.text_area(
         "Settings that differ from the model's own",
         key="runs.settings",
