@@ -10,7 +10,7 @@ from app import cache
 from app.components import export
 from app.identity import identity
 from app.state import DATASET, Source, go
-from backend.config import home
+from backend.config import home, keep_days
 from backend.data.uploads import delete_results, delete_upload
 from backend.errors import FaultlineError
 from backend.evaluation.wording import plural
@@ -22,6 +22,7 @@ from backend.jobs.directory import (
     read_request,
     read_status,
 )
+from backend.jobs.expiry import expires_at
 from backend.jobs.fleet import list_workers
 from backend.types import EXTERNAL
 
@@ -124,7 +125,8 @@ def _results(status: JobStatus) -> None:
             args=(status.job_id,),
             key="evaluate.delete",
         )
-    st.caption(f"The results open on every page; their link ends in `?{DATASET}={dataset_id}`.")
+    until = expires_at(keep_days(), status.ended_at).strftime("%d %B %Y")
+    st.caption(f"The results open on every page. They are stored until {until}.")
     if any(share is not None for share in result.get("outside", {}).values()):
         _outside(status, result)
     _log(status.job_id, status.owner)
@@ -158,8 +160,8 @@ def _outside(status: JobStatus, result: dict[str, Any]) -> None:
     for run_id, share in result["outside"].items():
         if share is not None:
             st.markdown(
-                f"- {names.get(run_id, run_id)}: {share:.1%} of the cells lie outside its training "
-                "data; 5 % are expected of a new donor from the same tissue."
+                f"- {names.get(run_id, run_id)}: {share * 100:.1f} % of the cells lie outside its "
+                "training data; 5 % are expected of a new donor from the same tissue."
             )
     with st.container(horizontal=True, vertical_alignment="bottom"):
         run_id = st.selectbox(

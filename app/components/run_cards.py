@@ -39,7 +39,7 @@ def overview_table(series: pd.DataFrame) -> None:
         name="series",
         alt_text="Every series with its folds, init, training cells, time and memory",
         columns=(
-            "display_name", "dataset", "protocol", "label_level", "status_text", "init",
+            "display_name", "status_text", "dataset", "protocol", "label_level", "init",
             "genes_matched", "share_loaded", "n_train_max", "wall_seconds", "peak_memory_mib", "device", "seed", "created_at",
         ),
         labels={

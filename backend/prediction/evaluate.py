@@ -21,7 +21,7 @@ from backend.data.problems import Refusal, some
 from backend.errors import InputError
 from backend.evaluation.mapping import LabelMatch, common_types, match_labels, ontology_version
 from backend.prediction.ood import OUTSIDE
-from backend.prediction.place import SAMPLED, place_cells
+from backend.prediction.place import SAMPLED, Placer
 from backend.prediction.predict import CHUNK, Predictor
 from backend.store.bundle import RunRecord, predictions_frame, write_dataset, write_run
 from backend.types import EXTERNAL, Series, sha256_of
@@ -140,13 +140,13 @@ def evaluate(
             raise InputError(msg, "Evaluate them one at a time.")
         matches = match_labels(counts, types, given=given)
         predictor = Predictor(models, device=device)
-        seen = _Seen(dataset, predictor, progress)
+        placer = Placer(dataset.obs()["donor"].astype(str).to_numpy())
+        seen = _Seen(dataset, predictor, placer, progress)
         info = describe_chunks(seen.chunks())
         table = seen.table()
         progress(0.75, "Placing the cells on a map")
-        places = place_cells(
+        places = placer.places(
             dataset,
-            table["donor"].astype(str).to_numpy(),
             size=CHUNK,
             progress=lambda share: progress(0.75 + 0.2 * share, "Placing the cells on a map"),
         )
@@ -212,9 +212,14 @@ class _Seen:
     """What one pass over the file leaves: answers of the models, and the role columns."""
 
     def __init__(
-        self, dataset: OpenDataset, predictor: Predictor, progress: Callable[[float, str], None]
+        self,
+        dataset: OpenDataset,
+        predictor: Predictor,
+        placer: Placer,
+        progress: Callable[[float, str], None],
     ) -> None:
         self._dataset, self._predictor, self._progress = dataset, predictor, progress
+        self._placer = placer
         self._frames: list[pd.DataFrame] = []
         self._names: list[np.ndarray] = []
 
@@ -224,6 +229,7 @@ class _Seen:
         for start in range(0, n, CHUNK):
             cells = self._dataset.cells(start, start + CHUNK, obs)
             self._predictor.add(cells)
+            self._placer.add(cells)
             self._frames.append(cells.obs[list(CELLS_COLUMNS[1:13])])
             self._names.append(cells.obs_names.to_numpy(dtype=object))
             done = min(n, start + CHUNK)
@@ -312,8 +318,8 @@ def _notes(model: SavedModel, done: Evaluated) -> tuple[str, ...]:
     share = done.outside[_record(model, done.dataset_id, done.n_cells).run_id]
     if share is not None:
         notes.append(
-            f"{share:.1%} of the cells lie outside its training data "
-            f"({1 - OUTSIDE:.0%} expected of a new donor)"
+            f"{share * 100:.1f} % of the cells lie outside its training data "
+            f"({(1 - OUTSIDE) * 100:.0f} % expected of a new donor)"
         )
     return (*notes, *model.run.notes)
 

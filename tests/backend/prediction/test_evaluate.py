@@ -188,18 +188,24 @@ def test_too_few_genes_say_which_model(logreg, write, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def placed(path, donors, size):
+    from backend.data.h5ad import open_dataset
+    from backend.prediction.place import Placer
+
+    with open_dataset(path) as dataset:
+        placer, obs = Placer(donors), dataset.obs()
+        for start in range(0, dataset.n_cells, size):
+            placer.add(dataset.cells(start, start + size, obs))
+        return placer.places(dataset, size=size)
+
+
 @pytest.mark.parametrize("sampled", [40, 70])
 def test_cells_outside_the_sample_stand_among_their_like(write, monkeypatch, sampled):
-    from backend.data.h5ad import open_dataset
-    from backend.prediction.place import place_cells
-
     monkeypatch.setattr("backend.prediction.place.SAMPLED", sampled)
     adata = new_cells(150)
-    with open_dataset(write(adata)) as dataset:
-        donors = adata.obs["donor"].to_numpy()
-        places = place_cells(dataset, donors, size=32)
-        again = place_cells(dataset, donors, size=150)
-    np.testing.assert_allclose(places, again, rtol=1e-4, atol=1e-4)
+    path, donors = write(adata), adata.obs["donor"].to_numpy()
+    places = placed(path, donors, 32)
+    np.testing.assert_allclose(places, placed(path, donors, 150), rtol=1e-4, atol=1e-4)
     assert np.isfinite(places).all()
     types = adata.obs["cell_type"].to_numpy()
     centres = {t: places[types == t].mean(axis=0) for t in set(types)}
@@ -207,12 +213,24 @@ def test_cells_outside_the_sample_stand_among_their_like(write, monkeypatch, sam
     assert np.mean(np.array(nearest) == types) > 0.95
 
 
+def test_each_donor_is_sampled_by_its_share(monkeypatch):
+    from backend.prediction.place import _sample
+
+    monkeypatch.setattr("backend.prediction.place.SAMPLED", 40)
+    donors = np.array(["A", "B", "B", "B"] * 100, dtype=object)
+    rows = _sample(donors, np.random.default_rng(0))
+    assert dict(zip(*np.unique(donors[rows], return_counts=True), strict=True)) == {
+        "A": 10,
+        "B": 30,
+    }
+    assert len(np.unique(rows)) == 40
+    assert (np.diff(rows) > 0).all()
+    each_its_own = np.array([f"D{i}" for i in range(400)], dtype=object)
+    assert len(_sample(each_its_own, np.random.default_rng(0))) == 40
+
+
 @pytest.mark.slow
 def test_the_map_is_a_umap(write):
-    from backend.data.h5ad import open_dataset
-    from backend.prediction.place import place_cells
-
     adata = new_cells(90)
-    with open_dataset(write(adata)) as dataset:
-        places = [place_cells(dataset, adata.obs["donor"].to_numpy(), size=50) for _ in range(2)]
-    np.testing.assert_array_equal(*places)
+    path, donors = write(adata), adata.obs["donor"].to_numpy()
+    np.testing.assert_array_equal(*(placed(path, donors, 50) for _ in range(2)))
