@@ -95,17 +95,26 @@ def make_cells(n: int, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def make_runs(
-    cells: pd.DataFrame, n_series: int, level: str, rng: np.random.Generator
+    cells: pd.DataFrame,
+    n_series: int,
+    level: str,
+    rng: np.random.Generator,
+    *,
+    n_models: int = 1,
 ) -> Iterator[tuple[RunRecord, pd.DataFrame]]:
-    """Yield all folds of some series, every second one split by donor, wrong one time in four."""
+    """Yield all folds of some series, every second one split by donor, wrong one time in four.
+
+    Pairs of series take turns among `n_models` models; later ones of a model are other seeds.
+    """
     label = pd.Categorical(cells["cell_type_lineage"], categories=TYPES).codes
     donor = pd.factorize(cells["donor"])[0]
     for number in range(n_series):
+        place = number // 2 % n_models
         series = Series(
             dataset_id=DATASET,
             protocol=("random", "donor")[number % 2],
             folds=N_FOLDS,
-            model="simulated",
+            model=f"simulated{place or ''}",
             label_level=level,
             seed=number,
         )
@@ -123,7 +132,7 @@ def make_runs(
                 fold=fold,
                 split_sha256="0" * 64,
                 status="done",
-                display_name="Simulated",
+                display_name=f"Simulated {place or ''}".strip(),
                 classes=TYPES,
                 n_test=len(rows),
             )
