@@ -7,6 +7,7 @@ answers by key. The store itself is one handle for the process; it takes a curso
 from __future__ import annotations
 
 import json
+from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,21 +20,22 @@ from backend.data.look import look
 from backend.evaluation import cell_map, selections, views
 from backend.evaluation import selection_summary as summaries
 from backend.evaluation.views import runs
+from backend.evaluation.views.series import all_shown_series
 from backend.jobs import menu
 from backend.prediction.offer import offer
 from backend.prediction.outside import outside_by
 from backend.prediction.saved import final_models, visible_roots
 from backend.store.cache import Store
-from backend.types import canonical_json
+from backend.store.neighbours import neighbours_of
+from backend.types import Scope, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pandas as pd
 
-    from backend.types import Scope
-
 __all__ = [
+    "cell_columns",
     "cell_details",
     "configurations",
     "confusions",
@@ -152,14 +154,25 @@ def _unfiltered(scope: Scope) -> Scope:
     return scope.with_(configurations=(), timepoints=(), cell_types=(), truth="all")
 
 
-# As a resource: the arrays are read-only and shared, where cached data would be copied each time.
+# As resources: the arrays are read-only and shared, where cached data would be copied each time.
+# A million cells take 20 MB as columns, 9 MB as a map and 5 MB as hits.
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _cell_columns(version: str, owner: str, dataset_id: str) -> cell_map.CellColumns:
+    return cell_map.load_columns(_store(), Scope(dataset_id=dataset_id, owner=owner))
+
+
+def cell_columns(scope: Scope) -> cell_map.CellColumns:
+    """Return what is known of all cells of the scope's dataset before any prediction."""
+    return _cell_columns(store_version(), scope.owner, scope.dataset_id)
+
+
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _map_cells(version: str, scope: Scope, configuration: str, placed_at: int) -> cell_map.MapCells:
-    cells = cell_map.load_cells(_store(), scope, configuration)
-    if not placed_at or cells.coordinates.is_placed.any():
-        return cells
-    places = cell_map.read_places(home(), scope.owner, scope.dataset_id, len(cells))
-    return cell_map.load_cells(_store(), scope, configuration, places=places)
+    columns = _cell_columns(version, scope.owner, scope.dataset_id)
+    places = None
+    if placed_at and not columns.coordinates.is_placed.any():
+        places = cell_map.read_places(home(), scope.owner, scope.dataset_id, len(columns))
+    return cell_map.load_cells(_store(), scope, configuration, places=places, columns=columns)
 
 
 def map_cells(scope: Scope, configuration: str) -> cell_map.MapCells:
@@ -169,11 +182,50 @@ def map_cells(scope: Scope, configuration: str) -> cell_map.MapCells:
     return _map_cells(store_version(), _unfiltered(scope), configuration, placed_at)
 
 
+@st.cache_resource(max_entries=48, show_spinner=False)
+def _hits(version: str, scope: Scope, series_id: str, n_cells: int) -> cell_map.Hits:
+    return cell_map.load_hits(_store(), scope, series_id, n_cells)
+
+
+# For minutes only: neighbours are added to a dataset without a new version of the store.
+@st.cache_resource(max_entries=2, ttl=600, show_spinner=False)
+def _neighbours(version: str, owner: str, dataset_id: str) -> np.ndarray | None:
+    return neighbours_of(_store(), dataset_id, owner=owner)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _shown(version: str, scope: Scope) -> pd.DataFrame:
+    return all_shown_series(_store(), scope)
+
+
+class _Shared:
+    """The columns that selections are summarised from, as all sessions share them."""
+
+    def columns(self, scope: Scope) -> cell_map.CellColumns:
+        return cell_columns(scope)
+
+    def cells(self, scope: Scope, configuration: str) -> cell_map.MapCells:
+        return map_cells(scope, configuration)
+
+    def shown(self, scope: Scope) -> pd.DataFrame:
+        only_models = scope.with_(timepoints=(), cell_types=(), truth="all")
+        return _shown(store_version(), only_models)
+
+    def hits(self, scope: Scope, series_id: str, n_cells: int) -> cell_map.Hits:
+        return _hits(store_version(), _unfiltered(scope), series_id, n_cells)
+
+    def neighbours(self, scope: Scope) -> np.ndarray | None:
+        return _neighbours(store_version(), scope.owner, scope.dataset_id)
+
+
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _wrong_models(
     version: str, scope: Scope, configurations: tuple[str, ...], n_cells: int
 ) -> tuple[np.ndarray, int]:
-    return cell_map.wrong_models(_store(), scope, configurations, n_cells)
+    def hits_of(series_id: str) -> cell_map.Hits:
+        return _hits(version, scope, series_id, n_cells)
+
+    return cell_map.wrong_models(_store(), scope, configurations, n_cells, hits_of=hits_of)
 
 
 def wrong_models(
@@ -207,30 +259,33 @@ def selected_cells(owner: str, selection: selections.SavedSelection) -> np.ndarr
     return _selected_cells(store_version(), owner, canonical_json(selection.to_json()))
 
 
-# Cells are keyed by all their bytes: of large arrays only a sample would be. What neighbours say
-# is kept for minutes, because they are added to a dataset without a new version of the store.
+# Cells are keyed by the hash of all their bytes: of large arrays only a sample would be. What
+# neighbours say is kept for minutes, as they are.
 @st.cache_data(max_entries=64, ttl=600, show_spinner=False)
 def _selection_summary(
-    version: str, scope: Scope, cells: bytes, configuration: str
+    version: str, scope: Scope, digest: str, configuration: str, _cells: np.ndarray
 ) -> summaries.SelectionSummary:
-    rows = np.frombuffer(cells, dtype=np.int64)
-    return summaries.summarise_selection(_store(), scope, rows, configuration)
+    return summaries.summarise_selection(_store(), scope, _cells, configuration, source=_Shared())
 
 
 def selection_summary(
     scope: Scope, cells: np.ndarray, configuration: str
 ) -> summaries.SelectionSummary:
     """Return what some cells have in common."""
-    rows = cells.astype(np.int64).tobytes()
-    return _selection_summary(store_version(), scope, rows, configuration)
+    return _selection_summary(store_version(), scope, _digest(cells), configuration, cells)
+
+
+def _digest(cells: np.ndarray) -> str:
+    return blake2b(np.ascontiguousarray(cells, dtype=np.int64), digest_size=16).hexdigest()
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def _selected_rows(
-    version: str, scope: Scope, cells: bytes, configuration: str, limit: int
+    version: str, scope: Scope, digest: str, configuration: str, limit: int, _cells: np.ndarray
 ) -> pd.DataFrame:
-    rows = np.frombuffer(cells, dtype=np.int64)
-    return summaries.selected_rows(_store(), scope, rows, configuration, limit=limit)
+    return summaries.selected_rows(
+        _store(), scope, _cells, configuration, limit=limit, source=_Shared()
+    )
 
 
 def selected_rows(
@@ -238,9 +293,9 @@ def selected_rows(
 ) -> pd.DataFrame:
     """Return selected cells with all that is known of them; not kept without a `limit`."""
     if limit is None:
-        return summaries.selected_rows(_store(), scope, cells, configuration)
-    rows = cells.astype(np.int64).tobytes()
-    return _selected_rows(store_version(), scope, rows, configuration, limit)
+        return summaries.selected_rows(_store(), scope, cells, configuration, source=_Shared())
+    digest = _digest(cells)
+    return _selected_rows(store_version(), scope, digest, configuration, limit, cells)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

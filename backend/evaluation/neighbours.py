@@ -54,13 +54,19 @@ def sides_of(
     cells
         Rows to look at.
     """
-    near = neighbours[cells]
-    codes = np.where(near >= 0, labels[near], 0)
-    n_labelled = (codes != 0).sum(axis=1)
+    # A row more than there are cells: -1 then reads a cell without a type.
+    types = np.append(labels, 0)
+    own, called = labels[cells], predicted[cells]
+    n_labelled, n_own, n_called = np.zeros((3, len(cells)), dtype=np.int32)
+    # One neighbour after the other: all of them at once would be copied several times.
+    for near in neighbours[cells].T:
+        found = types[near]
+        n_labelled += found != 0
+        n_own += (found == own) & (found != 0)
+        n_called += (found == called) & (found != 0)
 
-    def share(own: np.ndarray) -> np.ndarray:
-        hits = ((codes == own[:, None]) & (codes != 0)).sum(axis=1)
-        known = (own != 0) & (n_labelled > 0)
-        return np.divide(hits, n_labelled, out=np.full(len(own), np.nan), where=known)
+    def share(hits: np.ndarray, of: np.ndarray) -> np.ndarray:
+        known = (of != 0) & (n_labelled > 0)
+        return np.divide(hits, n_labelled, out=np.full(len(cells), np.nan), where=known)
 
-    return Sides(share(labels[cells]), share(predicted[cells]), n_labelled)
+    return Sides(share(n_own, own), share(n_called, called), n_labelled)

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 
 from backend.data.labels import to_lineage
 from backend.errors import InputError
-from backend.evaluation.error_kinds import error_kind
+from backend.evaluation.cell_map import most_confident_first
 from backend.evaluation.neighbours import sides_of
+from backend.evaluation.selection_counts import (
+    composition_of,
+    confusion_of,
+    count_donors,
+    hits_of,
+    quality_of,
+)
+from backend.evaluation.selection_source import StoreSource
 from backend.evaluation.text import plain
-from backend.evaluation.views.failures import outcomes_of, threshold_of
-from backend.evaluation.views.series import all_shown_series, shown_series
+from backend.evaluation.views.failures import outcomes_of
 from backend.evaluation.wording import plural
 from backend.store.cache import probabilities
-from backend.store.neighbours import neighbours_of
 
 if TYPE_CHECKING:
+    from backend.evaluation.cell_map import CellColumns, MapCells
+    from backend.evaluation.selection_source import Source
     from backend.store.cache import Store
     from backend.types import Scope
 
@@ -30,9 +38,6 @@ __all__ = [
     "selected_rows",
     "summarise_selection",
 ]
-
-ROLES: Final = ("label", "timepoint", "donor", "genotype", "label_source")
-"""What `composition` counts cells by."""
 
 _ROW_COLUMNS: Final = (
     "cell_id",
@@ -56,7 +61,6 @@ _ROW_COLUMNS: Final = (
     "cell_index",
     "run_id",
 )
-_MEASURES: Final = {"n_counts": "Counts a cell", "n_genes": "Genes a cell"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,31 +119,30 @@ class SelectionSummary:
     neighbourhood: Neighbourhood | None
 
 
-def _mask(store: Store, scope: Scope, cells: np.ndarray) -> str:
-    """Return a 0 or 1 for every cell of the dataset, as the queries take them.
+def _rows_of(cells: np.ndarray, n_cells: int) -> np.ndarray:
+    """Return the cells, each once and in order.
 
     Raises
     ------
     InputError
-        If the dataset is not there, or has no such cell.
+        If the dataset has no such cell.
     """
-    datasets = store.query("datasets", owner=scope.owner)
-    sizes = datasets.loc[datasets["dataset_id"] == scope.dataset_id, "n_cells"]
-    if sizes.empty:
-        msg = f"The dataset {scope.dataset_id} is not here any more."
-        raise InputError(msg, "Choose another dataset.")
-    n_cells = int(sizes.iloc[0])
     rows = np.asarray(cells, dtype=np.int64)
     if len(rows) and (rows.min() < 0 or rows.max() >= n_cells):
         msg = f"The dataset has {n_cells:,} cells; cell {rows.max():,} is not one of them."
         raise InputError(msg, "Select the cells again.")
-    mask = np.full(n_cells, ord("0"), dtype=np.uint8)
-    mask[rows] = ord("1")
-    return mask.tobytes().decode("ascii")
+    is_chosen = np.zeros(n_cells, dtype=bool)
+    is_chosen[rows] = True
+    return np.flatnonzero(is_chosen)
 
 
 def summarise_selection(
-    store: Store, scope: Scope, cells: np.ndarray, configuration: str
+    store: Store,
+    scope: Scope,
+    cells: np.ndarray,
+    configuration: str,
+    *,
+    source: Source | None = None,
 ) -> SelectionSummary:
     """Return what some cells have in common.
 
@@ -149,6 +152,8 @@ def summarise_selection(
         Values of `cell_index`; at least one.
     configuration
         The model whose confusions and neighbours are told.
+    source
+        Gives the columns of all cells; they are read from the store when it is left out.
 
     Raises
     ------
@@ -158,81 +163,37 @@ def summarise_selection(
     if not len(cells):
         msg = "No cell is selected."
         raise InputError(msg, "Select cells first.")
-    mask = _mask(store, scope, cells)
-    row = shown_series(store, scope, configuration)
-    about: dict[str, Any] = {"owner": scope.owner, "dataset_id": scope.dataset_id}
-    level = about | {"label_level": scope.label_level}
-    whole: dict[str, Any] = {"timepoints": list(scope.timepoints) or None, "truth": scope.truth}
-    series_id = str(row["series_id"])
-    quality = store.query("selection_quality", cells=mask, **about)
-    composition = _composition(
-        store.query("selection_composition", cells=mask, **level),
-        store.query("selection_composition", **level, **whole),
-    )
-    confusion = store.query("selection_confusion", series_id=series_id, cells=mask, **level)
-    total = confusion["n_cells"].sum()
-    confusion["share"] = confusion["n_cells"] / total if total else np.nan
-    confusion["kind"] = [
-        error_kind(label, predicted)
-        for label, predicted in zip(confusion["label"], confusion["predicted"], strict=True)
-    ]
-    hits = _hits(store, scope, mask)
-    name = str(row["display_name"])
-    n_cells, n_donors = int(quality["n_cells"].iloc[0]), int(quality["n_donors"].iloc[0])
+    source = source or StoreSource(store)
+    columns = source.columns(scope)
+    rows = _rows_of(cells, len(columns))
+    mapped = source.cells(scope, configuration)
+    whole = np.flatnonzero(mapped.in_scope(scope.with_(cell_types=())))
+    composition = composition_of(columns, scope.label_level, rows, whole)
+    confusion = confusion_of(columns, mapped, rows)
+    n_donors = count_donors(columns, rows)
     return SelectionSummary(
-        n_cells=n_cells,
+        n_cells=len(rows),
         n_donors=n_donors,
         configuration=configuration,
-        display_name=name,
-        sentences=_sentences(n_cells, n_donors, composition, confusion, name),
+        display_name=mapped.display_name,
+        sentences=_sentences(len(rows), n_donors, composition, confusion, mapped.display_name),
         composition=composition,
         confusion=confusion,
-        hits=hits,
-        quality=_quality(quality, store.query("selection_quality", **about, **whole)),
-        neighbourhood=_neighbourhood(store, scope, series_id, np.asarray(cells)),
+        hits=_hits(source, scope, columns, rows),
+        quality=quality_of(columns, (("selected", rows), ("all in scope", whole))),
+        neighbourhood=_neighbourhood(source, scope, columns, mapped, rows),
     )
 
 
-def _composition(inside: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
-    """Join the counts of the selection and of the scope; a missing value is "not known"."""
-    for table in (inside, whole):
-        table["value"] = table["value"].fillna("not known")
-        totals = table.groupby("role")["n_cells"].transform("sum")
-        table["share"] = table["n_cells"] / totals
-    around = whole.set_index(["role", "value"])["share"]
-    keys = pd.MultiIndex.from_frame(inside[["role", "value"]])
-    return inside.assign(share_of_all=around.reindex(keys).to_numpy())
-
-
-def _hits(store: Store, scope: Scope, mask: str) -> pd.DataFrame:
+def _hits(source: Source, scope: Scope, columns: CellColumns, rows: np.ndarray) -> pd.DataFrame:
     """Return the hit rate of every configuration of the scope, by name."""
-    shown = all_shown_series(store, scope)
-    counts = store.query(
-        "selection_hits",
-        owner=scope.owner,
-        dataset_id=scope.dataset_id,
-        label_level=scope.label_level,
-        series_ids=shown["series_id"].tolist(),
-        cells=mask,
-    ).set_index("series_id")
-    kept = ["configuration", "display_name", "series_id", "status_text"]
-    table = shown[kept].join(counts, on="series_id")
-    numbers = ["n_cells", "n_right", "n_donors"]
-    table[numbers] = table[numbers].fillna(0).astype(int)
-    table["hit_rate"] = np.where(
-        table["n_cells"] > 0, table["n_right"] / table["n_cells"].clip(lower=1), np.nan
-    )
-    return table.drop(columns="series_id")
-
-
-def _quality(inside: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
-    rows = []
-    for measure, title in _MEASURES.items():
-        for words, table in (("selected", inside), ("all in scope", whole)):
-            for n, quartiles in zip(table["n_cells"], table[measure], strict=True):
-                low, median, high = (float(value) for value in quartiles)
-                rows.append((title, words, int(n), low, median, high))
-    return pd.DataFrame(rows, columns=["measure", "cells", "n_cells", "low", "median", "high"])
+    shown = source.shown(scope)
+    counts = [
+        hits_of(source.hits(scope, series_id, len(columns)), columns, rows)
+        for series_id in shown["series_id"]
+    ]
+    kept = shown[["configuration", "display_name", "status_text"]]
+    return kept.join(pd.DataFrame(counts, index=shown.index))
 
 
 def _sentences(
@@ -266,20 +227,19 @@ def _sentences(
 
 
 def _neighbourhood(
-    store: Store, scope: Scope, series_id: str, cells: np.ndarray
+    source: Source, scope: Scope, columns: CellColumns, mapped: MapCells, cells: np.ndarray
 ) -> Neighbourhood | None:
-    neighbours = neighbours_of(store, scope.dataset_id, owner=scope.owner)
+    neighbours = source.neighbours(scope)
     if neighbours is None:
         return None
-    types = store.query(
-        "selection_types",
-        owner=scope.owner,
-        dataset_id=scope.dataset_id,
-        label_level=scope.label_level,
-        series_id=series_id,
+    own, called = columns.roles[scope.label_level], mapped.roles["predicted"]
+    names = list(dict.fromkeys((*own.names, *called.names)))
+    place = {name: code for code, name in enumerate(names, start=1)}  # 0: none
+    kind = np.int16 if len(names) < 30_000 else np.int32
+    labels, predicted = (
+        np.array([*(place[name] for name in role.names), 0], dtype=kind)[role.codes]
+        for role in (own, called)
     )
-    codes, names = pd.factorize(pd.concat([types["label"], types["predicted"]]))
-    labels, predicted = np.split(codes + 1, 2)  # 0: none
     sides = sides_of(neighbours, labels, predicted, cells)
     is_known = ~np.isnan(sides.label) & ~np.isnan(sides.predicted)
     is_wrong = is_known & (labels[cells] != predicted[cells])
@@ -326,7 +286,7 @@ def _neighbourhood(
         }
     ).reset_index()
     for column in ("label", "predicted"):
-        pairs[column] = names.to_numpy(dtype=object)[pairs[column].to_numpy(dtype=int) - 1]
+        pairs[column] = np.array(names, dtype=object)[pairs[column].to_numpy(dtype=int) - 1]
     pairs = pairs.sort_values("n_cells", ascending=False, kind="stable", ignore_index=True)
     return Neighbourhood(k=k, sentences=tuple(sentences), pairs=pairs)
 
@@ -338,6 +298,7 @@ def selected_rows(
     configuration: str,
     *,
     limit: int | None = None,
+    source: Source | None = None,
 ) -> pd.DataFrame:
     """Return selected cells with all that is known of them, wrong and confident ones first.
 
@@ -345,6 +306,8 @@ def selected_rows(
     ----------
     limit
         At most so many rows; all by default.
+    source
+        As in `summarise_selection`.
 
     Returns
     -------
@@ -352,17 +315,20 @@ def selected_rows(
     `sample`, `day`, `label_source`, `genotype`, `n_counts`, `n_genes`, `umap_x`, `umap_y`, `fold`,
     `configuration`, `cell_index`, `run_id`.
     """
-    series_id = str(shown_series(store, scope, configuration)["series_id"])
+    mapped = (source or StoreSource(store)).cells(scope, configuration)
+    chosen = _rows_of(cells, len(mapped))
+    if limit is not None:
+        chosen = most_confident_first(mapped, chosen, limit)
     rows = store.query(
         "selection_rows",
         owner=scope.owner,
         dataset_id=scope.dataset_id,
         label_level=scope.label_level,
-        series_id=series_id,
-        cells=_mask(store, scope, cells),
-        limit=limit,
+        series_id=mapped.series_id,
+        # No cell and no filter look the same to the store.
+        cell_indices=chosen if len(chosen) else [-1],
     )
-    rows["outcome"] = outcomes_of(rows, threshold_of(store, scope, series_id)).astype(str)
+    rows["outcome"] = outcomes_of(rows, mapped.threshold).astype(str)
     rows["configuration"] = configuration
     return rows[list(_ROW_COLUMNS)]
 

@@ -14,6 +14,7 @@ from backend.evaluation.cell_map.colours import (
     colour_column,
     colour_of_values,
 )
+from backend.evaluation.cell_map.columns import CellColumns, Hits, load_columns, load_hits
 from backend.evaluation.cell_map.coordinates import MISSING, Coordinates, quantise
 from backend.evaluation.cell_map.density import binned
 from backend.evaluation.cell_map.events import MODES, Event, read_event
@@ -30,16 +31,22 @@ from backend.evaluation.cell_map.places import (
     read_places,
     write_places,
 )
-from backend.evaluation.cell_map.summary import count_outcomes, most_confident
+from backend.evaluation.cell_map.summary import (
+    count_outcomes,
+    most_confident,
+    most_confident_first,
+)
 
 __all__ = [
     "COLOUR_BY",
     "COORDINATE_COLUMNS",
     "MISSING",
     "MODES",
+    "CellColumns",
     "ColourColumn",
     "Coordinates",
     "Event",
+    "Hits",
     "MapCells",
     "MapMessage",
     "binned",
@@ -52,7 +59,10 @@ __all__ = [
     "decode",
     "encode",
     "load_cells",
+    "load_columns",
+    "load_hits",
     "most_confident",
+    "most_confident_first",
     "place_by_predictions",
     "places_file",
     "quantise",

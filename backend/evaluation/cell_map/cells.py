@@ -8,14 +8,25 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from backend.data.labels import FAMILIES, family
+from backend.evaluation.cell_map.columns import (
+    SLICED,
+    UNKNOWN,
+    CellColumns,
+    Hits,
+    Role,
+    SeriesRows,
+    by_family,
+    fixed,
+    load_columns,
+    load_hits,
+    load_series_rows,
+)
 from backend.evaluation.cell_map.coordinates import Coordinates, quantise
 from backend.evaluation.views.failures import OUTCOMES, threshold_of
-from backend.evaluation.views.series import Reader, series_of, shown_series
-from backend.evaluation.views.source import in_clinical_order
+from backend.evaluation.views.series import Reader, series_of, shown_first, shown_series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from backend.types import Scope
 
@@ -25,23 +36,6 @@ CORRECT: Final = OUTCOMES.index("correct")
 WRONG: Final = OUTCOMES.index("wrong")
 CONFIDENT: Final = OUTCOMES.index("confidently wrong")
 NOT_SCORED: Final = OUTCOMES.index("not scored")
-
-
-@dataclass(frozen=True, eq=False)
-class Role:
-    """A word for each cell: `codes` (n,) int32 into `names`, -1 where there is none."""
-
-    codes: np.ndarray
-    names: tuple[str, ...]
-
-    def is_among(self, names: Iterable[str]) -> np.ndarray:
-        """Say which cells have one of these words."""
-        wanted = [self.names.index(name) for name in names if name in self.names]
-        return np.isin(self.codes, np.array(wanted, dtype=np.int64))
-
-    def words(self, rows: np.ndarray) -> list[str | None]:
-        """Return the words of some cells."""
-        return [self.names[code] if code >= 0 else None for code in self.codes[rows]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,23 +91,18 @@ class MapCells:
         return mask
 
 
-def by_family(names: Iterable[str]) -> list[str]:
-    """Return cell types in the order of charts: by family, then by name."""
-    return sorted(names, key=lambda name: (FAMILIES.index(family(name)), name))
-
-
-def _role(values: pd.Series, order: Sequence[str] | None = None) -> Role:
-    codes, found = pd.factorize(values, sort=False)
-    names = [str(name) for name in found]
-    ordered = sorted(names) if order is None else [name for name in order if name in names]
-    place = np.array([ordered.index(name) for name in names] + [-1], dtype=np.int32)
-    return Role(_fixed(place[codes]), tuple(ordered))
-
-
-def _fixed(array: np.ndarray) -> np.ndarray:
-    """Forbid writing: these arrays are shared by all users."""
-    array.setflags(write=False)
-    return array
+def _labels(own: Role, rows: SeriesRows) -> Role:
+    """Return the label that a series was scored against; the dataset's own where it tested none."""
+    if rows.is_tested.all():
+        return rows.label
+    untested = own.codes[~rows.is_tested]
+    kept = {own.names[code] for code in np.unique(untested[untested >= 0])}
+    names = tuple(by_family(kept.union(rows.label.names)))
+    place = {name: code for code, name in enumerate(names)}
+    codes = np.array([*(place[name] for name in rows.label.names), -1])[rows.label.codes]
+    renamed = np.array([*(place.get(name, -1) for name in own.names), -1])
+    codes[~rows.is_tested] = renamed[untested]
+    return Role(fixed(codes.astype(np.promote_types(own.codes.dtype, np.int16))), names)
 
 
 def _outcomes(
@@ -138,6 +127,7 @@ def load_cells(
     seed: int | None = None,
     *,
     places: np.ndarray | None = None,
+    columns: CellColumns | None = None,
 ) -> MapCells:
     """Read all cells of the scope's dataset under one series; filters of the scope are not applied.
 
@@ -145,6 +135,8 @@ def load_cells(
     ----------
     places
         (n, 2) places by `cell_index`, for a dataset that has none of its own.
+    columns
+        What `load_columns` gave for this dataset, which all its series share; read when left out.
 
     Raises
     ------
@@ -153,27 +145,12 @@ def load_cells(
     """
     row = shown_series(store, scope, configuration, seed)
     series_id = str(row["series_id"])
-    rows = store.query(
-        "map_cells",
-        dataset_id=scope.dataset_id,
-        label_level=scope.label_level,
-        series_id=series_id,
-        owner=scope.owner,
-    )
-    slices = store.query("map_slices", dataset_id=scope.dataset_id, owner=scope.owner)
-    place = pd.Index(slices["slice_key"]).get_indexer(rows["slice_key"])
-    roles = {
-        "label": _role(rows["label"], by_family(rows["label"].dropna().unique())),
-        "predicted": _role(rows["predicted"], by_family(rows["predicted"].dropna().unique())),
-    }
-    for name in ("donor", "timepoint", "label_source", "genotype"):
-        order = in_clinical_order(slices[name].dropna().unique()) if name == "timepoint" else None
-        role = _role(slices[name], order)
-        roles[name] = Role(_fixed(role.codes[place]), role.names)
-    own = rows[["umap_x", "umap_y"]].to_numpy(dtype=np.float64, na_value=np.nan)
-    is_computed = places is not None and not np.isfinite(own).any()
+    columns = load_columns(store, scope) if columns is None else columns
+    rows = load_series_rows(store, scope, series_id, len(columns))
+    is_computed = places is not None and not columns.coordinates.is_placed.any()
     threshold = threshold_of(store, scope, series_id)
-    confidence = rows["confidence"].to_numpy(dtype=np.float32, na_value=np.nan).copy()
+    label = _labels(columns.roles[scope.label_level], rows)
+    outcome = _outcomes(label, rows.predicted, rows.confidence, threshold)
     return MapCells(
         dataset_id=scope.dataset_id,
         configuration=configuration,
@@ -182,11 +159,15 @@ def load_cells(
         seed=int(row["seed"]),
         status_text=str(row["status_text"]),
         threshold=threshold,
-        coordinates=quantise(*(places if is_computed else own).T),  # type: ignore[union-attr]
+        coordinates=quantise(*places.T) if is_computed else columns.coordinates,  # type: ignore[union-attr]
         is_computed=is_computed,
-        roles=roles,
-        confidence=_fixed(confidence),
-        outcome=_fixed(_outcomes(roles["label"], roles["predicted"], confidence, threshold)),
+        roles={
+            "label": label,
+            "predicted": rows.predicted,
+            **{name: columns.roles[name] for name in SLICED},
+        },
+        confidence=rows.confidence,
+        outcome=fixed(outcome),
     )
 
 
@@ -222,26 +203,37 @@ def cell_details(
 
 
 def wrong_models(
-    store: Reader, scope: Scope, configurations: Sequence[str], n_cells: int
+    store: Reader,
+    scope: Scope,
+    configurations: Sequence[str],
+    n_cells: int,
+    *,
+    hits_of: Callable[[str], Hits] | None = None,
 ) -> tuple[np.ndarray, int]:
     """Count for each cell how many of some models call it wrong.
+
+    Parameters
+    ----------
+    hits_of
+        Gives the hits of a series by its id; read when left out.
 
     Returns
     -------
     (n_cells,) int16, -1 where a cell has no label or not every model a prediction for it, and the
     number of models.
     """
-    known = set(series_of(store, scope)["configuration"])
-    shown = [name for name in configurations if name in known]
-    series = [str(shown_series(store, scope, name)["series_id"]) for name in shown]
-    rows = store.query(
-        "map_failing_models",
-        dataset_id=scope.dataset_id,
-        label_level=scope.label_level,
-        series_ids=series,
-        owner=scope.owner,
-    )
-    rows = rows[rows["n_models"] == len(series)]
-    counts = np.full(n_cells, -1, dtype=np.int16)
-    counts[rows["cell_index"].to_numpy(dtype=np.int64)] = rows["n_wrong"].to_numpy(dtype=np.int16)
-    return _fixed(counts), len(series)
+    table = series_of(store, scope)
+    known = set(table["configuration"])
+    series = [
+        str(shown_first(table[table["configuration"] == name])["series_id"].iloc[0])
+        for name in configurations
+        if name in known
+    ]
+    counts = np.zeros(n_cells, dtype=np.int16)
+    is_known = np.full(n_cells, bool(series))
+    for series_id in series:
+        hits = hits_of(series_id) if hits_of else load_hits(store, scope, series_id, n_cells)
+        counts += hits.is_right == 0
+        is_known &= hits.is_right != UNKNOWN
+    counts[~is_known] = -1
+    return fixed(counts), len(series)

@@ -13,7 +13,7 @@ from backend.evaluation.views.failures import OUTCOMES
 if TYPE_CHECKING:
     from backend.evaluation.cell_map.cells import MapCells
 
-__all__ = ["count_outcomes", "most_confident"]
+__all__ = ["count_outcomes", "most_confident", "most_confident_first"]
 
 
 def count_outcomes(cells: MapCells, in_scope: np.ndarray) -> pd.DataFrame:
@@ -42,6 +42,35 @@ def count_outcomes(cells: MapCells, in_scope: np.ndarray) -> pd.DataFrame:
 
 def most_confident(cells: MapCells, in_scope: np.ndarray, limit: int | None = None) -> np.ndarray:
     """Return the `cell_index` of failures, most confident first, at most `limit` of them."""
-    rows = np.flatnonzero(in_scope & np.isin(cells.outcome, (WRONG, CONFIDENT)))
-    order = np.argsort(-cells.confidence[rows], kind="stable")
-    return rows[order[:limit]]
+    rows = np.flatnonzero(in_scope & _is_wrong(cells.outcome))
+    return _by_confidence(cells, rows, limit)
+
+
+def most_confident_first(cells: MapCells, rows: np.ndarray, limit: int) -> np.ndarray:
+    """Return at most `limit` of some cells: wrong ones first, the most confident first.
+
+    Parameters
+    ----------
+    rows
+        Values of `cell_index`, in order; of equal cells the first is taken.
+    """
+    is_wrong = _is_wrong(cells.outcome[rows])
+    wrong = _by_confidence(cells, rows[is_wrong], limit)
+    others = _by_confidence(cells, rows[~is_wrong], limit - len(wrong))
+    return np.concatenate([wrong, others])
+
+
+def _is_wrong(outcome: np.ndarray) -> np.ndarray:
+    return (outcome == WRONG) | (outcome == CONFIDENT)
+
+
+def _by_confidence(cells: MapCells, rows: np.ndarray, limit: int | None) -> np.ndarray:
+    """Sort cells by confidence, highest first and those without one last; cut the rest off."""
+    lowness = -cells.confidence[rows]
+    if limit is not None and 0 < limit < len(rows):
+        # Only cells up to the last value that is kept need to be sorted.
+        last = np.partition(lowness, limit - 1)[limit - 1]
+        if not np.isnan(last):
+            near = np.flatnonzero(lowness <= last)
+            rows, lowness = rows[near], lowness[near]
+    return rows[np.argsort(lowness, kind="stable")[:limit]]

@@ -20,6 +20,7 @@ __all__ = [
     "configurations_in",
     "one_configuration",
     "series_of",
+    "shown_first",
     "shown_series",
 ]
 
@@ -256,7 +257,7 @@ def shown_series(store: Reader, scope: Scope, configuration: str, seed: int | No
         if mine.empty:
             msg = f'"{configuration}" has no seed {seed}. Found: {", ".join(map(str, seeds))}.'
             raise InputError(msg, "Choose one of them.")
-    return _shown_first(mine).iloc[0]
+    return shown_first(mine).iloc[0]
 
 
 def all_shown_series(store: Reader, scope: Scope) -> pd.DataFrame:
@@ -264,9 +265,10 @@ def all_shown_series(store: Reader, scope: Scope) -> pd.DataFrame:
     series = series_of(store, scope)
     chosen = series["configuration"].isin(scope.configurations)
     series = series[chosen if scope.configurations else series["is_default"].astype(bool)]
-    first = _shown_first(series).drop_duplicates("configuration")
+    first = shown_first(series).drop_duplicates("configuration")
     return first.sort_values("configuration", ignore_index=True)
 
 
-def _shown_first(series: pd.DataFrame) -> pd.DataFrame:
+def shown_first(series: pd.DataFrame) -> pd.DataFrame:
+    """Sort rows of `series_of` so that the one whose cells are shown comes first."""
     return series.sort_values(["is_complete", "seed"], ascending=[False, True], kind="stable")

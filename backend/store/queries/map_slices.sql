@@ -1,4 +1,4 @@
--- What the slice ids of `map_cells` stand for.
+-- What slice ids of cells stand for.
 -- Parameters: $owner, $dataset_id.
 -- Grain: one row a combination of roles that occurs.
 select

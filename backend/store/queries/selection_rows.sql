@@ -1,8 +1,17 @@
 -- Chosen cells with all that is known of them and their test prediction by one series.
--- Parameters: $owner, $dataset_id, $label_level, $series_id. Optional: $cells, $limit.
--- `$cells` holds a 0 or 1 for every cell of the dataset, by cell_index.
+-- Parameters: $owner, $dataset_id, $label_level, $series_id. Optional: $cell_indices.
 -- Grain: one row a cell; wrong ones first, the most confident first.
-with predicted as (
+with chosen as (
+    select *
+    from cells
+    where owner in ('public', $owner)
+        and dataset_id = $dataset_id
+        and (
+            $cell_indices is null
+            or cell_index in (select unnest($cell_indices::integer[]))
+        )
+),
+predicted as (
     select p.cell_index, p.label_key, p.predicted_key, p.confidence, r.fold, r.run_id
     from prediction_rows p
     join current_runs($owner) r using (run_key)
@@ -22,12 +31,8 @@ select
     t.word as predicted, p.confidence, p.fold, p.run_id,
     c.donor, c.timepoint::varchar as timepoint, c.study, c.sample, c.day, c.label_source,
     c.genotype, c.n_counts, c.n_genes, c.umap_x, c.umap_y
-from cells c
+from chosen c
 left join predicted p using (cell_index)
 left join words l on l.word_id = p.label_key
 left join words t on t.word_id = p.predicted_key
-where c.owner in ('public', $owner)
-    and c.dataset_id = $dataset_id
-    and ($cells is null or get_bit($cells::varchar::bit, c.cell_index) = 1)
-order by coalesce(label <> t.word, false) desc, p.confidence desc, c.cell_index
-limit coalesce($limit::bigint, 9223372036854775807);
+order by coalesce(label <> t.word, false) desc, p.confidence desc, c.cell_index;
