@@ -23,17 +23,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 REAL, SIMULATED = "Small cohort", "Small simulated course"
 
 # Machines that run tests have no graphics card: WebGL is computed.
 WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 
-_IDLE = (
-    "document.querySelector('[data-testid=\"stApp\"]')"
-    "?.getAttribute('data-test-script-state') === 'notRunning'"
-)
+# Nothing runs, nothing is stale, and neither text nor address has changed for a while: between a
+# click and the script that it starts a page looks finished, and its charts are drawn after it.
+_QUIET = """
+ms => {
+    const app = document.querySelector('[data-testid="stApp"]');
+    const done = app?.getAttribute('data-test-script-state') === 'notRunning'
+        && !app.querySelector('[data-stale="true"], [data-testid="stSkeleton"]');
+    const seen = done && [location.href, app.querySelectorAll('*').length, app.innerText].join();
+    const quiet = (window.quiet ??= { seen: null, since: 0 });
+    if (!done || seen !== quiet.seen) Object.assign(quiet, { seen, since: performance.now() });
+    return done && performance.now() - quiet.since > ms;
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -130,8 +139,22 @@ def chromium() -> Iterator[Browser]:
 def settled(page: Page) -> None:
     """Wait until the script has run and no more of it is coming."""
     page.get_by_text(FOOTER).first.wait_for(timeout=60_000)
-    page.wait_for_timeout(300)
-    page.wait_for_function(_IDLE, timeout=60_000)
+    page.evaluate("() => { window.quiet = undefined; }")
+    page.wait_for_function(_QUIET, arg=500, polling=100, timeout=90_000)
+
+
+def expect_count(found: Locator, n: int) -> None:
+    """Wait until exactly `n` elements are there; charts fill up after their script has run."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    sync_api.expect(found).to_have_count(n, timeout=60_000)
+
+
+def wait_until(page: Page, true: Callable[[], bool]) -> None:
+    """Ask again until `true` holds, for at most a minute."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline, "Waited for a minute."
+        page.wait_for_timeout(100)
 
 
 @pytest.fixture
@@ -153,6 +176,7 @@ def visit(chromium: Browser, server: Server) -> Iterator[Callable[..., Page]]:
         )
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(60_000)
         own = (at.url, at.url.replace("http", "ws"), "data:", "blob:")
         page.on("request", lambda r: None if r.url.startswith(own) else foreign.append(r.url))
         page.on("websocket", lambda w: None if w.url.startswith(own) else foreign.append(w.url))

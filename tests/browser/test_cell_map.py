@@ -15,7 +15,7 @@ import pytest
 
 from backend.evaluation.cell_map import cells_inside, load_cells
 from backend.types import Scope
-from tests.browser.conftest import REAL, served, settled
+from tests.browser.conftest import REAL, expect_count, served, settled, wait_until
 from tests.helpers import draw_cells, open_store, write_results
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def wait_drawn(page: Page, n: int = 1, *, not_version: str | None = None) -> Non
     drawn.nth(n - 1).wait_for(timeout=120_000)
     if not_version is not None:
         newer = f".map[data-state=drawn]:not([data-version='{not_version}'])"
-        page.locator(newer).first.wait_for(timeout=60_000)
+        page.locator(newer).first.wait_for()
 
 
 def version(page: Page) -> str:
@@ -76,7 +76,7 @@ def tool(page: Page, name: str) -> None:
 
 def selected(page: Page) -> int:
     """Read the number of selected cells from the panel."""
-    page.get_by_role("heading", name=re.compile("Selected cells")).wait_for(timeout=60_000)
+    page.get_by_role("heading", name=re.compile("Selected cells")).wait_for()
     settled(page)
     if page.get_by_text("No cell is in this selection").count():
         return 0
@@ -89,7 +89,7 @@ def selected(page: Page) -> int:
 def selected_ids(page: Page) -> set[str]:
     """Download the selected cells and return their names."""
     button = page.locator(".st-key-csv-selected-cells button")
-    with page.expect_download(timeout=60_000) as waiting:
+    with page.expect_download() as waiting:
         button.first.click()
     table = pd.read_csv(waiting.value.path(), dtype=str, encoding="utf-8-sig")
     return set(table.cell_id)
@@ -184,8 +184,7 @@ def test_keyboard_selects_with_a_box(visit, cells):
     view = page.locator(".panel").get_attribute("data-view")
     page.locator(".panel").focus()
     page.keyboard.press("+")
-    page.wait_for_timeout(800)
-    assert page.locator(".panel").get_attribute("data-view") != view
+    wait_until(page, lambda: page.locator(".panel").get_attribute("data-view") != view)
 
 
 def test_legend_hides_isolates_and_shields_from_the_lasso(visit, cells):
@@ -225,12 +224,12 @@ def test_pointing_at_a_cell_tells_what_it_is(visit, cells):
     page.mouse.move(box["x"] + x[row] - 1, box["y"] + y[row])
     page.mouse.move(box["x"] + x[row] + 1, box["y"] + y[row])
     tip = page.locator(".tip dl")
-    tip.wait_for(timeout=30_000)
+    tip.wait_for()
     assert names[row] in tip.inner_text()
     expected = found.roles["predicted"].words(np.array([row]))[0]
     assert expected in tip.inner_text()
     # The same stands below the map, for those who cannot point.
-    assert page.get_by_text(f"Cell {names[row]} ·").count() == 1
+    expect_count(page.get_by_text(f"Cell {names[row]} ·"), 1)
 
 
 def test_permalink_opens_the_same_cells_for_another_visitor(visit):
@@ -254,14 +253,13 @@ def test_permalink_opens_the_same_cells_for_another_visitor(visit):
     tool(other, "Box")
     drag(other, other.locator(".panel"), [(0.4, 0.4), (0.6, 0.6)])
     wait_drawn(other, not_version=before)
-    settled(other)
-    assert "sel=" not in other.url
+    other.wait_for_url(lambda url: "sel=" not in url)
 
 
 def test_a_link_to_nothing_says_so(visit):
     page = open_map(visit, "&sel=" + "0" * 16)
-    assert page.get_by_text("it is gone").count() == 1
-    assert page.get_by_text("No cells are selected.").count() == 1
+    expect_count(page.get_by_text("it is gone"), 1)
+    expect_count(page.get_by_text("No cells are selected."), 1)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -288,7 +286,7 @@ def test_points_are_drawn_in_both_themes(visit, theme):
 def test_small_multiples_move_together(visit):
     page = open_map(visit, "&facet=timepoint")
     panels = page.locator(".panel")
-    assert panels.count() == 2
+    expect_count(panels, 2)
     assert [c.split()[0] for c in page.locator("figcaption").all_inner_texts()] == [
         "Healthy",
         "Diagnosis",
@@ -297,14 +295,12 @@ def test_small_multiples_move_together(visit):
     assert len(views) == 1
     panels.first.focus()
     page.keyboard.press("+")
-    page.wait_for_function(
-        "old => [...document.querySelectorAll('*')].some(e => e.shadowRoot &&"
-        " [...e.shadowRoot.querySelectorAll('.panel')].length > 1 &&"
-        " [...e.shadowRoot.querySelectorAll('.panel')].every(p => p.dataset.view !== old))",
-        arg=views.pop(),
-    )
-    page.wait_for_timeout(600)
-    assert len({panel.get_attribute("data-view") for panel in panels.all()}) == 1
+
+    def moved() -> bool:
+        after = {panel.get_attribute("data-view") for panel in panels.all()}
+        return len(after) == 1 and after != views
+
+    wait_until(page, moved)
     before = version(page)
     tool(page, "Box")
     drag(page, panels.nth(1), [(0.1, 0.1), (0.9, 0.9)])
@@ -318,16 +314,18 @@ def test_small_multiples_move_together(visit):
 def test_one_map_a_model_shares_the_camera(visit):
     page = open_map(visit, "&facet=model")
     panels = page.locator(".panel")
+    panels.nth(1).wait_for()
     n = panels.count()
-    assert n >= 2
     wait_drawn(page, n)
     old = panels.nth(1).get_attribute("data-view")
     panels.first.focus()
     page.keyboard.press("+")
-    page.wait_for_timeout(2500)
-    views = [json.loads(panel.get_attribute("data-view")) for panel in panels.all()]
-    assert json.loads(old) != views[1]
-    assert np.ptp(np.array(views), axis=0).max() < 1e-6
+
+    def together() -> bool:
+        views = [json.loads(panel.get_attribute("data-view")) for panel in panels.all()]
+        return json.loads(old) != views[1] and np.ptp(np.array(views), axis=0).max() < 1e-6
+
+    wait_until(page, together)
 
 
 @pytest.mark.parametrize("suffix", ["PNG", "SVG", "PDF"])
@@ -396,7 +394,7 @@ def test_names_from_files_stay_text(visit, odd):
     assert page.evaluate("window.hacked") is None
     overflows = "document.documentElement.scrollWidth > window.innerWidth"
     assert not page.evaluate(overflows)
-    assert page.get_by_text("10 cells have no place on the map; they are in all numbers.").count()
+    expect_count(page.get_by_text("10 cells have no place on the map; they are in all numbers."), 1)
     tool(page, "Box")
     before = version(page)
     drag(page, page.locator(".panel"), [(0.02, 0.02), (0.98, 0.98)])
@@ -410,11 +408,11 @@ def test_names_from_files_stay_text(visit, odd):
 
 def test_a_dataset_without_a_map_says_so(visit, odd):
     page = visit("failure_map?dataset=B+no+map", at=odd)
-    assert page.get_by_text("has no map yet").count() == 1
-    assert page.get_by_role("button", name="Compute a map").count() == 1
+    expect_count(page.get_by_text("has no map yet"), 1)
+    expect_count(page.get_by_role("button", name="Compute a map"), 1)
     assert page.locator(".map").count() == 0
     # Its numbers are all there.
-    assert page.get_by_text("fails on").count() == 1
+    expect_count(page.get_by_text("fails on"), 1)
 
 
 def test_without_webgl_a_picture_of_densities_is_shown(chromium, visit):
@@ -424,9 +422,9 @@ def test_without_webgl_a_picture_of_densities_is_shown(chromium, visit):
     )
     try:
         page = visit("failure_map", browser=plain)
-        page.locator(".map[data-state=no-webgl]").wait_for(timeout=60_000)
-        page.get_by_test_id("stImage").locator("img").wait_for(timeout=60_000)
-        assert page.get_by_text("This browser cannot draw with WebGL here").count() == 1
+        page.locator(".map[data-state=no-webgl]").wait_for()
+        page.get_by_test_id("stImage").locator("img").wait_for()
+        expect_count(page.get_by_text("This browser cannot draw with WebGL here"), 1)
         assert page.locator(".bar").is_hidden()
         size = "image => image.naturalWidth * image.naturalHeight"
         assert page.get_by_test_id("stImage").locator("img").evaluate(size) > 100_000

@@ -12,7 +12,7 @@ import pytest
 from backend.evaluation.views import confusions, failures
 from backend.types import Scope
 from tests.backend.evaluation.test_confusions import STRANGE, write_labelled
-from tests.browser.conftest import REAL, SIMULATED, served, settled
+from tests.browser.conftest import REAL, SIMULATED, expect_count, served, settled
 from tests.helpers import open_store
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def answers(server: Server):
 
 def drawn(page: Page, number: int) -> Locator:
     chart = page.get_by_test_id("stVegaLiteChart").nth(number)
-    chart.locator("svg, canvas").first.wait_for(timeout=60_000)
+    chart.locator("svg, canvas").first.wait_for()
     return chart
 
 
 def n_selected(page: Page) -> int:
     heading = page.get_by_role("heading", name="Selected cells")
-    heading.wait_for(timeout=60_000)
+    heading.wait_for()
     settled(page)
     text = page.get_by_test_id("stMain").inner_text()
     found = re.search(r"([\d,]+) cells? of", text[text.index("Selected cells") :])
@@ -53,7 +53,7 @@ def n_selected(page: Page) -> int:
 
 
 def csv_of(page: Page, tmp_path, name: str) -> pd.DataFrame:
-    with page.expect_download(timeout=60_000) as waiting:
+    with page.expect_download() as waiting:
         # The second button is the hidden one that Streamlit downloads with.
         page.locator(f".st-key-csv-{name} button").first.click()
     waiting.value.save_as(tmp_path / "cells.csv")
@@ -64,10 +64,10 @@ def test_click_on_the_matrix_selects_its_cells_and_leads_to_the_map(visit, answe
     view, cells = answers
     page = visit(PAGE, height=1600)
     rects = drawn(page, 0).locator(".mark-rect path")
-    assert rects.count() == len(view.cells)
+    expect_count(rects, len(view.cells))
     pair = view.cells[view.cells.label != view.cells.predicted].iloc[0]
     rects.nth(int(pair.name)).click()
-    page.wait_for_url(re.compile("predicted="), timeout=60_000)
+    page.wait_for_url(re.compile("predicted="))
     assert n_selected(page) == pair.n_cells
     asked = parse_qs(urlsplit(page.url).query)
     assert asked["cell_type"] == [pair.label]
@@ -80,8 +80,8 @@ def test_click_on_the_matrix_selects_its_cells_and_leads_to_the_map(visit, answe
     other = visit(address, height=1600)
     assert n_selected(other) == pair.n_cells
     other.get_by_role("button", name="See them on the Failure map").click()
-    other.get_by_role("heading", name="Failure map", level=1).wait_for(timeout=60_000)
-    other.wait_for_url(re.compile(r"sel=[0-9a-f]{16}"), timeout=60_000)
+    other.get_by_role("heading", name="Failure map", level=1).wait_for()
+    other.wait_for_url(re.compile(r"sel=[0-9a-f]{16}"))
     assert n_selected(other) == pair.n_cells
 
 
@@ -96,7 +96,7 @@ def test_click_on_a_ribbon_selects_its_cells(visit, answers):
         " return [q.x, q.y]; }"
     )
     page.mouse.click(x + 3, y + 2)
-    page.wait_for_url(re.compile("predicted="), timeout=60_000)
+    page.wait_for_url(re.compile("predicted="))
     asked = parse_qs(urlsplit(page.url).query)
     assert (asked["cell_type"], asked["predicted"]) == ([pair.label], [pair.predicted])
     assert n_selected(page) == pair.n_cells
@@ -111,18 +111,18 @@ def test_named_selection_opens_in_a_new_browser(visit, answers):
     page.get_by_label("Name", exact=True).press("Enter")
     settled(page)
     page.get_by_role("button", name="Save as link").click()
-    page.wait_for_url(re.compile(r"sel=[0-9a-f]{16}"), timeout=60_000)
+    page.wait_for_url(re.compile(r"sel=[0-9a-f]{16}"))
     saved = parse_qs(urlsplit(page.url).query)["sel"][0]
     other = visit(f"{PAGE}&sel={saved}", height=1600)
     assert n_selected(other) == n
-    assert other.get_by_role("heading", name="Selected cells: Near misses").count() == 1
+    expect_count(other.get_by_role("heading", name="Selected cells: Near misses"), 1)
 
 
 def test_donor_leads_to_its_cells(visit):
     page = visit("donors?dataset=" + SIMULATED.replace(" ", "+"), height=1600)
     drawn(page, 0).locator(".mark-rect path").first.click()
-    page.get_by_role("button", name="See them on Confusions").click(timeout=60_000)
-    page.get_by_role("heading", name="Confusions", level=1).wait_for(timeout=60_000)
+    page.get_by_role("button", name="See them on Confusions").click()
+    page.get_by_role("heading", name="Confusions", level=1).wait_for()
     assert n_selected(page) > 0
     assert "labelled" in page.get_by_role("heading", name="Selected cells").inner_text()
 

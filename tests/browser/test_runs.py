@@ -50,7 +50,7 @@ def test_run_is_started_followed_and_deleted(place, page):
     with served(place, port=port, **folders) as server:
         page.goto(f"{server.url}/runs?runs_view=Start+a+run")
         settled(page)
-        assert page.get_by_text("No worker is running").is_visible()
+        page.get_by_text("No worker is running").wait_for()
         choose(page, "Model", "Majority class")
         page.get_by_role("textbox", name="Settings that differ").fill("epochs=1")
         page.get_by_role("button", name="Start training").click()
