@@ -17,6 +17,7 @@ from backend.evaluation.text import plain
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     from backend.evaluation.selection_summary import SelectionSummary
     from backend.types import Scope
@@ -218,37 +219,43 @@ def _cells(scope: Scope, cells: np.ndarray, summary: SelectionSummary) -> None:
 
 
 @st.fragment
-def _one_cell(scope: Scope, rows, summary: SelectionSummary) -> None:
-    """Show all class probabilities of one of the listed cells."""
+def _one_cell(scope: Scope, rows: pd.DataFrame, summary: SelectionSummary) -> None:
+    """Show all class probabilities of one of the listed cells; read only while it is open."""
     tested = rows[rows.run_id.notna()]
+    name = plain(summary.display_name)
     if tested.empty:
-        st.markdown(f"None of these cells has a prediction of {plain(summary.display_name)}.")
+        st.markdown(f"None of these cells has a prediction of {name}.")
+        return
+    box = st.expander("One cell in full", key="selection.one", on_change="rerun")
+    if not box.open:
         return
     words = {
         row.cell_id: f"{row.cell_id}: {row.label} called {row.predicted}"
         for row in tested.itertuples()
     }
-    cell_id = st.selectbox(
-        "One cell in full",
-        list(words),
-        format_func=words.__getitem__,
-        key="selection.cell",
-        width=_HALF,
-    )
-    cell = tested[tested.cell_id == cell_id].iloc[0]
-    with errors.shown_to_user():
-        vector = cache.probability_vector(scope, cell_id, cell.run_id)
-    figure.draw(
-        partial(probability_bars, vector, label=cell.label, predicted=cell.predicted),
-        name="probabilities-of-cell",
-        title=f"What {plain(summary.display_name)} holds likely for {plain(cell_id)}",
-        alt_text=f"Bars of the probability of every type, the largest {vector.cell_type.iloc[0]} "
-        f"with {vector.probability.iloc[0]:.2f}; labelled {cell.label}.",
-    )
-    tables.show(
-        vector,
-        name="probabilities-of-cell",
-        alt_text="Probability of every type for one cell",
-        labels={"probability": "Probability"},
-        folded="The same numbers as a table",
-    )
+    with box:
+        cell_id = st.selectbox(
+            "Cell",
+            list(words),
+            format_func=words.__getitem__,
+            key="selection.cell",
+            width=_HALF,
+        )
+        cell = tested[tested.cell_id == cell_id].iloc[0]
+        with errors.shown_to_user():
+            vector = cache.probability_vector(scope, cell_id, cell.run_id)
+        figure.draw(
+            partial(probability_bars, vector, label=cell.label, predicted=cell.predicted),
+            name="probabilities-of-cell",
+            title=f"What {name} holds likely for {plain(cell_id)}",
+            alt_text="Bars of the probability of every type, the largest "
+            f"{vector.cell_type.iloc[0]} with {vector.probability.iloc[0]:.2f}; labelled "
+            f"{cell.label}.",
+        )
+        tables.show(
+            vector,
+            name="probabilities-of-cell",
+            alt_text="Probability of every type for one cell",
+            labels={"probability": "Probability"},
+            height=_tall(len(vector)),
+        )

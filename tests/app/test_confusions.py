@@ -81,6 +81,10 @@ def test_choice_of_label_and_prediction_opens_the_panel(open_page):
     assert len(rows) == pair.n_cells
     hits = table(app, "hit_rate").set_index("configuration")
     assert hits.hit_rate["logreg"] == 0
+    # One cell's probabilities are read only while their part of the panel is open.
+    assert not any("probability" in shown.value for shown in app.dataframe)
+    app.session_state["selection.one"] = True
+    app.run()
     vector = table(app, "probability")
     assert vector.cell_type[0] == pair.predicted
     assert vector.probability.sum() == pytest.approx(1, abs=0.01)
