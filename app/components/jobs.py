@@ -54,7 +54,7 @@ VIEW: Final = "runs_view"
 _MESSAGE: Final = "jobs.message"
 _NEXT_VIEW: Final = "jobs.next_view"
 _NAMES: Final = {
-    "evaluate": "Evaluation of a file", "place": "Map of cells", "run": "Training",
+    "evaluate": "Evaluation of a file", "place": "Compute a map", "run": "Training",
     "sweep": "Sweep",
 }  # fmt: skip
 _COLOURS: Final = {
@@ -133,7 +133,8 @@ def _title(status: JobStatus) -> str:
     words += [str(request[name]) for name in ("preset", "plan") if request.get(name)]
     if not request.get("preset") and request.get("model"):
         words.append(str(request["model"]))
-    words += [str(request[name]) for name in ("protocol", "dataset", "name") if request.get(name)]
+    fields = ("configuration", "protocol", "dataset", "name")
+    words += [str(request[name]) for name in fields if request.get(name)]
     return plain(" · ".join(words))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from app.components import jobs
 from app.components.cell_map import choice, mount, picture
 from app.components.cell_map.look import (
     VIRIDIS,
@@ -30,6 +31,8 @@ from backend.evaluation.cell_map import (
     read_event,
 )
 from backend.evaluation.cell_map.cells import Role
+from backend.jobs.directory import create_job
+from backend.jobs.handlers import KINDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -300,3 +303,22 @@ def test_bundle_is_what_its_source_gives(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     for file in sorted(mount.BUNDLE.iterdir()):
         assert (tmp_path / "made" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_the_job_that_computes_a_map_has_its_name_in_the_list(
+    open_page, empty_home, home, monkeypatch
+):
+    monkeypatch.setenv("FAULTLINE_PRECOMPUTED", str(home))
+    request = {
+        "dataset_id": "0" * 16, "label_level": "lineage", "protocol": "donor", "budget": "equal",
+        "configuration": "logreg",
+    }  # fmt: skip
+    create_job(empty_home, "place", request, owner="local")
+    app = open_page("runs", runs_view="Jobs")
+    assert not app.exception
+    shown = "\n".join(str(part.value) for part in app.markdown)
+    assert "Compute a map · logreg · donor" in shown
+
+
+def test_every_kind_of_job_has_a_name():
+    assert set(jobs._NAMES) == set(KINDS)
