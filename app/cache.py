@@ -17,7 +17,7 @@ import streamlit as st
 
 from backend.config import home, project_root
 from backend.data.look import look
-from backend.evaluation import cell_map, selections, views
+from backend.evaluation import cell_map, selection_source, selections, views
 from backend.evaluation import selection_summary as summaries
 from backend.evaluation.views import runs
 from backend.evaluation.views.series import all_shown_series
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pandas as pd
+
+    from backend.evaluation.neighbours import Sides
 
 __all__ = [
     "cell_columns",
@@ -155,7 +157,7 @@ def _unfiltered(scope: Scope) -> Scope:
 
 
 # As resources: the arrays are read-only and shared, where cached data would be copied each time.
-# A million cells take 20 MB as columns, 9 MB as a map and 5 MB as hits.
+# A million cells take 20 MB as columns, 9 MB as a map, 6 MB as sides and 5 MB as hits.
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _cell_columns(version: str, owner: str, dataset_id: str) -> cell_map.CellColumns:
     return cell_map.load_columns(_store(), Scope(dataset_id=dataset_id, owner=owner))
@@ -188,9 +190,16 @@ def _hits(version: str, scope: Scope, series_id: str, n_cells: int) -> cell_map.
 
 
 # For minutes only: neighbours are added to a dataset without a new version of the store.
-@st.cache_resource(max_entries=2, ttl=600, show_spinner=False)
-def _neighbours(version: str, owner: str, dataset_id: str) -> np.ndarray | None:
-    return neighbours_of(_store(), dataset_id, owner=owner)
+@st.cache_resource(max_entries=16, ttl=600, show_spinner=False)
+def _sides(version: str, scope: Scope, configuration: str) -> tuple[int, Sides] | None:
+    neighbours = neighbours_of(_store(), scope.dataset_id, owner=scope.owner)
+    columns, cells = cell_columns(scope), map_cells(scope, configuration)
+    return selection_source.sides_in(columns, cells, scope.label_level, neighbours)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _whole(version: str, scope: Scope) -> selection_source.Whole:
+    return selection_source.whole_of(cell_columns(scope), scope)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -214,8 +223,12 @@ class _Shared:
     def hits(self, scope: Scope, series_id: str, n_cells: int) -> cell_map.Hits:
         return _hits(store_version(), _unfiltered(scope), series_id, n_cells)
 
-    def neighbours(self, scope: Scope) -> np.ndarray | None:
-        return _neighbours(store_version(), scope.owner, scope.dataset_id)
+    def sides(self, scope: Scope, configuration: str) -> tuple[int, Sides] | None:
+        return _sides(store_version(), _unfiltered(scope), configuration)
+
+    def whole(self, scope: Scope) -> selection_source.Whole:
+        all_models = scope.with_(configurations=(), cell_types=())
+        return _whole(store_version(), all_models)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

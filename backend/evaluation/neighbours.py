@@ -19,15 +19,36 @@ __all__ = ["Sides", "sides_of"]
 class Sides:
     """How many neighbours side with whom, cell by cell.
 
-    label     : (n,) float, share of the labelled neighbours that carry the cell's label; NaN where
-                the cell has none, or none of its neighbours is labelled
-    predicted : (n,) float, the same for the cell's prediction
-    n_labelled: (n,) int, labelled neighbours
+    n_own     : (n,) int16, labelled neighbours that carry the cell's label; -1 where it has none
+    n_called  : (n,) int16, those that carry its prediction; -1 where it has none
+    n_labelled: (n,) int16, labelled neighbours
     """
 
-    label: np.ndarray
-    predicted: np.ndarray
+    n_own: np.ndarray
+    n_called: np.ndarray
     n_labelled: np.ndarray
+
+    def of(self, cells: np.ndarray) -> Sides:
+        """Return the sides of some rows."""
+        return Sides(self.n_own[cells], self.n_called[cells], self.n_labelled[cells])
+
+    def _share(self, hits: np.ndarray) -> np.ndarray:
+        is_known = (hits >= 0) & (self.n_labelled > 0)
+        unknown = np.full(len(hits), np.nan)
+        return np.divide(hits, self.n_labelled, out=unknown, where=is_known)
+
+    @property
+    def label(self) -> np.ndarray:
+        """Share of the labelled neighbours that carry the cell's label: (n,) float.
+
+        NaN where the cell has none, or none of its neighbours is labelled.
+        """
+        return self._share(self.n_own)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The same for the cell's prediction: (n,) float."""
+        return self._share(self.n_called)
 
     @property
     def prediction_leads(self) -> np.ndarray:
@@ -40,10 +61,8 @@ class Sides:
         return self.label > self.predicted
 
 
-def sides_of(
-    neighbours: np.ndarray, labels: np.ndarray, predicted: np.ndarray, cells: np.ndarray
-) -> Sides:
-    """Count on whose side the neighbours of some cells are.
+def sides_of(neighbours: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> Sides:
+    """Count on whose side the neighbours of each cell are.
 
     Parameters
     ----------
@@ -51,22 +70,16 @@ def sides_of(
         (n_cells, k) row numbers, -1 for none.
     labels, predicted
         (n_cells,) codes of the types; 0 for none.
-    cells
-        Rows to look at.
     """
     # A row more than there are cells: -1 then reads a cell without a type.
-    types = np.append(labels, 0)
-    own, called = labels[cells], predicted[cells]
-    n_labelled, n_own, n_called = np.zeros((3, len(cells)), dtype=np.int32)
+    types = np.append(labels, np.zeros(1, dtype=labels.dtype))
+    n_labelled, n_own, n_called = np.zeros((3, len(labels)), dtype=np.int16)
     # One neighbour after the other: all of them at once would be copied several times.
-    for near in neighbours[cells].T:
+    for near in neighbours.T:
         found = types[near]
         n_labelled += found != 0
-        n_own += (found == own) & (found != 0)
-        n_called += (found == called) & (found != 0)
-
-    def share(hits: np.ndarray, of: np.ndarray) -> np.ndarray:
-        known = (of != 0) & (n_labelled > 0)
-        return np.divide(hits, n_labelled, out=np.full(len(cells), np.nan), where=known)
-
-    return Sides(share(n_own, own), share(n_called, called), n_labelled)
+        n_own += (found == labels) & (found != 0)
+        n_called += (found == predicted) & (found != 0)
+    n_own[labels == 0] = -1
+    n_called[predicted == 0] = -1
+    return Sides(n_own, n_called, n_labelled)

@@ -11,11 +11,17 @@ from backend.evaluation.cell_map.columns import UNKNOWN
 from backend.evaluation.error_kinds import error_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from backend.evaluation.cell_map import CellColumns, Hits, MapCells
 
-__all__ = ["composition_of", "confusion_of", "hits_of", "quality_of"]
+__all__ = [
+    "beside_whole",
+    "composition_of",
+    "confusion_of",
+    "count_donors",
+    "count_roles",
+    "hits_of",
+    "quality_of",
+]
 
 ROLES: Final = ("donor", "genotype", "label", "label_source", "timepoint")
 """What a composition counts cells by."""
@@ -47,8 +53,13 @@ def count_donors(columns: CellColumns, rows: np.ndarray) -> int:
     return len(_counted(donors, n_possible)[0])
 
 
-def _roles_of(columns: CellColumns, level: str, rows: np.ndarray) -> pd.DataFrame:
-    """Count cells and donors by each role; `value` is None where a role is not known."""
+def count_roles(columns: CellColumns, level: str, rows: np.ndarray) -> pd.DataFrame:
+    """Count cells and donors by each role of some cells.
+
+    Returns
+    -------
+    `role`, `value` ("not known" for none), `n_cells`, `n_donors`, `share`; by role, commonest first.
+    """
     donors, n_donors = _donors(columns, rows)
     found = []
     for name in ROLES:
@@ -64,29 +75,16 @@ def _roles_of(columns: CellColumns, level: str, rows: np.ndarray) -> pd.DataFram
         ]
         found += sorted(told, key=lambda row: (-row[2], row[1] is None, row[1]))
     table = pd.DataFrame(found, columns=["role", "value", "n_cells", "n_donors"])
-    return table.assign(value=table["value"].astype(object).fillna(NOT_KNOWN))
+    share = table["n_cells"] / table.groupby("role")["n_cells"].transform("sum")
+    return table.assign(value=table["value"].astype(object).fillna(NOT_KNOWN), share=share)
 
 
-def composition_of(
-    columns: CellColumns, level: str, rows: np.ndarray, whole: np.ndarray
-) -> pd.DataFrame:
-    """Count what some cells are, beside the share among all cells in scope.
+def composition_of(inside: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
+    """Add to the counts of some cells the share of each value among all cells in scope.
 
-    Parameters
-    ----------
-    level
-        The label level.
-    rows, whole
-        `cell_index` of the cells, and of all in scope.
-
-    Returns
-    -------
-    `role`, `value`, `n_cells`, `n_donors`, `share`, `share_of_all`; by role, commonest first.
+    Both are what `count_roles` gives; the column is `share_of_all`.
     """
-    inside, around = _roles_of(columns, level, rows), _roles_of(columns, level, whole)
-    for table in (inside, around):
-        table["share"] = table["n_cells"] / table.groupby("role")["n_cells"].transform("sum")
-    shares = around.set_index(["role", "value"])["share"]
+    shares = whole.set_index(["role", "value"])["share"]
     keys = pd.MultiIndex.from_frame(inside[["role", "value"]])
     return inside.assign(share_of_all=shares.reindex(keys).to_numpy())
 
@@ -147,26 +145,26 @@ def hits_of(hits: Hits, columns: CellColumns, rows: np.ndarray) -> dict[str, Any
     }
 
 
-def quality_of(columns: CellColumns, chosen: Iterable[tuple[str, np.ndarray]]) -> pd.DataFrame:
-    """Return quartiles of counts and genes of several sets of cells.
-
-    Parameters
-    ----------
-    chosen
-        Words for a set, and its `cell_index`.
+def quality_of(columns: CellColumns, words: str, rows: np.ndarray) -> pd.DataFrame:
+    """Return quartiles of counts and genes of some cells.
 
     Returns
     -------
-    `measure`, `cells`, `n_cells`, `low`, `median`, `high`.
+    `measure`, `cells` (the words for them), `n_cells`, `low`, `median`, `high`.
     """
     found = []
-    sets = list(chosen)
     for measure, title in _MEASURES.items():
-        for words, rows in sets:
-            values = getattr(columns, measure)[rows]
-            known = values[np.isfinite(values)].astype(np.float64)
-            low, median, high = (
-                np.quantile(known, [0.25, 0.5, 0.75]) if len(known) else [np.nan] * 3
-            )
-            found.append((title, words, len(rows), float(low), float(median), float(high)))
+        values = getattr(columns, measure)[rows]
+        known = values[np.isfinite(values)].astype(np.float64)
+        low, median, high = np.quantile(known, [0.25, 0.5, 0.75]) if len(known) else [np.nan] * 3
+        found.append((title, words, len(rows), float(low), float(median), float(high)))
     return pd.DataFrame(found, columns=["measure", "cells", "n_cells", "low", "median", "high"])
+
+
+def beside_whole(inside: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
+    """Join what `quality_of` gave for some cells and for all: one measure after the other."""
+    joined = pd.concat([inside, whole], ignore_index=True)
+    order = list(_MEASURES.values())
+    return joined.sort_values(
+        "measure", key=lambda names: names.map(order.index), kind="stable", ignore_index=True
+    )

@@ -5,19 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from backend.evaluation.cell_map import load_cells, load_columns, load_hits
+import numpy as np
+
+from backend.evaluation.cell_map import load_cells, load_columns, load_hits, passes
+from backend.evaluation.neighbours import Sides, sides_of
+from backend.evaluation.selection_counts import count_roles, quality_of
 from backend.evaluation.views.series import all_shown_series
 from backend.store.neighbours import neighbours_of
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from backend.evaluation.cell_map import CellColumns, Hits, MapCells
     from backend.store.cache import Store
     from backend.types import Scope
 
-__all__ = ["Source", "StoreSource"]
+__all__ = ["Source", "StoreSource", "Whole", "sides_in", "whole_of"]
 
 
 class Source(Protocol):
@@ -35,8 +38,46 @@ class Source(Protocol):
     def hits(self, scope: Scope, series_id: str, n_cells: int) -> Hits:
         """Return on which cells one series is right."""
 
-    def neighbours(self, scope: Scope) -> np.ndarray | None:
-        """Return the nearest cells of each cell, or None when they are not stored."""
+    def sides(self, scope: Scope, configuration: str) -> tuple[int, Sides] | None:
+        """Return how many neighbours each cell has, and on whose side they are under one model.
+
+        None when no neighbours are stored.
+        """
+
+    def whole(self, scope: Scope) -> Whole:
+        """Return what the cells in scope are, whatever their type."""
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """What the cells in scope are: `roles` as `count_roles` gives, `quality` as `quality_of`."""
+
+    roles: pd.DataFrame
+    quality: pd.DataFrame
+
+
+def sides_in(
+    columns: CellColumns, cells: MapCells, level: str, neighbours: np.ndarray | None
+) -> tuple[int, Sides] | None:
+    """Count on whose side the neighbours of each cell are; None without neighbours."""
+    if neighbours is None:
+        return None
+    own, called = columns.roles[level], cells.roles["predicted"]
+    names = dict.fromkeys((*own.names, *called.names))
+    place = {name: code for code, name in enumerate(names, start=1)}  # 0: none
+    kind = np.int16 if len(place) < 30_000 else np.int32
+    labels, predicted = (
+        np.array([*(place[name] for name in role.names), 0], dtype=kind)[role.codes]
+        for role in (own, called)
+    )
+    return neighbours.shape[1], sides_of(neighbours, labels, predicted)
+
+
+def whole_of(columns: CellColumns, scope: Scope) -> Whole:
+    """Describe the cells that pass the filters of a scope, whatever their type."""
+    rows = np.flatnonzero(passes(columns.roles, scope, len(columns)))
+    roles = count_roles(columns, scope.label_level, rows)
+    return Whole(roles, quality_of(columns, "all in scope", rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +102,12 @@ class StoreSource:
         """Return on which cells one series is right."""
         return load_hits(self.store, scope, series_id, n_cells)
 
-    def neighbours(self, scope: Scope) -> np.ndarray | None:
-        """Return the nearest cells of each cell, or None when they are not stored."""
-        return neighbours_of(self.store, scope.dataset_id, owner=scope.owner)
+    def sides(self, scope: Scope, configuration: str) -> tuple[int, Sides] | None:
+        """Return how many neighbours each cell has, and on whose side they are under one model."""
+        neighbours = neighbours_of(self.store, scope.dataset_id, owner=scope.owner)
+        columns, cells = self.columns(scope), self.cells(scope, configuration)
+        return sides_in(columns, cells, scope.label_level, neighbours)
+
+    def whole(self, scope: Scope) -> Whole:
+        """Return what the cells in scope are, whatever their type."""
+        return whole_of(self.columns(scope), scope)

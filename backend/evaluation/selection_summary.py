@@ -11,11 +11,12 @@ import pandas as pd
 from backend.data.labels import to_lineage
 from backend.errors import InputError
 from backend.evaluation.cell_map import most_confident_first
-from backend.evaluation.neighbours import sides_of
 from backend.evaluation.selection_counts import (
+    beside_whole,
     composition_of,
     confusion_of,
     count_donors,
+    count_roles,
     hits_of,
     quality_of,
 )
@@ -167,8 +168,8 @@ def summarise_selection(
     columns = source.columns(scope)
     rows = _rows_of(cells, len(columns))
     mapped = source.cells(scope, configuration)
-    whole = np.flatnonzero(mapped.in_scope(scope.with_(cell_types=())))
-    composition = composition_of(columns, scope.label_level, rows, whole)
+    whole = source.whole(scope)
+    composition = composition_of(count_roles(columns, scope.label_level, rows), whole.roles)
     confusion = confusion_of(columns, mapped, rows)
     n_donors = count_donors(columns, rows)
     return SelectionSummary(
@@ -180,7 +181,7 @@ def summarise_selection(
         composition=composition,
         confusion=confusion,
         hits=_hits(source, scope, columns, rows),
-        quality=quality_of(columns, (("selected", rows), ("all in scope", whole))),
+        quality=beside_whole(quality_of(columns, "selected", rows), whole.quality),
         neighbourhood=_neighbourhood(source, scope, columns, mapped, rows),
     )
 
@@ -229,37 +230,35 @@ def _sentences(
 def _neighbourhood(
     source: Source, scope: Scope, columns: CellColumns, mapped: MapCells, cells: np.ndarray
 ) -> Neighbourhood | None:
-    neighbours = source.neighbours(scope)
-    if neighbours is None:
+    counted = source.sides(scope, mapped.configuration)
+    if counted is None:
         return None
+    k, every = counted
+    sides = every.of(cells)
     own, called = columns.roles[scope.label_level], mapped.roles["predicted"]
-    names = list(dict.fromkeys((*own.names, *called.names)))
-    place = {name: code for code, name in enumerate(names, start=1)}  # 0: none
-    kind = np.int16 if len(names) < 30_000 else np.int32
-    labels, predicted = (
-        np.array([*(place[name] for name in role.names), 0], dtype=kind)[role.codes]
-        for role in (own, called)
-    )
-    sides = sides_of(neighbours, labels, predicted, cells)
-    is_known = ~np.isnan(sides.label) & ~np.isnan(sides.predicted)
-    is_wrong = is_known & (labels[cells] != predicted[cells])
-    is_right = is_known & (labels[cells] == predicted[cells])
-    k = neighbours.shape[1]
+    labels, predicted = own.codes[cells].astype(np.int32), called.codes[cells]
+    # The same code for the same word.
+    place = {name: code for code, name in enumerate(own.names)}
+    same = np.array([*(place.get(name, -2) for name in called.names), -1])[predicted]
+    label_share, predicted_share = sides.label, sides.predicted
+    is_known = ~np.isnan(label_share) & ~np.isnan(predicted_share)
+    is_wrong, is_right = is_known & (labels != same), is_known & (labels == same)
+    prediction_leads, label_leads = predicted_share > label_share, label_share > predicted_share
     sentences = []
     if is_right.any():
         sentences.append(
             f"Of the {k} nearest neighbours of the {int(is_right.sum()):,} cells that are called "
-            f"rightly, {sides.label[is_right].mean():.0%} carry their label, on average."
+            f"rightly, {label_share[is_right].mean():.0%} carry their label, on average."
         )
     if is_wrong.any():
         n_wrong = int(is_wrong.sum())
-        n_doubted = int((sides.prediction_leads & is_wrong).sum())
+        n_doubted = int((prediction_leads & is_wrong).sum())
         of_those = "Of those" if sentences else f"Of the {k} nearest neighbours"
-        n_kept = int((sides.label_leads & is_wrong).sum())
+        n_kept = int((label_leads & is_wrong).sum())
         sentences.append(
             f"{of_those} of the {n_wrong:,} cells that are called wrongly, "
-            f"{sides.label[is_wrong].mean():.0%} carry the label and "
-            f"{sides.predicted[is_wrong].mean():.0%} the prediction. For {n_kept:,} of these cells "
+            f"{label_share[is_wrong].mean():.0%} carry the label and "
+            f"{predicted_share[is_wrong].mean():.0%} the prediction. For {n_kept:,} of these cells "
             f"({n_kept / n_wrong:.0%}) more neighbours carry the label: the model's mistake. For "
             f"{n_doubted:,} ({n_doubted / n_wrong:.0%}) more carry the prediction: look at the label."
         )
@@ -267,14 +266,14 @@ def _neighbourhood(
         sentences.append("No selected cell has a label, a prediction and labelled neighbours.")
     rows = pd.DataFrame(
         {
-            "label": labels[cells],
-            "predicted": predicted[cells],
-            "label_share": sides.label,
-            "predicted_share": sides.predicted,
-            "prediction_leads": sides.prediction_leads,
-            "label_leads": sides.label_leads,
+            "label": labels[is_wrong],
+            "predicted": predicted[is_wrong],
+            "label_share": label_share[is_wrong],
+            "predicted_share": predicted_share[is_wrong],
+            "prediction_leads": prediction_leads[is_wrong],
+            "label_leads": label_leads[is_wrong],
         }
-    )[is_wrong]
+    )
     grouped = rows.groupby(["label", "predicted"])
     pairs = pd.DataFrame(
         {
@@ -285,8 +284,8 @@ def _neighbourhood(
             "n_prediction_leads": grouped["prediction_leads"].sum(),
         }
     ).reset_index()
-    for column in ("label", "predicted"):
-        pairs[column] = np.array(names, dtype=object)[pairs[column].to_numpy(dtype=int) - 1]
+    for column, role in (("label", own), ("predicted", called)):
+        pairs[column] = pd.Series([role.names[code] for code in pairs[column]], dtype=object)
     pairs = pairs.sort_values("n_cells", ascending=False, kind="stable", ignore_index=True)
     return Neighbourhood(k=k, sentences=tuple(sentences), pairs=pairs)
 

@@ -14,7 +14,7 @@ from backend.evaluation.cell_map.colours import (
     colour_column,
     colour_of_values,
 )
-from backend.evaluation.cell_map.columns import CellColumns, Hits, load_columns, load_hits
+from backend.evaluation.cell_map.columns import CellColumns, Hits, load_columns, load_hits, passes
 from backend.evaluation.cell_map.coordinates import MISSING, Coordinates, quantise
 from backend.evaluation.cell_map.density import binned
 from backend.evaluation.cell_map.events import MODES, Event, read_event
@@ -63,6 +63,7 @@ __all__ = [
     "load_hits",
     "most_confident",
     "most_confident_first",
+    "passes",
     "place_by_predictions",
     "places_file",
     "quantise",

@@ -20,6 +20,7 @@ from backend.evaluation.cell_map.columns import (
     load_columns,
     load_hits,
     load_series_rows,
+    passes,
 )
 from backend.evaluation.cell_map.coordinates import Coordinates, quantise
 from backend.evaluation.views.failures import OUTCOMES, threshold_of
@@ -79,15 +80,9 @@ class MapCells:
 
     def in_scope(self, scope: Scope) -> np.ndarray:
         """Say which cells pass the filters of a scope: (n,) bool."""
-        mask = np.ones(len(self), dtype=bool)
-        if scope.timepoints:
-            mask &= self.roles["timepoint"].is_among(scope.timepoints)
+        mask = passes(self.roles, scope, len(self))
         if scope.cell_types:
             mask &= self.roles["label"].is_among(scope.cell_types)
-        if scope.truth == "mutant":
-            mask &= self.roles["genotype"].is_among(["mutant"])
-        elif scope.truth != "all":
-            mask &= self.roles["label_source"].is_among([scope.truth])
         return mask
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "load_columns",
     "load_hits",
     "load_series_rows",
+    "passes",
 ]
 
 SLICED: Final = ("donor", "timepoint", "label_source", "genotype")
@@ -105,6 +106,18 @@ class Hits:
 
     is_right: np.ndarray
     confidence: np.ndarray
+
+
+def passes(roles: dict[str, Role], scope: Scope, n_cells: int) -> np.ndarray:
+    """Say which cells pass the scope's filters by timepoint and truth: (n,) bool."""
+    mask = np.ones(n_cells, dtype=bool)
+    if scope.timepoints:
+        mask &= roles["timepoint"].is_among(scope.timepoints)
+    if scope.truth == "mutant":
+        mask &= roles["genotype"].is_among(["mutant"])
+    elif scope.truth != "all":
+        mask &= roles["label_source"].is_among([scope.truth])
+    return mask
 
 
 def by_family(names: Iterable[str]) -> list[str]:

@@ -133,7 +133,7 @@ def test_sides_of_cells_without_label_or_neighbours():
     near = np.array([[1, 2], [-1, -1], [0, 3], [3, 3]])
     labels = np.array([1, 1, 0, 2])
     predicted = np.array([2, 1, 1, 0])
-    sides = sides_of(near, labels, predicted, np.arange(4))
+    sides = sides_of(near, labels, predicted)
     np.testing.assert_array_equal(sides.n_labelled, [1, 0, 2, 2])
     np.testing.assert_array_equal(sides.label, [1, np.nan, np.nan, 1])
     np.testing.assert_array_equal(sides.predicted, [0, np.nan, 0.5, np.nan])
