@@ -30,8 +30,8 @@ page.open_link(cells)
 
 with errors.shown_to_user():
     maps = page.maps(scope, cells, in_scope, models, colour_by=colour_by, facet_by=facet_by)
-page.draw(maps, colour_by=colour_by, models=models)
-
+# The numbers of a selection go out before the map: drawing keeps slow machines busy.
+place_of_map = st.container()
 chosen = page.chosen(cells, in_scope)
 if chosen is None:
     st.markdown("No cells are selected. Draw around some with the lasso or the box.")
@@ -44,6 +44,8 @@ else:
         configuration=configuration,
         page="failure_map",
     )
+with place_of_map:
+    page.draw(maps, colour_by=colour_by, models=models)
 
 st.markdown("##### Outcomes")
 tables.show(
