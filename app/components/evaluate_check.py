@@ -33,7 +33,11 @@ def check(chosen: Chosen, gene_files: dict[str, str]) -> dict[str, Any]:
     roles = st.session_state.get(f"evaluate.roles-{chosen.path}", "")
     found = cache.look_at(str(chosen.path), chosen.size, roles, gene_files)
     if found["problems"]:
-        reasons = [f"{problem['message']} {problem['hint']}" for problem in found["problems"]]
+        stored = f'"{chosen.path.name}"'
+        reasons = [
+            f"{problem['message']} {problem['hint']}".replace(stored, "The file")
+            for problem in found["problems"]
+        ]
         kept = " The upload was deleted." if chosen.request.get("upload") else ""
         text = "\n\n".join(reasons)
         evaluate_file.forget(

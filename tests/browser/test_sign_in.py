@@ -20,6 +20,7 @@ from tests.helpers import draw_cells, write_results
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-ANALYST, VIEWER, UNVERIFIED = "ada", "vic", "una"
+ANALYST, COLLEAGUE, VIEWER, UNVERIFIED = "ada", "bea", "vic", "una"
+PEOPLE = (ANALYST, COLLEAGUE, VIEWER, UNVERIFIED)
 
 
 def person(name, *, verified=True):
@@ -42,7 +44,7 @@ def provider() -> Iterator[str]:
         pytest.skip("oidc-provider-mock is not installed (requirements-dev.txt)")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    people = [person(ANALYST), person(VIEWER), person(UNVERIFIED, verified=False)]
+    people = [person(name, verified=name != UNVERIFIED) for name in PEOPLE]
     command = [sys.executable, "-W", "ignore", "-m", "oidc_provider_mock", "--port", str(port)]
     for each in people:
         command += ["--user-claims", json.dumps(each)]
@@ -65,12 +67,9 @@ def owner_of(provider: str, name: str) -> str:
     return hashlib.sha256(f"{provider}{name}".encode()).hexdigest()
 
 
-@pytest.fixture(scope="module")
-def hospital(provider, tmp_path_factory) -> Iterator[tuple[Server, dict[str, str]]]:
-    """Serve with sign-in; give the server, and a job of each person."""
-    home = tmp_path_factory.mktemp("hospital")
-    write_results(home, cells=draw_cells(cells_per_sample=12), name="Small course")
-    port = free_port()
+def write_secrets(home: Path, port: int, provider: str) -> None:
+    """Write what an administrator would: the provider, and who may do what."""
+    analysts = [f"{name}@hospital.org" for name in (ANALYST, COLLEAGUE, UNVERIFIED)]
     (home / ".streamlit").mkdir()
     (home / ".streamlit" / "secrets.toml").write_text(
         f"""
@@ -83,9 +82,18 @@ server_metadata_url = "{provider}/.well-known/openid-configuration"
 client_kwargs = {{ "prompt" = "login" }}
 
 [roles]
-analyst = ["{ANALYST}@hospital.org", "{UNVERIFIED}@hospital.org"]
+analyst = {json.dumps(analysts)}
 """
     )
+
+
+@pytest.fixture(scope="module")
+def hospital(provider, tmp_path_factory) -> Iterator[tuple[Server, dict[str, str]]]:
+    """Serve with sign-in; give the server, and a job of each person."""
+    home = tmp_path_factory.mktemp("hospital")
+    write_results(home, cells=draw_cells(cells_per_sample=12), name="Small course")
+    port = free_port()
+    write_secrets(home, port, provider)
     jobs = {}
     for name in (ANALYST, VIEWER):
         owner = owner_of(provider, name)
@@ -95,21 +103,27 @@ analyst = ["{ANALYST}@hospital.org", "{UNVERIFIED}@hospital.org"]
         yield server, jobs
 
 
+def sign_in_at(chromium: Browser, server: Server, name: str) -> Page:
+    """Sign somebody in, in a browser of their own."""
+    context = chromium.new_context(viewport={"width": 1400, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(90_000)
+    page.goto(server.url)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name=name, exact=True).click()
+    page.wait_for_url(f"{server.url}/**")
+    settled(page)
+    return page
+
+
 @pytest.fixture
 def sign_in(chromium: Browser, hospital) -> Iterator[Callable[[str], Page]]:
     """Return a function that signs somebody in, in a browser of their own."""
     contexts = []
 
     def signed_in(name: str) -> Page:
-        context = chromium.new_context(viewport={"width": 1400, "height": 900})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(90_000)
-        page.goto(hospital[0].url)
-        page.get_by_role("button", name="Sign in").click()
-        page.get_by_role("button", name=name, exact=True).click()
-        page.wait_for_url(f"{hospital[0].url}/**")
-        settled(page)
+        page = sign_in_at(chromium, hospital[0], name)
+        contexts.append(page.context)
         return page
 
     yield signed_in

@@ -1,0 +1,266 @@
+"""A file of one's own in a browser: checked, mapped, predicted, scored, explored and deleted."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from backend.config import environment, project_root
+from backend.data.genes import gene_table
+from backend.data.geo import import_geo
+from backend.jobs.directory import all_jobs
+from backend.store.imports import template
+from tests.backend.data.test_geo import ANNOTATION, write
+from tests.backend.prediction.conftest import trained_file, trained_home  # noqa: F401 - fixtures
+from tests.backend.prediction.test_evaluate import new_cells
+from tests.browser.conftest import free_port, served, settled, wait_until
+from tests.browser.test_sign_in import (  # noqa: F401 - a fixture
+    ANALYST,
+    COLLEAGUE,
+    provider,
+    sign_in_at,
+    write_secrets,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from anndata import AnnData
+    from playwright.sync_api import Page
+
+    from tests.browser.conftest import Server
+
+pytestmark = pytest.mark.browser
+
+# Below 60 cells the map is two components: no compilation of UMAP.
+N_CELLS = 57
+
+
+@contextmanager
+def worker(home: Path, models: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run jobs as `python -m backend worker` does, with less patience for one that is gone."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.backend.jobs.quick_worker", str(home)],
+        cwd=project_root(),
+        env=environment(FAULTLINE_HOME=str(home), FAULTLINE_PRECOMPUTED=str(models)),
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def clinic(trained_home, tmp_path_factory) -> Iterator[Server]:  # noqa: F811
+    """Serve the stored models, with a worker beside the server."""
+    home = tmp_path_factory.mktemp("clinic")
+    with (
+        served(home, FAULTLINE_PRECOMPUTED=str(trained_home)) as running,
+        worker(home, trained_home),
+    ):
+        yield running
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+def geo_file(folder: Path, adata: AnnData) -> Path:
+    """Write cells as GSE116256 has them, two samples, and import them."""
+    geo = folder / "geo"
+    geo.mkdir()
+    for i, sample in enumerate(("AML997-D0", "BM9")):
+        part = adata[i::2]
+        names = [f"{sample}_CELL{k}" for k in range(part.n_obs)]
+        counts = pd.DataFrame(
+            part.X.toarray().T.astype(int), index=list(part.var_names), columns=names
+        )
+        write(geo / f"GSM1_{sample}.dem.txt.gz", counts.to_csv(sep="\t", index_label="Gene"))
+        rows = [
+            f"{name}\t\t\tnormal\t{label}\n"
+            for name, label in zip(names, part.obs["label"], strict=True)
+        ]
+        write(geo / f"GSM2_{sample}.anno.txt.gz", ANNOTATION + "".join(rows))
+    import_geo(geo, folder / "imported.h5ad")
+    return folder / "imported.h5ad"
+
+
+def ensembl_file(folder: Path, adata: AnnData) -> Path:
+    """Write cells whose genes are Ensembl ids with a version."""
+    ids = gene_table().ensembl_of
+    adata.var_names = [f"{ids[name]}.7" if name in ids else name for name in adata.var_names]
+    assert adata.var_names.str.startswith("ENSG").sum() > 25
+    adata.write_h5ad(folder / "ensembl.h5ad")
+    return folder / "ensembl.h5ad"
+
+
+def uploads_of(server: Server) -> list[Path]:
+    return list(server.log.parent.rglob("uploads/*"))
+
+
+def bring(page: Page, file: Path | dict) -> None:
+    page.get_by_test_id("stFileUploaderDropzoneInput").first.set_input_files(file)
+
+
+def evaluate(page: Page, name: str = "") -> None:
+    """Go on with everything that the page proposes, under a name where one is given."""
+    page.get_by_text("The file can be used").wait_for()
+    settled(page)
+    if name:
+        page.get_by_role("textbox", name="Name of the dataset").fill(name)
+        page.get_by_role("textbox", name="Name of the dataset").press("Enter")
+        settled(page)
+    page.get_by_test_id("stMain").get_by_role("button", name="Evaluate", exact=True).click()
+    page.wait_for_url(re.compile(r"job=[0-9a-f]{16}"))
+
+
+def scored(page: Page) -> tuple[int, int]:
+    """Wait for the results; return the cells predicted and scored."""
+    said = page.get_by_text(re.compile(r"cells predicted, [\d,]+ of them scored"))
+    said.wait_for(timeout=180_000)
+    found = re.search(r"([\d,]+) cells predicted, ([\d,]+) of them", said.inner_text())
+    assert found
+    return int(found[1].replace(",", "")), int(found[2].replace(",", ""))
+
+
+@pytest.mark.parametrize("layout", ["geo", "ensembl"])
+def test_a_file_goes_the_whole_way(visit, clinic, files, layout):
+    adata = new_cells(N_CELLS)
+    labels = {"HSC-like": "HSC", "classical monocyte": "Mono", "T cells": "T"}
+    adata.obs["label"] = adata.obs["cell_type"].map(labels)
+    file = (geo_file if layout == "geo" else ensembl_file)(files, adata)
+    page = visit("evaluate", at=clinic, height=1600)
+    assert "Do not upload identifiable patient data" in page.get_by_test_id("stMain").inner_text()
+    bring(page, file)
+    evaluate(page, f"My {layout} cells")
+    assert scored(page) == (N_CELLS, N_CELLS)
+    # The tab can be closed: the address leads back to the results.
+    other = visit(page.url.removeprefix(f"{clinic.url}/"), at=clinic, height=1600)
+    assert scored(other) == (N_CELLS, N_CELLS)
+    other.get_by_role("button", name="Open the results").click()
+    other.get_by_role("heading", name="Overview", level=1).wait_for()
+    other.locator("[data-testid=stVegaLiteChart] :is(svg, canvas)").first.wait_for()
+    settled(other)
+    assert f"My {layout} cells" in other.get_by_test_id("stMain").inner_text()
+    assert other.get_by_test_id("stException").count() == 0
+    # Deleted at once: file and results are gone, and the old address says so.
+    address = page.url.removeprefix(f"{clinic.url}/")
+    page.get_by_role("button", name="Delete file and results now").click()
+    page.get_by_text("Upload a file").wait_for()
+    wait_until(page, lambda: not uploads_of(clinic))
+    assert "Job not found" in visit(address, at=clinic).get_by_test_id("stMain").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"cell_id,label\na,T\n" * 400, "not an hdf5 file; it looks like text"),
+        ("cut", "it ends before its own header says"),
+        ("mouse", "mouse"),
+    ],
+    ids=["text", "cut off", "mouse genes"],
+)
+def test_wrong_contents_end_in_words_and_leave_nothing(visit, clinic, files, content, reason):
+    if isinstance(content, str):
+        cut = content == "cut"
+        adata = new_cells(N_CELLS)
+        if content == "mouse":
+            adata.var_names = [name.capitalize() for name in adata.var_names]
+        adata.write_h5ad(files / "wrong.h5ad")
+        content = (files / "wrong.h5ad").read_bytes()[: 20_000 if cut else None]
+    page = visit("evaluate", at=clinic)
+    bring(page, {"name": "<b>wrong.h5ad", "mimeType": "", "buffer": content})
+    page.get_by_text("cannot be used").wait_for()
+    settled(page)
+    said = page.get_by_test_id("stMain").inner_text()
+    assert "<b>wrong.h5ad cannot be used. The upload was deleted." in said
+    assert reason in said.lower()
+    # The name below which the server keeps it is nobody's business.
+    assert "cells.h5ad" not in said
+    assert str(files.parent) not in said
+    assert not uploads_of(clinic)
+    # The next file can be brought right away.
+    assert page.get_by_text("Upload a file").is_visible()
+
+
+def test_predictions_of_any_model_are_imported(visit, clinic):
+    page = visit("evaluate", at=clinic, height=1200)
+    page.get_by_text("Predictions of a model", exact=False).click()
+    settled(page)
+    bring(page, {"name": "theirs.csv", "mimeType": "text/csv", "buffer": template().encode()})
+    page.get_by_role("button", name="Import").click()
+    page.get_by_text("imported and not run here").wait_for(timeout=120_000)
+    page.get_by_role("button", name="Open the results").click()
+    page.get_by_role("heading", name="Overview", level=1).wait_for()
+    settled(page)
+    assert "my model" in page.get_by_test_id("stMain").inner_text()
+
+
+def test_a_killed_worker_costs_time_and_no_result(visit, trained_home, tmp_path):  # noqa: F811
+    new_cells(N_CELLS).write_h5ad(tmp_path / "mine.h5ad")
+    home = tmp_path / "home"
+    home.mkdir()
+    with served(home, FAULTLINE_PRECOMPUTED=str(trained_home)) as server:
+        page = visit("evaluate", at=server, height=1600)
+        bring(page, tmp_path / "mine.h5ad")
+        evaluate(page)
+        page.get_by_text("No worker is running, so the job waits").wait_for()
+        with worker(home, trained_home) as first:
+            wait_until(page, lambda: all_jobs(home)[0].state == "running")
+            first.kill()
+        with worker(home, trained_home):
+            # The same tab, without a reload.
+            assert scored(page) == (N_CELLS, N_CELLS)
+    (job,) = all_jobs(home)
+    assert (job.state, job.attempt) == ("done", 2)
+
+
+def test_two_people_upload_at_once_and_see_only_their_own(
+    chromium,
+    provider,  # noqa: F811
+    trained_home,  # noqa: F811
+    tmp_path,
+):
+    home, port = tmp_path / "home", free_port()
+    home.mkdir()
+    write_secrets(home, port, provider)
+    sizes = {ANALYST: 48, COLLEAGUE: 54}
+    with served(home, port=port, FAULTLINE_PRECOMPUTED=str(trained_home)) as server:
+        pages = {name: sign_in_at(chromium, server, name) for name in sizes}
+        for name, page in pages.items():
+            adata = new_cells(sizes[name], seed=sizes[name])
+            adata.write_h5ad(tmp_path / f"of-{name}.h5ad")
+            page.goto(f"{server.url}/evaluate")
+            settled(page)
+            bring(page, tmp_path / f"of-{name}.h5ad")
+        for page in pages.values():
+            evaluate(page)
+        with worker(home, trained_home):
+            for name, page in pages.items():
+                assert scored(page) == (sizes[name], sizes[name])
+        addresses = {name: page.url for name, page in pages.items()}
+        for name, other in ((ANALYST, COLLEAGUE), (COLLEAGUE, ANALYST)):
+            page = pages[name]
+            page.goto(f"{server.url}/overview")
+            settled(page)
+            shown = page.get_by_test_id("stApp").inner_text()
+            assert f"of-{name}" in shown
+            assert f"of-{other}" not in shown
+            page.goto(addresses[other])
+            settled(page)
+            assert "Job not found" in page.get_by_test_id("stMain").inner_text()
+            page.goto(f"{server.url}/overview?dataset=of-{other}.h5ad")
+            settled(page)
+            assert f"of-{other}" not in page.get_by_test_id("stApp").inner_text()
+        for page in pages.values():
+            page.context.close()
