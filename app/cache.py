@@ -89,10 +89,31 @@ def store_version() -> str:
     return store.version
 
 
+# What every view asks first, whatever the filters: small answers over all runs or cells.
+_COMMON = frozenset({"cell_support", "datasets", "label_sources", "runs"})
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _common(version: str, name: str, **parameters: Any) -> pd.DataFrame:
+    return _store().query(name, **parameters)
+
+
+class _Reader:
+    """The store of one version, as views read it."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+    def query(self, name: str, **parameters: Any) -> pd.DataFrame:
+        if name in _COMMON:
+            return _common(self.version, name, **parameters)
+        return _store().query(name, **parameters)
+
+
 @st.cache_data(max_entries=256, show_spinner=False)
 def _view(name: str, version: str, scope: Scope, **arguments: Any) -> Any:
     question: Callable[..., Any] = getattr(views, name)
-    return question(_store(), scope, **arguments)
+    return question(_Reader(version), scope, **arguments)
 
 
 def _ask(name: str, scope: Scope, **arguments: Any) -> Any:
@@ -101,7 +122,7 @@ def _ask(name: str, scope: Scope, **arguments: Any) -> Any:
 
 @st.cache_data(max_entries=16, show_spinner=False)
 def _choices(owner: str, version: str) -> pd.DataFrame:
-    return views.scope_choices(_store(), owner)
+    return views.scope_choices(_Reader(version), owner)
 
 
 def scope_choices(owner: str) -> pd.DataFrame:
@@ -160,7 +181,7 @@ def _unfiltered(scope: Scope) -> Scope:
 # A million cells take 20 MB as columns, 9 MB as a map, 6 MB as sides and 5 MB as hits.
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _cell_columns(version: str, owner: str, dataset_id: str) -> cell_map.CellColumns:
-    return cell_map.load_columns(_store(), Scope(dataset_id=dataset_id, owner=owner))
+    return cell_map.load_columns(_Reader(version), Scope(dataset_id=dataset_id, owner=owner))
 
 
 def cell_columns(scope: Scope) -> cell_map.CellColumns:
@@ -174,7 +195,8 @@ def _map_cells(version: str, scope: Scope, configuration: str, placed_at: int) -
     places = None
     if placed_at and not columns.coordinates.is_placed.any():
         places = cell_map.read_places(home(), scope.owner, scope.dataset_id, len(columns))
-    return cell_map.load_cells(_store(), scope, configuration, places=places, columns=columns)
+    reader = _Reader(version)
+    return cell_map.load_cells(reader, scope, configuration, places=places, columns=columns)
 
 
 def map_cells(scope: Scope, configuration: str) -> cell_map.MapCells:
@@ -186,7 +208,7 @@ def map_cells(scope: Scope, configuration: str) -> cell_map.MapCells:
 
 @st.cache_resource(max_entries=48, show_spinner=False)
 def _hits(version: str, scope: Scope, series_id: str, n_cells: int) -> cell_map.Hits:
-    return cell_map.load_hits(_store(), scope, series_id, n_cells)
+    return cell_map.load_hits(_Reader(version), scope, series_id, n_cells)
 
 
 # For minutes only: neighbours are added to a dataset without a new version of the store.
@@ -204,7 +226,7 @@ def _whole(version: str, scope: Scope) -> selection_source.Whole:
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _shown(version: str, scope: Scope) -> pd.DataFrame:
-    return all_shown_series(_store(), scope)
+    return all_shown_series(_Reader(version), scope)
 
 
 class _Shared:
@@ -238,7 +260,8 @@ def _wrong_models(
     def hits_of(series_id: str) -> cell_map.Hits:
         return _hits(version, scope, series_id, n_cells)
 
-    return cell_map.wrong_models(_store(), scope, configurations, n_cells, hits_of=hits_of)
+    reader = _Reader(version)
+    return cell_map.wrong_models(reader, scope, configurations, n_cells, hits_of=hits_of)
 
 
 def wrong_models(
