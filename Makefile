@@ -12,13 +12,14 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: help install dev run test lint benchmarks chromium clean
+.PHONY: help install dev run test lint benchmarks audit chromium clean
 
 help:
 	@echo "make run         start the dashboard and a job worker on precomputed/ (PORT=$(PORT))"
 	@echo "make test        all tests that need neither GPU nor network"
 	@echo "make lint        ruff and mypy"
 	@echo "make benchmarks  print what is fast, as ratios against the plain way"
+	@echo "make audit       known vulnerabilities of the pinned packages (needs the internet)"
 	@echo "make clean       remove the virtual environment and caches"
 
 $(RUNTIME): requirements.txt
@@ -50,6 +51,10 @@ lint: $(DEV)
 
 benchmarks: $(DEV)
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+audit: $(RUNTIME)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --requirement requirements.txt --no-deps --disable-pip
 
 chromium:
 	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 || { \
