@@ -179,7 +179,9 @@ def _days(
     read: Callable[[str], pd.Series], columns: dict[str, str], n_cells: int
 ) -> pd.arrays.IntegerArray:
     if "day" not in columns:
-        return pd.array([pd.NA] * n_cells, dtype="Int32")
+        return pd.arrays.IntegerArray(
+            np.zeros(n_cells, dtype=np.int32), np.ones(n_cells, dtype=bool)
+        )
     values = read(columns["day"])
     if isinstance(values.dtype, pd.CategoricalDtype):
         days = {}

@@ -18,6 +18,9 @@ from backend.config import environment
 from backend.data.roles import ROLE_NAMES, Roles
 
 if TYPE_CHECKING:
+    import h5py
+
+    from backend.data.check import Examined
     from backend.data.genes import GeneMap
 
 __all__ = ["look", "roles_from"]
@@ -95,37 +98,33 @@ def _empty() -> dict[str, Any]:
 
 
 def _look(path: Path, roles: Roles | None, gene_files: dict[str, str]) -> dict[str, Any]:
-    """Do what `look` does, in this process."""
+    """Do what `look` does, in this process; the file is opened and examined once."""
     from backend.data.check import check
     from backend.data.columns import column_names, read_column
-    from backend.data.h5ad import open_dataset
-    from backend.data.problems import Refusal
 
-    report = check(path, quick=True, roles=roles, purpose="predict")
-    found = _empty() | {
+    seen: dict[str, Any] = {}
+
+    def read(file: h5py.File, found: Examined) -> None:
+        names = column_names(file, "obs")[:_MOST_COLUMNS]
+        seen["columns"] = [_column(file, name) for name in names]
+        used = found.roles.columns()
+        for role, place in (("cell_type", "labels"), ("timepoint", "timepoints")):
+            if role in used:
+                values = read_column(file, "obs", used[role]).astype(object).dropna()
+                counts = values.astype(str).str.strip().value_counts()[:_MOST_VALUES]
+                seen[place] = {str(name): int(n) for name, n in counts.items() if name}
+        seen["genes"] = _known_genes(found.genes, gene_files)
+
+    report = check(path, quick=True, roles=roles, purpose="predict", look=read)
+    about = {
         "problems": [problem.to_json() for problem in report.problems],
         "notes": list(report.notes),
         "facts": report.facts | {"seconds": round(report.seconds, 2)},
     }
-    if report.problems:
-        return found
-    try:
-        with open_dataset(path, roles, purpose="predict") as dataset:
-            names = column_names(dataset.file, "obs")[:_MOST_COLUMNS]
-            found["columns"] = [_column(dataset.file, name) for name in names]
-            used = dataset.found.roles.columns()
-            for role, place in (("cell_type", "labels"), ("timepoint", "timepoints")):
-                if role in used:
-                    values = read_column(dataset.file, "obs", used[role]).astype(object).dropna()
-                    counts = values.astype(str).str.strip().value_counts()[:_MOST_VALUES]
-                    found[place] = {str(name): int(n) for name, n in counts.items() if name}
-            found["genes"] = _known_genes(dataset.found.genes, gene_files)
-    except Refusal as refusal:
-        found["problems"] = [refusal.problem.to_json()]
-    return found
+    return _empty() | about | (seen if report.is_usable else {})
 
 
-def _column(file: Any, name: str) -> dict[str, Any]:
+def _column(file: h5py.File, name: str) -> dict[str, Any]:
     """Describe one column of obs without reading its rows."""
     import h5py
 
