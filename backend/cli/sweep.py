@@ -207,20 +207,22 @@ class _Display:
     """A bar over all tasks, and a line for each one that ended."""
 
     def __init__(self, console: Console, sweep: Sweep) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, TextColumn
         from rich.progress import TimeElapsedColumn as Elapsed
+
+        from backend.training.executors.common import Tally
 
         waiting = [each for each in _planned(sweep) if not each.is_done]
         self._text = {each.key: each.text for each in waiting}
-        self._n_ended = 0
+        self._tally = Tally()
         self._progress = Progress(
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[ended]}/{task.total:.0f}"),
             Elapsed(),
             TextColumn("{task.description}"),
             console=console,
         )
-        self._task = self._progress.add_task("", total=len(waiting))
+        self._task = self._progress.add_task("", total=len(waiting), ended=0)
 
     def __enter__(self) -> _Display:
         self._progress.start()
@@ -233,17 +235,17 @@ class _Display:
         """Show that a task entered a state or ended."""
         from backend.training.executors.common import Outcome
 
+        self._tally.add(event)
+        self._progress.update(self._task, completed=self._tally.done, ended=self._tally.n_ended)
         text = self._text[event.key]
         if not isinstance(event, Outcome):
             self._progress.update(self._task, description=f"{text}: {event.state} {event.text}")
             if event.state == "retried":
                 self._say(f"retried  {text}  {event.text}")
             return
-        self._n_ended += 1
-        self._progress.update(self._task, advance=1)
         seconds = "" if event.wall_seconds is None else f"  {event.wall_seconds:.1f} s"
         reason = f"  {event.reason}" if event.reason else ""
-        number = f"[{self._n_ended}/{len(self._text)}]"
+        number = f"[{self._tally.n_ended}/{len(self._text)}]"
         self._say(f"{number} {event.status:<7}  {text}{seconds}{reason}")
 
     def _say(self, text: str) -> None:

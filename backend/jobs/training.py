@@ -151,7 +151,7 @@ def sweep(values: dict[str, Any], context: JobContext) -> dict[str, Any]:
     path = _checked_file(request.dataset, context)
 
     from backend.training.costs import check_disk
-    from backend.training.executors.common import Outcome
+    from backend.training.executors.common import Outcome, Tally
     from backend.training.executors.local import LocalExecutor, gpu_names
     from backend.training.plan import read_plan
     from backend.training.sweep import prepare
@@ -160,7 +160,7 @@ def sweep(values: dict[str, Any], context: JobContext) -> dict[str, Any]:
     out = results_folder(context.home, context.owner, is_shared=request.is_shared)
     out.mkdir(parents=True, exist_ok=True)
     gpus = gpu_names()
-    n_ended = 0
+    tally = Tally()
     with _only_sweep(out, plan_path.name, context):
         planned = prepare(plan, out, is_written=True, say=lambda text: context.progress(0, text))
         check_disk(out, planned.bytes_needed(jobs=1))
@@ -170,16 +170,15 @@ def sweep(values: dict[str, Any], context: JobContext) -> dict[str, Any]:
         texts |= {each.key: each.text for each in planned.waiting()}
 
         def show(event: TaskEvent | Outcome) -> None:
-            nonlocal n_ended
+            tally.add(event)
             text = texts[event.key]
             if isinstance(event, Outcome):
-                n_ended += 1
                 reason = f": {event.reason}" if event.reason else ""
                 context.log(f"{event.status} {text}{reason}")
-                words = f"{n_ended} of {len(texts)} done; {text} {event.status}"
+                words = f"{tally.n_ended} of {len(texts)} done; {text} {event.status}"
             else:
                 words = f"{text}: {event.state} {event.text}".strip()
-            share = n_ended / max(1, len(texts))
+            share = tally.done / max(1, len(texts))
             context.progress(_READING + (1 - _READING) * share, words)
 
         outcomes = planned.execute(LocalExecutor(jobs=1, threads=plan.threads, gpus=gpus), show)

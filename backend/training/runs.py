@@ -54,6 +54,7 @@ _LOG = logging.getLogger(__name__)
 _PACKAGES: Final = ("anndata", "numpy", "pandas", "scikit-learn", "scipy")
 _PACKAGES_OF: Final = {"celltypist": ("celltypist",)}
 _FOUNDATION_PACKAGES: Final = ("torch", "lightning-fabric")
+_PACKAGES_OF_SETTING: Final = {"lora": "peft", "oversample": "imbalanced-learn"}
 
 # What a fit may die of without being a fault of this program: diverged numbers, no memory,
 # a device that gives up. Everything else is a bug and ends the command.
@@ -489,6 +490,7 @@ def _versions(series: Series) -> dict[str, str]:
         *_PACKAGES,
         *_PACKAGES_OF.get(series.model, ()),
         *(_FOUNDATION_PACKAGES if series.preset is not None else ()),
+        *(name for key, name in _PACKAGES_OF_SETTING.items() if series.settings.get(key)),
     )
     versions = {"faultline": __version__, "python": python_version()}
     for package in packages:

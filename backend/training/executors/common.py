@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backend.store.roots import Location
+    from backend.training.pretrain import PretrainEvent
     from backend.training.runs import Fold, RunEvent
     from backend.types import Series
 
@@ -20,6 +21,7 @@ __all__ = [
     "FitTask",
     "Outcome",
     "PretrainTask",
+    "Tally",
     "Task",
     "TaskEvent",
     "execute",
@@ -73,11 +75,15 @@ Task = FitTask | PretrainTask
 
 @dataclass(frozen=True, slots=True)
 class TaskEvent:
-    """A task entered a state, such as `started`, `fitting`, `predicting` or `retried`."""
+    """A task entered a state, such as `started`, `fitting`, `predicting` or `retried`.
+
+    share : part of the task that is over (0–1), with the events of a fit under way
+    """
 
     key: str
     state: str
     text: str = ""
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,29 @@ class Outcome:
     reason: str | None = None
     wall_seconds: float | None = None
     attempts: int = 1
+
+
+class Tally:
+    """How many tasks are over, in tasks: each that ended counts 1, one under way its share."""
+
+    def __init__(self) -> None:
+        self.n_ended = 0
+        self._shares: dict[str, float] = {}
+
+    def add(self, event: TaskEvent | Outcome) -> None:
+        """Take what an executor told."""
+        if isinstance(event, Outcome):
+            self.n_ended += 1
+            self._shares.pop(event.key, None)
+        elif event.share is not None:
+            self._shares[event.key] = event.share
+        elif event.state in ("started", "retried"):
+            self._shares.pop(event.key, None)
+
+    @property
+    def done(self) -> float:
+        """Tasks that are over, with those under way in part."""
+        return self.n_ended + sum(self._shares.values())
 
 
 class Executor(Protocol):
@@ -122,7 +151,7 @@ def execute(task: Task, tell: Callable[[TaskEvent], None]) -> Outcome:
         adata, info = _dataset(task.dataset, any_genes=task.any_genes)
         split = Split.load(task.split)
         if isinstance(task, PretrainTask):
-            return _pretrain(task, adata, info, split)
+            return _pretrain(task, adata, info, split, tell)
         return _fit(task, adata, info, split, tell)
     except FaultlineError as error:
         return Outcome(task.key, "failed", str(error))
@@ -134,7 +163,7 @@ def _fit(
     from backend.training.runs import run_series
 
     def show(event: RunEvent) -> None:
-        tell(TaskEvent(task.key, event.state, event.text))
+        tell(TaskEvent(task.key, event.state, event.text, event.share))
 
     result = run_series(
         adata,
@@ -150,9 +179,14 @@ def _fit(
     return Outcome(task.key, result.status, result.reason, result.wall_seconds)
 
 
-def _pretrain(task: PretrainTask, adata: Any, info: Any, split: Any) -> Outcome:
+def _pretrain(
+    task: PretrainTask, adata: Any, info: Any, split: Any, tell: Callable[[TaskEvent], None]
+) -> Outcome:
     import importlib
     import time
+
+    def show(event: PretrainEvent) -> None:
+        tell(TaskEvent(task.key, event.state, event.text, event.share))
 
     started = time.perf_counter()
     pretrain_series = importlib.import_module("backend.training.pretrain").pretrain_series
@@ -167,6 +201,7 @@ def _pretrain(task: PretrainTask, adata: Any, info: Any, split: Any) -> Outcome:
         folds=[task.fold],
         settings=dict(task.settings),
         seed=task.seed,
+        progress=show,
     )
     return Outcome(task.key, "done", None, time.perf_counter() - started)
 

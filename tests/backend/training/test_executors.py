@@ -19,7 +19,7 @@ from backend.config import environment, project_root
 from backend.data import cells_table, describe, load
 from backend.errors import InputError
 from backend.store.bundle import list_runs, read_predictions, read_run, write_dataset
-from backend.training.executors.common import Outcome, TaskEvent, execute
+from backend.training.executors.common import Outcome, Tally, TaskEvent, execute
 from backend.training.executors.local import LocalExecutor, thread_limits
 from backend.training.lock import NAME
 from backend.training.plan import read_plan
@@ -121,6 +121,23 @@ def test_a_fault_of_the_program_ends_one_run_only(sweep_of):
     assert outcomes[0].reason.startswith("fault of the program: ")
     assert '"other.parquet" cannot be read as a split' in outcomes[1].reason
     assert [each.attempts for each in outcomes] == [1, 1, 1]
+
+
+def test_a_tally_counts_running_tasks_by_their_share():
+    tally = Tally()
+    seen = []
+    for event in (
+        TaskEvent("a", "started"),
+        TaskEvent("a", "fitting", "epoch 1 of 2", 0.5),
+        TaskEvent("b", "fitting", "epoch 1 of 4", 0.25),
+        TaskEvent("a", "predicting"),
+        TaskEvent("b", "retried"),
+        Outcome("a", "done"),
+        Outcome("b", "failed"),
+    ):
+        tally.add(event)
+        seen.append((tally.n_ended, tally.done))
+    assert seen == [(0, 0), (0, 0.5), (0, 0.75), (0, 0.75), (0, 0.5), (1, 1), (2, 2)]
 
 
 def test_every_numerical_library_is_held_to_its_threads():

@@ -314,6 +314,22 @@ def fake_model(monkeypatch):
     monkeypatch.setattr(runs, "model_class", lambda _: Fake)
 
 
+@pytest.mark.parametrize(
+    ("settings", "recorded"),
+    [
+        ({"lora": 8}, {"peft"}),
+        ({"oversample": True}, {"imbalanced-learn"}),
+        ({"oversample": False}, set()),
+    ],
+)
+def test_packages_of_a_setting_are_recorded_where_it_is_used(cohort, settings, recorded):
+    versions = runs._versions(
+        series_of(cohort, model="geneformer", preset="geneformer.small", settings=settings)
+    )
+    assert versions.keys() & {"peft", "imbalanced-learn"} == recorded
+    assert "unknown" not in versions.values()
+
+
 def test_foundation_models_go_through_the_classifier(cohort, tmp_path, fake_model):
     series = series_of(cohort, model="fake", preset="fake.small", settings={"epochs": 2})
     typer = build_typer(series, classifier=_Wrapped)

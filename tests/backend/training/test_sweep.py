@@ -442,8 +442,14 @@ def test_checkpoints_are_made_first_and_found_by_their_fold(write, out):
     )
     path = write(text + "fold = [0, 1]\nsettings = { epochs = 1 }")
     sweep = prepared(path, out)
-    outcomes = sweep.execute(Inline(), lambda event: None)
+    said, tell = events()
+    outcomes = sweep.execute(Inline(), tell)
     assert [(each.status, each.reason) for each in outcomes] == [("done", None)] * 4
+    shares = {outcome.key: set() for outcome in outcomes}
+    for event in said:
+        if isinstance(event, TaskEvent) and event.share is not None:
+            shares[event.key].add(event.share)
+    assert all(found and max(found) == 1 for found in shares.values())
     again = prepared(path, out)
     assert [made.is_done for made in again.checkpoints] == [True, True]
     assert [run.state for run in again.runs] == ["done", "done"]
