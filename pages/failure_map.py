@@ -5,7 +5,6 @@ import streamlit as st
 from app import cache
 from app.components import errors, frames, provenance, tables
 from app.components.cell_map import page
-from app.components.selection_panel import selection_panel
 from app.state import choose_model, current_models, current_scope
 
 scope = current_scope()
@@ -30,22 +29,7 @@ page.open_link(cells)
 
 with errors.shown_to_user():
     maps = page.maps(scope, cells, in_scope, models, colour_by=colour_by, facet_by=facet_by)
-# The numbers of a selection go out before the map: drawing keeps slow machines busy.
-place_of_map = st.container()
-chosen = page.chosen(cells, in_scope)
-if chosen is None:
-    st.markdown("No cells are selected. Draw around some with the lasso or the box.")
-else:
-    selection_panel(
-        scope,
-        chosen.cells,
-        title=chosen.title,
-        selection=chosen.saved(scope, configuration),
-        configuration=configuration,
-        page="failure_map",
-    )
-with place_of_map:
-    page.draw(maps, colour_by=colour_by, models=models)
+page.map_and_numbers(maps, scope, configuration, colour_by=colour_by, models=models)
 
 st.markdown("##### Outcomes")
 tables.show(

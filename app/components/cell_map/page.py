@@ -18,6 +18,7 @@ from app.components.cell_map.look import (
     facets_by_timepoint,
     one_facet,
 )
+from app.components.selection_panel import selection_panel
 from app.identity import identity
 from app.state import CELL_TYPE, current_source
 from backend.evaluation import selections
@@ -44,8 +45,8 @@ __all__ = [
     "choose_types",
     "chosen",
     "counts",
-    "draw",
     "failure_table",
+    "map_and_numbers",
     "maps",
     "open_link",
 ]
@@ -206,6 +207,45 @@ def _offer_map(shown: view.Shown, model: str) -> None:
                     "configuration": shown.cells.configuration,
                 },
             )
+
+
+def map_and_numbers(
+    shown: list[view.Shown],
+    scope: Scope,
+    configuration: str,
+    *,
+    colour_by: str,
+    models: Mapping[str, str],
+) -> None:
+    """Draw the maps, and below them what the selected cells have in common.
+
+    Who has just selected cells waits for their numbers, and everybody else for the map: drawing it
+    keeps slow machines busy, so the other one is made after it.
+    """
+    above, below = st.container(), st.container()
+    if numbers_first := view.was_just_chosen():
+        with below:
+            _numbers(shown[0], scope, configuration)
+    with above:
+        draw(shown, colour_by=colour_by, models=models)
+    if not numbers_first:
+        with below:
+            _numbers(shown[0], scope, configuration)
+
+
+def _numbers(shown: view.Shown, scope: Scope, configuration: str) -> None:
+    found = chosen(shown.cells, shown.in_scope)
+    if found is None:
+        st.markdown("No cells are selected. Draw around some with the lasso or the box.")
+        return
+    selection_panel(
+        scope,
+        found.cells,
+        title=found.title,
+        selection=found.saved(scope, configuration),
+        configuration=configuration,
+        page="failure_map",
+    )
 
 
 def chosen(cells: MapCells, in_scope: np.ndarray) -> Chosen | None:
