@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backend.cli.out import results_folder
 from backend.errors import InputError
 from backend.types import EXTERNAL, LABEL_LEVELS, PROTOCOLS
 
@@ -45,13 +46,14 @@ def run(args: argparse.Namespace) -> int:
         msg = f'There is no file "{args.table or ""}".'
         raise InputError(msg, "Name a CSV or Parquet table; --template prints an example.")
     out = args.out or home()
-    done = import_predictions(
-        args.table,
-        out,
-        name=args.name or args.table.stem,
-        protocol=args.protocol,
-        label_level=args.label_level,
-    )
+    with results_folder(out):
+        done = import_predictions(
+            args.table,
+            out,
+            name=args.name or args.table.stem,
+            protocol=args.protocol,
+            label_level=args.label_level,
+        )
     if args.json:
         print(json.dumps(done.to_json(), ensure_ascii=False, indent=1))
         return 0

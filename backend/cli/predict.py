@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.cli.out import results_folder
 from backend.errors import InputError
+from backend.evaluation.wording import plural
 
 if TYPE_CHECKING:
     import argparse
@@ -81,7 +83,7 @@ def evaluate_file(
         msg = f"{', '.join(missing)} is missing."
         raise InputError(msg, "Give --run, --dataset and --out; --list prints the stored models.")
     models = _models(args)
-    with _bar("Predicting") as update:
+    with results_folder(args.out), _bar("Predicting") as update:
         return evaluate(
             args.dataset,
             models,
@@ -114,11 +116,13 @@ def print_evaluated(done: Evaluated, args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(done.to_json(), ensure_ascii=False, indent=1))
         return
-    print(f"dataset {done.dataset_id}  {done.name}: {done.n_cells:,} cells")
+    print(f"dataset {done.dataset_id}  {done.name}: {plural(done.n_cells, 'cell')}")
     for run_id in done.run_ids:
         share = done.outside[run_id]
         outside = (
-            "" if share is None else f"  {share:.1%} of the cells lie outside its training data"
+            ""
+            if share is None
+            else f"  {share * 100:.1f} % of the cells lie outside its training data"
         )
         print(f"  run {run_id}{outside}")
     for note in done.notes:

@@ -170,7 +170,8 @@ def series_sentence(
         return f"{name}: {status}; no headline number."
     scored = [score for score in scores if not math.isnan(score.estimate.value)]
     dots = [
-        f"{score.timepoint} has {plural(score.estimate.n_donors, 'donor')}, shown as dots only."
+        f"{score.timepoint or 'The dataset'} has {plural(score.estimate.n_donors, 'donor')}, "
+        "shown as dots only."
         for score in scores
         if score.is_dots_only
     ]

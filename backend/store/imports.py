@@ -106,6 +106,8 @@ def import_predictions(
         raise InputError(msg, f"Choose one of: {', '.join(LABEL_LEVELS)}.")
     progress(0.05, "Reading the table")
     table = read_table(path)
+    models = table["model"].fillna(name) if "model" in table else pd.Series(name, table.index)
+    _check_folds(table, models)
     progress(0.5, "Writing the results")
     if label_level is None:
         labels = set(table["label"].dropna()) | set(table["predicted"])
@@ -140,7 +142,6 @@ def import_predictions(
         **(facts or {}),
     }
     write_dataset(out, info, cells)
-    models = table["model"].fillna(name) if "model" in table else pd.Series(name, table.index)
     run_ids: list[str] = []
     names = sorted(models.unique())
     for number, model in enumerate(names):
@@ -158,6 +159,15 @@ def import_predictions(
         run_ids=tuple(run_ids),
         notes=tuple(notes),
     )
+
+
+def _check_folds(table: pd.DataFrame, models: pd.Series) -> None:
+    if "fold" not in table:
+        return
+    counts = table.groupby(models)["fold"].nunique()
+    if (most := int(counts.max())) > _MOST_FOLDS:
+        msg = f'The model "{str(counts.idxmax())[:60]}" has {most:,} folds.'
+        raise InputError(msg, f"Give at most {_MOST_FOLDS:,}.")
 
 
 def _cells(table: pd.DataFrame, label_level: str, notes: list[str]) -> pd.DataFrame:
@@ -229,9 +239,6 @@ def _write_model(
     """Write the runs of one model, one a fold; return their ids."""
     values = rows["fold"] if "fold" in rows else pd.Series(0.0, rows.index)
     folds = sorted(values.unique())
-    if len(folds) > _MOST_FOLDS:
-        msg = f'The model "{model}" has {len(folds):,} folds.'
-        raise InputError(msg, f"Give at most {_MOST_FOLDS:,}.")
     given = [name for name in rows if str(name).startswith(PROBA)]
     kept = [name for name in given if rows[name].notna().all()]
     classes = (

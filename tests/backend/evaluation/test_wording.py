@@ -100,6 +100,8 @@ def test_a_timepoint_with_two_donors_is_dots_only():
     )
     assert "Relapse has 2 donors, shown as dots only." in text
     assert "no score" not in text
+    alone = sentence(TimepointScore("", nothing, 40, is_dots_only=True))
+    assert "The dataset has 2 donors, shown as dots only." in alone
 
 
 def test_without_a_panel_there_is_no_number():

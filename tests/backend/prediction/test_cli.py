@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 
+import numpy as np
 import pytest
 
 from backend.cli import main
@@ -57,3 +59,109 @@ def test_commands(trained_home, tmp_path, capsys):
     assert main(["evaluate", *words, "--role", "cell_type=nothing"]) == 2
     assert "no column nothing" in capsys.readouterr().err
     assert main(["predict", "--run", run_id, *shared]) == 2
+
+
+def refusal(words, capsys):
+    """Run a command that must be refused; return what is wrong, and what to do."""
+    capsys.readouterr()
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    _, _, rest = told.err.partition("error: ")
+    message, mark, hint = rest.partition("\nhint:  ")
+    assert message
+    assert mark
+    assert hint.strip()
+    return message
+
+
+def log_values(adata):
+    adata.X = np.log1p(adata.X.astype(np.float32))
+
+
+def a_missing_value(adata):
+    adata.X = adata.X.astype(np.float32)
+    adata.X.data[0] = np.nan
+
+
+def no_columns(adata):
+    adata.obs = adata.obs[[]]
+
+
+def repeated_cells(adata):
+    adata.obs_names = ["one"] * adata.n_obs
+
+
+def other_genes(adata):
+    adata.var_names = [f"g{number}" for number in range(adata.n_vars)]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (log_values, "looks log-normalised"),
+        (a_missing_value, "1 NaN"),
+        (no_columns, "no column for the cell type"),
+        (repeated_cells, "occur more than once: one"),
+        (other_genes, "known human genes"),
+    ],
+)
+def test_what_cannot_be_evaluated_leaves_nothing(trained_home, tmp_path, capsys, spoil, message):
+    adata = new_cells(60)
+    spoil(adata)
+    path = tmp_path / "new.h5ad"
+    with warnings.catch_warnings():
+        # anndata says that it writes names of cells that are not unique.
+        warnings.simplefilter("ignore", UserWarning)
+        adata.write_h5ad(path)
+    run_id, out = run_of(trained_home, "logreg"), tmp_path / "results" / "here"
+    words = ["--run", run_id, "--dataset", str(path), "--models", str(trained_home)]
+    assert message in refusal(["evaluate", *words, "--out", str(out)], capsys)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--run", "0" * 16], "There is no run"),
+        (["--run", "../../runs"], "There is no run"),
+        (["--dataset", "none.h5ad"], 'There is no file "none.h5ad"'),
+        (["--dataset", "."], "is not a file"),
+        (["--role", "kind=x"], "does not name a role"),
+        (["--map", "T cells"], "is not LABEL=TYPE"),
+        (["--map", "T cells=Nonsense"], "cannot output Nonsense"),
+        (["--map", "Never=T"], "no label Never"),
+    ],
+)
+def test_wrong_words_leave_nothing(trained_home, tmp_path, capsys, words, message):
+    path = tmp_path / "new.h5ad"
+    new_cells(60).write_h5ad(path)
+    given = {
+        "--run": run_of(trained_home, "logreg"),
+        "--dataset": str(path),
+        "--models": str(trained_home),
+        "--out": str(tmp_path / "results"),
+    }
+    given |= {words[0]: words[1]}
+    flat = [word for pair in given.items() for word in pair]
+    assert message in refusal(["evaluate", *flat], capsys)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("verb", ["predict", "import-predictions"])
+def test_results_that_cannot_be_written_are_refused_first(trained_home, tmp_path, capsys, verb):
+    path, taken = tmp_path / "new.h5ad", tmp_path / "taken"
+    new_cells(60).write_h5ad(path)
+    taken.write_text("a file", encoding="utf-8")
+    table = tmp_path / "table.csv"
+    table.write_text("cell_id,label,predicted\na,B,T\n", encoding="utf-8")
+    run_id = run_of(trained_home, "logreg")
+    words = {
+        "predict": ["--run", run_id, "--dataset", str(path), "--models", str(trained_home)],
+        "import-predictions": [str(table)],
+    }[verb]
+    for out in (taken, taken / "below"):
+        message = refusal([verb, *words, "--out", str(out)], capsys)
+        assert message.startswith(f'Results cannot be written to "{out}"')
+    assert sorted(tmp_path.iterdir()) == [path, table, taken]
+    assert taken.read_text(encoding="utf-8") == "a file"

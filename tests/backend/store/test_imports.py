@@ -168,6 +168,41 @@ def test_separators_quotes_and_formulas_are_text(tmp_path):
     assert frame["label"].tolist() == ["=1+1", None]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns=["label", "predicted"]), "no column label, predicted. Found: cell_id"),
+        (lambda t: t.assign(cell_id="same"), '"same" occurs twice'),
+        (lambda t: t.assign(proba_B=0.0, proba_Mono=0.0), "is the sum of the probabilities"),
+        (lambda t: t.assign(fold=np.arange(len(t))), "has 1,200 folds"),
+        (lambda t: t.assign(model=[f"m{i}" for i in range(len(t))]), "`model` has 1,200 values"),
+    ],
+)  # fmt: skip
+def test_a_refused_table_leaves_nothing(tmp_path, capsys, change, message, suffix):
+    path = write(change(table(1200, models=("one",))), tmp_path / f"t.{suffix}")
+    assert main(["import-predictions", str(path), "--out", str(tmp_path / "new" / "home")]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.err.startswith("error: ")
+    assert "\nhint:  " in said.err
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_formulas_and_markup_are_kept_as_text(tmp_path, suffix):
+    label, cell = "<img src=x onerror=alert(1)>", '=HYPERLINK("http://x")'
+    frame = pd.DataFrame({"cell_id": [cell, "b"], "label": [label, "T"], "predicted": ["T", label]})
+    path = write(frame, tmp_path / f"t.{suffix}")
+    done = import_predictions(path, tmp_path / "home", name="<b>x</b>")
+    _, cells = read_dataset(tmp_path / "home" / "datasets" / done.dataset_id)
+    assert cells["cell_id"].tolist() == [cell, "b"]
+    (folder,) = list_runs(tmp_path / "home")
+    assert read_run(folder).classes == (label, "T")
+    assert read_predictions(folder)["predicted"].tolist() == ["T", label]
+
+
 def test_command(tmp_path, capsys):
     assert main(["import-predictions", "--template"]) == 0
     assert capsys.readouterr().out == template()
