@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from backend.cli.out import results_folder
 from backend.errors import InputError
+from backend.evaluation.wording import plural
 from backend.types import EXTERNAL, LABEL_LEVELS, PROTOCOLS
 
 if TYPE_CHECKING:
@@ -57,11 +58,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(done.to_json(), ensure_ascii=False, indent=1))
         return 0
-    print(f"dataset {done.dataset_id}  {done.name}: {done.n_cells:,} cells ({NOT_RUN_HERE})")
+    n_cells = plural(done.n_cells, "cell")
+    print(f"dataset {done.dataset_id}  {done.name}: {n_cells} ({NOT_RUN_HERE})")
     print(f"  {done.label_level} labels, protocol {done.protocol}")
     print(f"  models: {', '.join(done.models)}")
     if done.n_unlabelled:
-        print(f"  {done.n_unlabelled:,} cells without a label: not scored")
+        print(f"  {plural(done.n_unlabelled, 'cell')} without a label: not scored")
     for note in done.notes:
         print(f"note: {note}.")
     return 0

@@ -36,7 +36,8 @@ def results_folder(folder: Path) -> Iterator[None]:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            msg = f'Results cannot be written to "{folder}": {(error.strerror or str(error)).lower()}.'
+            why = "it is a file" if folder.is_file() else (error.strerror or str(error)).lower()
+            msg = f'Results cannot be written to "{folder}": {why}.'
             raise InputError(msg, "Give --out a folder that you may write to.") from error
         with full_disk_explained("the results"):
             yield
