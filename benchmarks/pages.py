@@ -19,13 +19,12 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.cell_map import IDLE, WEBGL, server_on, write_home
+from benchmarks.cell_map import IDLE, WEBGL, seconds_until, server_on, write_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,13 +54,9 @@ def open_page(browser: Browser, url: str, name: str) -> Page:
 
 
 def seconds_of(page: Page, act: Callable[[], None]) -> float:
-    """Return the seconds from an act until the page is idle with another text."""
-    old = page.evaluate(TEXT)
-    start = time.perf_counter()
-    act()
+    """Return the seconds from a click until the page is idle with another text."""
     done = f"old => ({IDLE})() && {TEXT} !== old"
-    page.wait_for_function(done, arg=old, polling=30, timeout=120_000)
-    took = time.perf_counter() - start
+    took = seconds_until(page, act, done, page.evaluate(TEXT))
     page.wait_for_timeout(1_500)
     return took
 
