@@ -6,14 +6,11 @@ import dataclasses
 import importlib
 import logging
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from platform import python_version
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
-from backend import __version__
 from backend.errors import FaultlineError, InputError, ModelUnavailable, SplitError
 from backend.models import catalogue
 from backend.models.registry import model_class
@@ -24,6 +21,7 @@ from backend.training.final import fold_histories
 from backend.training.measure import Measured
 from backend.training.overlap import Origin, check_overlap
 from backend.training.settings import check_settings, find_preset
+from backend.training.versions import versions_of
 from backend.training.work import CHECKPOINT_MINUTES, Bench, FitProgress, Workplace, work_folder
 from backend.types import LABEL_LEVELS, Series
 
@@ -51,10 +49,6 @@ Fold = int | Literal["final"]
 """A fold from 0, or `final`: fitted on all labelled cells, saved, nothing tested."""
 
 _LOG = logging.getLogger(__name__)
-_PACKAGES: Final = ("anndata", "numpy", "pandas", "scikit-learn", "scipy")
-_PACKAGES_OF: Final = {"celltypist": ("celltypist",)}
-_FOUNDATION_PACKAGES: Final = ("torch", "lightning-fabric")
-_PACKAGES_OF_SETTING: Final = {"lora": "peft", "oversample": "imbalanced-learn"}
 
 # What a fit may die of without being a fault of this program: diverged numbers, no memory,
 # a device that gives up. Everything else is a bug and ends the command.
@@ -310,7 +304,7 @@ def _run_fold(
         "n_test": len(test_rows),
         "n_train_donors": int(train.obs["donor"].nunique()),
         "display_name": display_name(series) + origin.badge,
-        "versions": _versions(series),
+        "versions": versions_of(series),
     }
     log = [f"{facts['n_train']:,} training cells of {facts['n_train_donors']} donors"]
     untrained = _untrained(adata.obs[label_key].iloc[rows], train.obs[label_key])
@@ -482,20 +476,3 @@ def _notes(typer: CellTyper, series: Series) -> tuple[str, ...]:
     if series.preset is not None and series.init == "scratch":
         notes.insert(0, "architecture trained from scratch — published weights not used")
     return tuple(dict.fromkeys(notes))
-
-
-def _versions(series: Series) -> dict[str, str]:
-    """Return the versions of what computed the run."""
-    packages = (
-        *_PACKAGES,
-        *_PACKAGES_OF.get(series.model, ()),
-        *(_FOUNDATION_PACKAGES if series.preset is not None else ()),
-        *(name for key, name in _PACKAGES_OF_SETTING.items() if series.settings.get(key)),
-    )
-    versions = {"faultline": __version__, "python": python_version()}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "unknown"
-    return versions

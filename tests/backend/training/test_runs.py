@@ -19,6 +19,7 @@ from backend.training import runs
 from backend.training.measure import Measured
 from backend.training.runs import build_typer, run_series
 from backend.training.settings import parse_settings
+from backend.training.versions import versions_of
 from backend.types import Series
 
 
@@ -323,7 +324,7 @@ def fake_model(monkeypatch):
     ],
 )
 def test_packages_of_a_setting_are_recorded_where_it_is_used(cohort, settings, recorded):
-    versions = runs._versions(
+    versions = versions_of(
         series_of(cohort, model="geneformer", preset="geneformer.small", settings=settings)
     )
     assert versions.keys() & {"peft", "imbalanced-learn"} == recorded
