@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.cell_map import IDLE, WEBGL, seconds_until, server_on, write_home
+from benchmarks.cell_map import IDLE, N_MODELS, WEBGL, seconds_until, server_on, write_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,8 @@ def choose_from(page: Page, label: str, place: int) -> float:
 FILTERS: dict[str, Callable[[Page, int], float]] = {
     "protocol": choose_protocol,
     "timepoint": lambda page, user: choose_from(page, "Timepoints", user),
-    "model": lambda page, user: choose_from(page, "Models", user),
+    # Not the first one, which pages about one model show anyway.
+    "model": lambda page, user: choose_from(page, "Models", user % (N_MODELS - 1) + 1),
 }
 
 
