@@ -84,11 +84,17 @@ class Source:
     label_level: str
     protocol: str
     truth: str
+    is_upload: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What files say of the data."""
+        return "SIMULATED" if self.simulated else "uploaded" if self.is_upload else "real"
 
     @property
     def line(self) -> str:
         """One line for captions and pictures."""
-        kind = "SIMULATED DATA, not a finding" if self.simulated else "real data"
+        kind = "SIMULATED DATA, not a finding" if self.simulated else f"{self.kind} data"
         return (
             f"{self.dataset} ({kind}); {self.label_level} labels; protocol {self.protocol}; "
             f"{TRUTHS[self.truth].lower()}"
@@ -218,7 +224,10 @@ def sidebar_scope(
         timepoints=tuple(_ordered(timepoints, TIMEPOINTS)),
         truth=truth,
     )
-    source = Source(names[dataset_id], simulated[dataset_id], label_level, protocol, truth)
+    is_upload = bool(rows["is_upload"].any())
+    source = Source(
+        names[dataset_id], simulated[dataset_id], label_level, protocol, truth, is_upload
+    )
     remember(scope, source, labels, defaults, models.configuration[models.is_complete.astype(bool)])
     return scope
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from app import cache
 from app.components import export
+from app.components.evaluate_file import plain
 from app.identity import identity
 from app.state import DATASET, Source, go
 from backend.config import home, keep_days
@@ -128,14 +129,15 @@ def _results(status: JobStatus) -> None:
     until = expires_at(keep_days(), status.ended_at).strftime("%d %B %Y")
     st.caption(f"The results open on every page. They are stored until {until}.")
     if any(share is not None for share in result.get("outside", {}).values()):
-        _outside(status, result)
+        row = choices[choices["dataset_id"] == dataset_id].iloc[0]
+        _outside(status, result, is_simulated=bool(row["simulated"]))
     _log(status.job_id, status.owner)
 
 
 def _sentences(result: dict[str, Any]) -> list[str]:
     n = result["n_cells"]
     if "n_scored" not in result:
-        models = ", ".join(result["models"])
+        models = ", ".join(plain(str(name)) for name in result["models"])
         lost = result["n_unlabelled"]
         told = [f"{plural(n, 'cell')} with predictions of {models}, imported and not run here."]
         return [*told, f"{plural(lost, 'cell')} without a label: not scored."] if lost else told
@@ -152,7 +154,7 @@ def _sentences(result: dict[str, Any]) -> list[str]:
     return said
 
 
-def _outside(status: JobStatus, result: dict[str, Any]) -> None:
+def _outside(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -> None:
     """Show which cells do not belong to what the models know."""
     dataset_id = str(result["dataset_id"])
     names = _names(status.owner, dataset_id)
@@ -191,10 +193,11 @@ def _outside(status: JobStatus, result: dict[str, Any]) -> None:
     )
     source = Source(
         dataset=str(result["name"]),
-        simulated=False,
+        simulated=is_simulated,
         label_level=str(result["label_level"]),
         protocol=EXTERNAL,
         truth="all",
+        is_upload=True,
     )
     st.download_button(
         "CSV",

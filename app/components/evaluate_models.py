@@ -9,6 +9,7 @@ import streamlit as st
 
 from backend.evaluation.mapping import common_types, match_labels, ontology_version
 from backend.evaluation.wording import plural
+from backend.models.expression import MIN_SHARE_OF_GENES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,14 @@ def choose_models(models: pd.DataFrame, found: dict[str, Any]) -> list[str]:
     )
     for row in models[models["run_id"].isin(chosen)].itertuples():
         genes = found["genes"].get(row.run_id, {})
+        if genes.get("n_known", 1) < MIN_SHARE_OF_GENES * genes.get("n_model", 1):
+            st.warning(
+                f"{row.display_name} cannot read this file: of its {genes['n_model']:,} genes the "
+                f"file has {genes['n_known']:,}, and {MIN_SHARE_OF_GENES:.0%} are needed. It is "
+                "left out."
+            )
+            chosen.remove(row.run_id)
+            continue
         known = (
             f" Of its {genes['n_model']:,} genes the file has {genes['n_known']:,}."
             if genes.get("n_model")

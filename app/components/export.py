@@ -46,7 +46,7 @@ def csv_bytes(frame: pd.DataFrame, source: Source) -> bytes:
     """
     before = {
         "dataset": source.dataset,
-        "data": "SIMULATED" if source.simulated else "real",
+        "data": source.kind,
         "label_level_of_scope": source.label_level,
         "protocol_of_scope": source.protocol,
         "truth": source.truth,

@@ -173,7 +173,7 @@ def timepoint_colours(timepoints: Iterable[str]) -> dict[str, str]:
 
 def timepoint_shapes(timepoints: Iterable[str]) -> dict[str, str]:
     """Return timepoint → vega shape."""
-    return {t: _TIMEPOINTS[t][1] if t in _TIMEPOINTS else "stroke" for t in timepoints}
+    return {t: _TIMEPOINTS[t][1] if t in _TIMEPOINTS else "square" for t in timepoints}
 
 
 def outcome_colours() -> dict[str, str]:

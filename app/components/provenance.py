@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["caption", "cautions", "panel_note", "series_notes", "strip"]
 
-_KINDS = {True: "simulated, not a finding", False: "real"}
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _sentences(*texts: str) -> str:
@@ -36,18 +38,18 @@ def strip(provenance: Provenance, models: Mapping[str, str]) -> None:
     inits = "; ".join(f"{models.get(key, key)}: {t}" for key, t in provenance.inits.items())
     facts = {
         "Dataset": _sentences(
-            f"{provenance.dataset} ({_KINDS[provenance.simulated]}): {provenance.n_cells:,} scored "
+            f"{provenance.dataset} ({provenance.kind}): {provenance.n_cells:,} scored "
             f"cells, {provenance.n_donors:,} donors",
             provenance.source,
             provenance.citation,
         ),
         "Labels": _sentences(
             f"{provenance.label_level.capitalize()} level",
-            provenance.label_sources,
+            _capital(provenance.label_sources),
             provenance.truth,
         ),
         "Protocol": _sentences(
-            provenance.protocol, provenance.folds, f"Training cells: {provenance.budget}"
+            provenance.protocol, _capital(provenance.folds), f"Training cells: {provenance.budget}"
         ),
         "Init": _sentences(inits),
         "Runs made": _sentences(provenance.created_at[:10]),
@@ -61,11 +63,11 @@ def caption(provenance: Provenance) -> None:
     """Close a page with one line on the source of its numbers."""
     st.caption(
         _sentences(
-            f"{provenance.dataset} ({_KINDS[provenance.simulated]}): {provenance.n_cells:,} scored "
+            f"{provenance.dataset} ({provenance.kind}): {provenance.n_cells:,} scored "
             f"cells, {provenance.n_donors:,} donors",
             f"{provenance.label_level.capitalize()} labels: {provenance.label_sources}",
             provenance.protocol,
-            provenance.folds,
+            _capital(provenance.folds),
             provenance.caption,
             provenance.citation,
             f"Runs made {provenance.created_at[:10]}",

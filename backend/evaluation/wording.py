@@ -23,6 +23,7 @@ __all__ = [
     "difference_text",
     "gap_sentence",
     "init_text",
+    "kind_text",
     "label_sources_text",
     "number",
     "plural",
@@ -66,6 +67,11 @@ _INIT_TEXTS: Final = {
 }
 _INHOUSE: Final = "in-house"
 """Ends the display name of what starts from weights pre-trained here."""
+
+
+def kind_text(*, simulated: bool, is_upload: bool) -> str:
+    """Return what kind of data a dataset is; of an upload nothing is known but what it says."""
+    return "simulated, not a finding" if simulated else "uploaded" if is_upload else "real"
 
 
 def number(value: float) -> str:

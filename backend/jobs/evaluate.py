@@ -50,8 +50,9 @@ def run(request: dict[str, Any], context: JobContext) -> dict[str, Any]:
     if action not in ACTIONS:
         msg = f'There is no action "{str(action)[:40]}".'
         raise InputError(msg, f"Choose one of: {', '.join(ACTIONS)}.")
-    path, name = _file(request, context)
+    path, name, file_name = _file(request, context)
     facts = {
+        "file_name": file_name,
         "uploaded": True,
         "upload_id": request.get("upload"),
         "expires_at": expires_at(keep_days()).isoformat(timespec="seconds"),
@@ -68,12 +69,14 @@ def run(request: dict[str, Any], context: JobContext) -> dict[str, Any]:
         raise
 
 
-def _file(request: dict[str, Any], context: JobContext) -> tuple[Path, str]:
+def _file(request: dict[str, Any], context: JobContext) -> tuple[Path, str, str]:
+    """Return the path, the name that pages call the dataset, and the file's own name."""
     if request.get("server_file"):
         name = str(request["server_file"])
-        return find_server_file(name), shown_name(str(request.get("name") or name))
+        chosen = shown_name(str(request.get("name") or name))
+        return find_server_file(name), chosen, shown_name(name)
     upload = find_upload(context.home, context.owner, str(request.get("upload")))
-    return upload.path, shown_name(str(request.get("name") or upload.name))
+    return upload.path, shown_name(str(request.get("name") or upload.name)), upload.name
 
 
 def _forget(request: dict[str, Any], context: JobContext) -> None:

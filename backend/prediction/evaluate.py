@@ -187,7 +187,7 @@ def evaluate(
         outside=_outside(predictor, dataset_id, len(table)),
         notes=notes,
     )
-    _write(out, done, info.to_json(), table, labels, predictor, facts or {}, started)
+    _write(path, out, done, info.to_json(), table, labels, predictor, facts or {}, started)
     progress(1.0, "Done")
     return done
 
@@ -325,6 +325,7 @@ def _notes(model: SavedModel, done: Evaluated) -> tuple[str, ...]:
 
 
 def _write(
+    path: Path,
     out: Path,
     done: Evaluated,
     info: dict[str, Any],
@@ -351,6 +352,9 @@ def _write(
         },
         **facts,
     }
+    if values.get("file_name") and values["source"] == f"file {path.name}":
+        # An upload lies on disk under another name than its owner knows.
+        values["source"] = f"file {values['file_name']}"
     write_dataset(out, values, table)
     ids = table["cell_id"].to_numpy(dtype=object)
     for model, answers in zip(predictor.models, predictor.answers, strict=True):

@@ -16,6 +16,7 @@ from backend.data.genes import gene_table
 from backend.data.geo import import_geo
 from backend.jobs.directory import all_jobs
 from backend.store.imports import template
+from tests.backend.data.conftest import GENES
 from tests.backend.data.test_geo import ANNOTATION, write
 from tests.backend.prediction.conftest import trained_file, trained_home  # noqa: F401 - fixtures
 from tests.backend.prediction.test_evaluate import new_cells
@@ -151,7 +152,9 @@ def test_a_file_goes_the_whole_way(visit, clinic, files, layout):
     other.get_by_role("heading", name="Overview", level=1).wait_for()
     other.locator("[data-testid=stVegaLiteChart] :is(svg, canvas)").first.wait_for()
     settled(other)
-    assert f"My {layout} cells" in other.get_by_test_id("stMain").inner_text()
+    said = other.get_by_test_id("stMain").inner_text()
+    assert f"My {layout} cells (uploaded): {N_CELLS} scored cells" in said
+    assert ("GEO GSE116256" if layout == "geo" else "file ensembl.h5ad") in said
     assert other.get_by_test_id("stException").count() == 0
     # Deleted at once: file and results are gone, and the old address says so.
     address = page.url.removeprefix(f"{clinic.url}/")
@@ -191,6 +194,19 @@ def test_wrong_contents_end_in_words_and_leave_nothing(visit, clinic, files, con
     assert not uploads_of(clinic)
     # The next file can be brought right away.
     assert page.get_by_text("Upload a file").is_visible()
+
+
+def test_a_model_that_knows_too_few_genes_is_left_out(visit, clinic, files):
+    adata = new_cells(N_CELLS)
+    strange = [name for name in GENES if name not in set(adata.var_names)]
+    adata.var_names = [*adata.var_names[:2], *strange, *adata.var_names[2 + len(strange) :]]
+    adata[:, : 2 + len(strange)].copy().write_h5ad(files / "few.h5ad")
+    page = visit("evaluate", at=clinic, height=1200)
+    bring(page, files / "few.h5ad")
+    page.get_by_text("cannot read this file: of its 30 genes the file has 2").wait_for()
+    assert page.get_by_role("button", name="Evaluate", exact=True).count() == 0
+    page.get_by_role("button", name="Delete it and choose another").click()
+    page.get_by_text("Upload a file").wait_for()
 
 
 def test_predictions_of_any_model_are_imported(visit, clinic):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from backend.evaluation.views.series import Reader, configurations_in, series_of
+from backend.store.cache import PUBLIC
 from backend.types import LABEL_LEVELS
 
 if TYPE_CHECKING:
@@ -33,7 +34,15 @@ _SERIES: Final = [
     "notes",
     "created_at",
 ]
-_CHOICES: Final = ["dataset_id", "name", "simulated", "label_level", "protocol", "budget"]
+_CHOICES: Final = [
+    "dataset_id",
+    "name",
+    "simulated",
+    "is_upload",
+    "label_level",
+    "protocol",
+    "budget",
+]
 
 
 def series_table(store: Reader, scope: Scope) -> pd.DataFrame:
@@ -75,8 +84,8 @@ def configurations(store: Reader, scope: Scope) -> pd.DataFrame:
 def scope_choices(store: Reader, owner: str = "local") -> pd.DataFrame:
     """Return the combinations that have runs, real datasets before simulated ones.
 
-    Columns `dataset_id`, `name`, `simulated`, `label_level`, `protocol`, `budget`. A fine-trained
-    series is offered at the lineage level too.
+    Columns `dataset_id`, `name`, `simulated`, `is_upload`, `label_level`, `protocol`, `budget`. A
+    fine-trained series is offered at the lineage level too.
     """
     datasets = store.query("datasets", owner=owner).sort_values(["simulated", "name"])
     rows = []
@@ -89,7 +98,13 @@ def scope_choices(store: Reader, owner: str = "local") -> pd.DataFrame:
             for level in LABEL_LEVELS[LABEL_LEVELS.index(row.label_level) :]
         }
         rows += [
-            (dataset.dataset_id, dataset.name, bool(dataset.simulated), *choice)
+            (
+                dataset.dataset_id,
+                dataset.name,
+                bool(dataset.simulated),
+                dataset.owner != PUBLIC,
+                *choice,
+            )
             for choice in sorted(seen)
         ]
     return pd.DataFrame(rows, columns=_CHOICES)

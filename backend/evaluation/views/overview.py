@@ -24,9 +24,11 @@ from backend.evaluation.wording import (
     PROTOCOL_TEXTS,
     TimepointScore,
     init_text,
+    kind_text,
     label_sources_text,
     series_sentence,
 )
+from backend.store.cache import PUBLIC
 from backend.types import TRUTHS
 
 if TYPE_CHECKING:
@@ -173,6 +175,7 @@ def _provenance(scope: Scope, labels: Labels, configurations: list[Configuration
         dataset_id=scope.dataset_id,
         dataset=str(dataset["name"]),
         simulated=bool(dataset["simulated"]),
+        kind=kind_text(simulated=bool(dataset["simulated"]), is_upload=dataset["owner"] != PUBLIC),
         source=str(dataset.get("source") or ""),
         citation=str(dataset.get("citation") or ""),
         label_level=scope.label_level,

@@ -26,13 +26,14 @@ __all__ = [
 class Provenance:
     """Where the numbers come from, in words.
 
-    `inits` maps a configuration to what its model started from. `label_sources` ends with the
+    `kind` says whether data are real, simulated or somebody's upload. `inits` maps a configuration to what its model started from. `label_sources` ends with the
     `cautions`, which go beside every score; `caption` goes under every interval.
     """
 
     dataset_id: str
     dataset: str
     simulated: bool
+    kind: str
     source: str
     citation: str
     label_level: str

@@ -25,6 +25,10 @@ __all__ = [
 ]
 
 
+NO_FOLDS: Final = "without folds"
+"""Status of predictions that were made once, by a final model or elsewhere."""
+
+
 class Reader(Protocol):
     """The part of the store that views use."""
 
@@ -120,7 +124,7 @@ def series_of(store: Reader, scope: Scope, *, protocol: str | None = None) -> pd
     table["n_folds_failed"] = by_series["fold"].nunique() - table["n_folds_done"]
     table["is_complete"] = table["n_folds_done"] == table["n_folds"]
     table["status_text"] = [
-        f"{n_done} of {n} folds"
+        f"{n_done} of {n} folds" if n > 1 or not n_done else NO_FOLDS
         for n_done, n in zip(table["n_folds_done"], table["n_folds"], strict=True)
     ]
     table["notes"] = _notes(runs, is_scored).reindex(table.index).fillna("")
