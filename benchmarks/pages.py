@@ -57,7 +57,10 @@ def seconds_of(page: Page, act: Callable[[], None]) -> float:
     """Return the seconds from a click until the page is idle with another text."""
     done = f"old => ({IDLE})() && {TEXT} !== old"
     took = seconds_until(page, act, done, page.evaluate(TEXT))
-    page.wait_for_timeout(1_500)
+    # A map is drawn after the numbers; the next change begins when that is done, too.
+    page.wait_for_timeout(500)
+    if (drawn := page.locator(".map")).count():
+        drawn.and_(page.locator("[data-state=drawn]")).wait_for()
     return took
 
 
@@ -88,20 +91,15 @@ def measure(browser: Browser, url: str, pid: int, n_users: int) -> bool:
     for user in range(n_users):
         name = PAGES[user % len(PAGES)]
         users.append((name, open_page(browser, url, name)))
-    print(f"{n_users} pages open: the server holds {memory_gib(pid)[0]:.2f} GiB")
-    slowest, took = 0.0, {}
+    print(f"{n_users} pages open: the server holds {memory_gib(pid)[0]:.2f} GiB", flush=True)
+    every = []
     for user, (name, page) in enumerate(users):
-        for what, change in FILTERS.items():
-            took.setdefault((name, what), []).append(change(page, user))
-    for name in dict.fromkeys(name for name, _ in users):
-        words = []
-        for what in FILTERS:
-            seconds = took[name, what]
-            slowest = max(slowest, *seconds)
-            words.append(f"{what} {statistics.median(seconds):.2f} (slowest {max(seconds):.2f})")
-        print(f"  {name:12s} {', '.join(words)} s")
+        took = {what: change(page, user) for what, change in FILTERS.items()}
+        every += took.values()
+        words = ", ".join(f"{what} {seconds:.2f} s" for what, seconds in took.items())
+        print(f"  {name:12s} {words}", flush=True)
+    slowest = max(every)
     now, most = memory_gib(pid)
-    every = [seconds for values in took.values() for seconds in values]
     print(
         f"  {len(every)} changes: median {statistics.median(every):.2f} s, slowest {slowest:.2f} s"
         f" (at most {FILTER_S} s)"
