@@ -50,7 +50,7 @@ def choose_models(models: pd.DataFrame, found: dict[str, Any]) -> list[str]:
                 f"file has {genes['n_known']:,}, and {MIN_SHARE_OF_GENES:.0%} are needed. It is "
                 "left out."
             )
-            chosen.remove(row.run_id)
+            chosen = [run_id for run_id in chosen if run_id != row.run_id]
             continue
         known = (
             f" Of its {genes['n_model']:,} genes the file has {genes['n_known']:,}."
