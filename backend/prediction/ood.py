@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from backend.errors import ModelUnavailable
-from backend.models.expression import align_genes, labels_of, log_cp10k, variable_genes
+from backend.models.expression import (
+    MIN_SHARE_OF_GENES,
+    align_genes,
+    labels_of,
+    log_cp10k,
+    variable_genes,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,8 +148,14 @@ class Reference:
     held_out: np.ndarray
 
     def distances(self, cells: AnnData, predictions: Predictions) -> np.ndarray:
-        """Return (n_cells,) float32 distances; NaN for a cell that the model cannot place."""
+        """Return (n_cells,) float32 distances; NaN where the model cannot place a cell.
+
+        Cells that bring less than `MIN_SHARE_OF_GENES` of the reference's genes have no place.
+        """
         if self.components is not None:
+            known = cells.var_names.isin(self.components.genes).sum()
+            if known < MIN_SHARE_OF_GENES * len(self.components.genes):
+                return np.full(cells.n_obs, np.nan, dtype=np.float32)
             places = self.components.place(cells)
         else:
             assert predictions.embedding is not None

@@ -50,6 +50,12 @@ def test_a_programme_that_no_training_cell_lacks_is_missed(make_adata):
     assert np.mean(shares[is_hsc] > OUTSIDE) > 0.9
 
 
+def test_cells_with_few_of_the_genes_have_no_place(make_adata):
+    cells = make_adata(30, seed=3)
+    cells.var_names = [*cells.var_names[:2], *(f"OTHER{i}" for i in range(cells.n_vars - 2))]
+    assert np.isnan(percentiles(reference_of(make_adata(400, n_donors=8)), cells)).all()
+
+
 def test_what_the_components_leave_out_is_measured(make_adata):
     components = reference_of(make_adata(400, n_donors=8)).components
     cells = make_adata(30, seed=3)
