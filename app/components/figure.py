@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import altair as alt
 import streamlit as st
+from altair.utils import schemapi
 
 from app.components import export, palette
 from app.components.selection import AROUND, selected_points
@@ -21,6 +22,10 @@ __all__ = ["MARK", "Builder", "draw", "is_dark"]
 
 MARK: Final = "Simulated data, not a finding"
 """What stands on every chart of simulated data."""
+
+# A chart is checked as a whole when it is sent. To check each of its parts as well, when it is made,
+# takes as long as all the rest of a page.
+schemapi.disable_debug_mode()
 
 _TITLE: Final = 28
 """Height of that mark, in pixels."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
+import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
 
-from app.components import charts, export, frames, heatmap, palette
+from app.components import charts, export, figure, frames, heatmap, palette
 from app.components.selection import selected_points
 from app.state import Source
 from backend.types import TIMEPOINTS
-
-if TYPE_CHECKING:
-    import altair as alt
 
 REAL = Source(
     "van Galen 2019", simulated=False, label_level="lineage", protocol="donor", truth="all"
@@ -141,6 +138,13 @@ def test_small_cells_are_grey_but_not_hidden():
     rows = next(iter(CHARTS["heatmap"].to_dict()["datasets"].values()))
     assert {row["cell_type"]: row["is_grey"] for row in rows} == {"HSC": False, "CLP": True}
     assert {row["value_text"] for row in rows} == {"0.50", "–"}
+
+
+def test_a_wrong_part_of_a_chart_is_refused_when_the_chart_is_sent():
+    assert not figure.schemapi.DEBUG_MODE
+    wrong = alt.Chart(pd.DataFrame({"x": [1]})).mark_point(opacity="half").encode(x="x:Q")
+    with pytest.raises(alt.utils.schemapi.SchemaValidationError, match="half"):
+        alt.layer(wrong, wrong).to_dict()
 
 
 def test_csv_says_what_it_holds_and_what_it_is_for():
