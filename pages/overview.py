@@ -18,14 +18,17 @@ if view.scores.empty:
     st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
     st.stop()
 
-st.markdown("\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences))
-
+said = "\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences)
+# Many sentences would push the picture off the screen.
+is_long = len(view.sentences) > 4
+if not is_long:
+    st.markdown(said)
 figure.draw(
     partial(charts.score_dots, view.scores),
     name="f1-overview",
     title="Macro-F1 by model and timepoint",
     alt_text="Dot plot of macro-F1 from 0 to 1, a row per model and a dot per timepoint, with "
-    "95 % intervals over donors; the sentences above say the same.",
+    "95 % intervals over donors; the sentences beside it say the same.",
     select=("configuration", "timepoint"),
     on_pick=lambda dot: go("timepoints", **{MODEL: [dot["configuration"]]}),
 )
@@ -33,6 +36,9 @@ st.caption(
     "A click on a dot opens its model on the Timepoints page. Open dots have no interval (fewer "
     "than 5 donors); dashed intervals rest on 5–9 donors. " + view.provenance.caption
 )
+if is_long:
+    with st.expander(f"In words: each of the {len(view.sentences)} models"):
+        st.markdown(said)
 provenance.panel_note(view.panel)
 st.page_link(
     nav.page_file("timepoints"),

@@ -14,8 +14,8 @@ with errors.shown_to_user():
     view = cache.optimism(scope)
 
 st.markdown("\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences))
-for note in view.notes:
-    st.caption(note)
+if view.notes:
+    st.caption(" ".join(frames.with_display_name(note, models) for note in view.notes))
 slopes = frames.by_protocol(view.gaps)
 if slopes.empty:
     st.info(

@@ -85,7 +85,7 @@ def score_dots(scores: pd.DataFrame, *, dark: bool) -> alt.LayerChart:
             sort=names,
             title=None,
             scale=alt.Scale(paddingInner=0.25),
-            axis=alt.Axis(labelLimit=210, labelFontSize=13, ticks=False, domain=False),
+            axis=alt.Axis(labelLimit=280, labelFontSize=13, ticks=False, domain=False),
         ),
         yOffset=alt.YOffset("timepoint:N", sort=timepoints),
         color=alt.Color(
@@ -387,7 +387,7 @@ def gap_dots(gaps: pd.DataFrame, *, name: str, title: str, dark: bool) -> alt.La
             f"{name}:N",
             sort=order,
             title=None,
-            axis=alt.Axis(labelLimit=210, labelFontSize=13, ticks=False, domain=False),
+            axis=alt.Axis(labelLimit=280, labelFontSize=13, ticks=False, domain=False),
         )
     )
     zero = (

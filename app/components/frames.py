@@ -50,11 +50,11 @@ def families_of(cells: pd.DataFrame) -> dict[str, str]:
 
 
 def with_display_name(sentence: str, models: Mapping[str, str]) -> str:
-    """Put a model's display name before the key that opens a sentence."""
+    """Put a model's display name, unique among `models`, for the key that opens a sentence."""
     for key, name in models.items():
-        opening = f"`{key}`"
-        if sentence.startswith(opening):
-            return f"**{name}** ({opening}){sentence.removeprefix(opening)}"
+        for opening, shown in ((f"`{key}`", f"**{name}**"), (f"{key}:", f"{name}:")):
+            if sentence.startswith(opening):
+                return f"{shown}{sentence.removeprefix(opening)}"
     return sentence
 
 

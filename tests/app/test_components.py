@@ -207,9 +207,7 @@ def test_selection_is_read_field_by_field():
 
 def test_sentence_gets_the_display_name_of_its_key():
     models = {"hgb": "Gradient boosting", "hgb@fine": "Gradient boosting (fine)"}
-    assert frames.with_display_name("`hgb@fine`: x", models) == (
-        "**Gradient boosting (fine)** (`hgb@fine`): x"
-    )
+    assert frames.with_display_name("`hgb@fine`: x", models) == ("**Gradient boosting (fine)**: x")
     assert frames.with_display_name("other", models) == "other"
 
 

@@ -126,8 +126,8 @@ def test_url_sets_the_filters(open_page):
 
 def test_overview_names_each_series_once(open_page):
     text = words(open_page("overview"))
-    for name, key in (("Gradient boosting", "hgb"), ("Majority class", "majority")):
-        assert text.count(f"**{name}** (`{key}`)") == 1
+    for name in ("Gradient boosting", "Majority class"):
+        assert text.count(f"**{name}**:") == 1
     assert "4 of 5 folds" in text
     assert "no headline number" in text
 
