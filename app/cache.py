@@ -98,6 +98,12 @@ def _common(version: str, name: str, **parameters: Any) -> pd.DataFrame:
     return _store().query(name, **parameters)
 
 
+# Asked by several parts of a page, and some MB.
+@st.cache_data(max_entries=8, show_spinner=False)
+def _tallies(version: str, **parameters: Any) -> pd.DataFrame:
+    return _store().query("tallies", **parameters)
+
+
 class _Reader:
     """The store of one version, as views read it."""
 
@@ -107,6 +113,8 @@ class _Reader:
     def query(self, name: str, **parameters: Any) -> pd.DataFrame:
         if name in _COMMON:
             return _common(self.version, name, **parameters)
+        if name == "tallies":
+            return _tallies(self.version, **parameters)
         return _store().query(name, **parameters)
 
 

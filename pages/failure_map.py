@@ -29,7 +29,10 @@ page.open_link(cells)
 
 with errors.shown_to_user():
     maps = page.maps(scope, cells, in_scope, models, colour_by=colour_by, facet_by=facet_by)
-page.map_and_numbers(maps, scope, configuration, colour_by=colour_by, models=models)
+place_of_map = st.container()
+if map_first := page.has_new_look(colour_by, facet_by):
+    page.draw(place_of_map, maps, colour_by=colour_by, models=models)
+page.numbers_of_chosen(scope, cells, in_scope, configuration)
 
 st.markdown("##### Outcomes")
 tables.show(
@@ -40,3 +43,5 @@ tables.show(
 )
 page.failure_table(scope, cells, in_scope)
 provenance.caption(cache.provenance(scope))
+if not map_first:
+    page.draw(place_of_map, maps, colour_by=colour_by, models=models)

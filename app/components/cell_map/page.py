@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
+    from streamlit.delta_generator import DeltaGenerator
 
     from backend.types import Scope
 
@@ -45,9 +46,11 @@ __all__ = [
     "choose_types",
     "chosen",
     "counts",
+    "draw",
     "failure_table",
-    "map_and_numbers",
+    "has_new_look",
     "maps",
+    "numbers_of_chosen",
     "open_link",
 ]
 
@@ -58,6 +61,7 @@ PANELS: Final = ("all cells", "timepoint", "model")
 _MOST_MODELS: Final = 8
 _MOST_ROWS: Final = 1_000
 _OPENED: Final = "failure_map.opened"
+_LOOK: Final = "failure_map.look"
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,24 +163,31 @@ def _where_words(shown: list[view.Shown], n_left_out: int) -> str:
     return " ".join(words)
 
 
-def draw(shown: list[view.Shown], *, colour_by: str, models: Mapping[str, str]) -> None:
-    """Draw the maps with heading, words and files."""
+def draw(
+    place: DeltaGenerator,
+    shown: list[view.Shown],
+    *,
+    colour_by: str,
+    models: Mapping[str, str],
+) -> None:
+    """Draw the maps at a place on the page, with heading, words and files."""
     model = models[shown[0].cells.configuration]
     by = TITLES[colour_by].lower()
     title = f"Cells by {by}, one map a model" if shown[0].link else f"Cells of {model} by {by}"
-    st.markdown(f"##### {title}")
-    if current_source().simulated:
-        st.badge("Simulated data, not a finding", color="orange")
-    if not shown[0].cells.coordinates.is_placed.any():
-        _offer_map(shown[0], model)
-        return
-    if len(shown) == 1:
-        view.draw(shown[0])
-    else:
-        view.draw_side_by_side(shown)
-    n_left_out = len(models) - len(shown) if shown[0].link else 0
-    st.caption(_where_words(shown, n_left_out))
-    view.downloads(shown, name=f"failure-map-by-{colour_by}", title=title)
+    with place:
+        st.markdown(f"##### {title}")
+        if current_source().simulated:
+            st.badge("Simulated data, not a finding", color="orange")
+        if not shown[0].cells.coordinates.is_placed.any():
+            _offer_map(shown[0], model)
+            return
+        if len(shown) == 1:
+            view.draw(shown[0])
+        else:
+            view.draw_side_by_side(shown)
+        n_left_out = len(models) - len(shown) if shown[0].link else 0
+        st.caption(_where_words(shown, n_left_out))
+        view.downloads(shown, name=f"failure-map-by-{colour_by}", title=title)
 
 
 def _offer_map(shown: view.Shown, model: str) -> None:
@@ -209,32 +220,22 @@ def _offer_map(shown: view.Shown, model: str) -> None:
             )
 
 
-def map_and_numbers(
-    shown: list[view.Shown],
-    scope: Scope,
-    configuration: str,
-    *,
-    colour_by: str,
-    models: Mapping[str, str],
-) -> None:
-    """Draw the maps, and below them what the selected cells have in common.
+def has_new_look(colour_by: str, facet_by: str) -> bool:
+    """Tell whether the map is coloured or divided otherwise than when it was drawn last.
 
-    Who has just selected cells waits for their numbers, and everybody else for the map: drawing it
-    keeps slow machines busy, so the other one is made after it.
+    Who asked for that waits for the map, and everybody else for numbers: drawing the map keeps slow
+    machines busy.
     """
-    above, below = st.container(), st.container()
-    if numbers_first := view.was_just_chosen():
-        with below:
-            _numbers(shown[0], scope, configuration)
-    with above:
-        draw(shown, colour_by=colour_by, models=models)
-    if not numbers_first:
-        with below:
-            _numbers(shown[0], scope, configuration)
+    before = st.session_state.get(_LOOK)
+    st.session_state[_LOOK] = (colour_by, facet_by)
+    return before != (colour_by, facet_by)
 
 
-def _numbers(shown: view.Shown, scope: Scope, configuration: str) -> None:
-    found = chosen(shown.cells, shown.in_scope)
+def numbers_of_chosen(
+    scope: Scope, cells: MapCells, in_scope: np.ndarray, configuration: str
+) -> None:
+    """Show what the selected cells have in common."""
+    found = chosen(cells, in_scope)
     if found is None:
         st.markdown("No cells are selected. Draw around some with the lasso or the box.")
         return

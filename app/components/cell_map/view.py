@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
     from backend.types import Scope
 
-__all__ = ["Shown", "downloads", "draw", "draw_side_by_side", "was_just_chosen"]
+__all__ = ["Shown", "downloads", "draw", "draw_side_by_side"]
 
-_JUST_CHOSEN: Final = "cell_map.just_chosen"
 _NO_WEBGL: Final = "cell_map.no_webgl"
 _POINT: Final = "Point at a cell to see what it is."
 _FACTS: Final = {
@@ -100,7 +99,6 @@ def _act(event: Event, shown: Shown) -> None:
         st.session_state[_NO_WEBGL] = True
     else:
         choice.apply(event, shown.cells, shown.in_scope, shown.column, shown.facets)
-        st.session_state[_JUST_CHOSEN] = True
         st.rerun(scope="app")
 
 
@@ -151,11 +149,6 @@ def draw(shown: Shown) -> None:
         )
         return
     mount.mount_answer(f"{shown.key}.answer", _answer(shown))
-
-
-def was_just_chosen() -> bool:
-    """Tell whether this run of the page follows a selection on the map; once."""
-    return bool(st.session_state.pop(_JUST_CHOSEN, False))
 
 
 def draw_side_by_side(maps: list[Shown]) -> None:
