@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from app.components.export import FOOTER
-from backend.config import project_root
+from backend.config import environment, project_root
 from tests.helpers import draw_cells, write_results
 
 if TYPE_CHECKING:
@@ -105,6 +105,22 @@ def served(
     finally:
         process.terminate()
         process.wait(20)
+
+
+@contextmanager
+def worker(home: Path, models: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run jobs as `python -m backend worker` does, with less patience for one that is gone."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.backend.jobs.quick_worker", str(home)],
+        cwd=project_root(),
+        env=environment(FAULTLINE_HOME=str(home), FAULTLINE_PRECOMPUTED=str(models)),
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 @pytest.fixture(scope="session")

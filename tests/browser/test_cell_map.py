@@ -15,7 +15,7 @@ import pytest
 
 from backend.evaluation.cell_map import cells_inside, load_cells
 from backend.types import Scope
-from tests.browser.conftest import REAL, expect_count, served, settled, wait_until
+from tests.browser.conftest import REAL, expect_count, served, settled, wait_until, worker
 from tests.helpers import draw_cells, open_store, write_results
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ SMALL = {"Healthy": 3, "Diagnosis": 6}
 def wait_drawn(page: Page, n: int = 1, *, not_version: str | None = None) -> None:
     """Wait until `n` maps are drawn, the first one with something new where a version is given."""
     drawn = page.locator(".map[data-state=drawn]")
-    drawn.nth(n - 1).wait_for(timeout=120_000)
+    drawn.nth(n - 1).wait_for(timeout=180_000)
     if not_version is not None:
         newer = f".map[data-state=drawn]:not([data-version='{not_version}'])"
         page.locator(newer).first.wait_for()
@@ -431,3 +431,14 @@ def test_without_webgl_a_picture_of_densities_is_shown(chromium, visit):
         page.context.close()
     finally:
         plain.close()
+
+
+@pytest.mark.slow
+def test_a_map_is_computed_on_demand(visit, odd):
+    page = visit("failure_map?dataset=B+no+map", at=odd, height=1200)
+    page.get_by_role("button", name="Compute a map").click()
+    page.wait_for_url(re.compile("job=[0-9a-f]{16}"))
+    with worker(odd.log.parent, odd.log.parent / "none"):
+        # The page follows the job; then the map is there, without a reload.
+        wait_drawn(page)
+    assert page.get_by_text("has no map yet").count() == 0

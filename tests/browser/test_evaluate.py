@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 
-from backend.config import environment, project_root
 from backend.data.genes import gene_table
 from backend.data.geo import import_geo
 from backend.jobs.directory import all_jobs
@@ -20,7 +16,7 @@ from tests.backend.data.conftest import GENES
 from tests.backend.data.test_geo import ANNOTATION, write
 from tests.backend.prediction.conftest import trained_file, trained_home  # noqa: F401 - fixtures
 from tests.backend.prediction.test_evaluate import new_cells
-from tests.browser.conftest import free_port, served, settled, wait_until
+from tests.browser.conftest import free_port, served, settled, wait_until, worker
 from tests.browser.test_sign_in import (  # noqa: F401 - a fixture
     ANALYST,
     COLLEAGUE,
@@ -42,22 +38,6 @@ pytestmark = pytest.mark.browser
 
 # Below 60 cells the map is two components: no compilation of UMAP.
 N_CELLS = 57
-
-
-@contextmanager
-def worker(home: Path, models: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run jobs as `python -m backend worker` does, with less patience for one that is gone."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.backend.jobs.quick_worker", str(home)],
-        cwd=project_root(),
-        env=environment(FAULTLINE_HOME=str(home), FAULTLINE_PRECOMPUTED=str(models)),
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture(scope="module")
