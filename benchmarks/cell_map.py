@@ -285,7 +285,8 @@ def _until_changed(page: Page, pattern: str, act: Callable[[], None]) -> tuple[f
     took = seconds_until(page, act, new, old)
     last = f"() => ({IDLE})() && (performance.now() - window.released) / 1000"
     done = float(page.wait_for_function(last, polling=20).json_value())
-    page.wait_for_timeout(4_000)
+    page.wait_for_timeout(1_500)
+    page.locator(".map[data-state=drawn]").wait_for()
     return took, done
 
 
