@@ -1,20 +1,23 @@
 """Every cached call of the dashboard; nothing else caches.
 
 Results are keyed by the scope and by the version of the store, so that new bundles replace old
-answers by key. The store itself is one handle for the process; it takes a cursor per call.
+answers by key. What belongs to an upload is kept in the sessions of its owner, everything else for
+all. The store itself is one handle for the process; it takes a cursor per call.
 """
 
 from __future__ import annotations
 
 import json
+from functools import wraps
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import streamlit as st
 
+from app.identity import LOCAL
 from backend.config import home, project_root
 from backend.data.look import look
 from backend.evaluation import cell_map, selection_source, selections, views
@@ -25,7 +28,7 @@ from backend.jobs import menu
 from backend.prediction.offer import offer
 from backend.prediction.outside import outside_by
 from backend.prediction.saved import final_models, visible_roots
-from backend.store.cache import Store
+from backend.store.cache import PUBLIC, Store
 from backend.store.neighbours import neighbours_of
 from backend.types import Scope, canonical_json
 
@@ -72,8 +75,40 @@ __all__ = [
     "wrong_models",
 ]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 _SYNC_SECONDS = 30
 _PACKAGES = ("streamlit", "altair", "duckdb", "pandas", "numpy", "scikit-learn", "celltypist")
+
+
+def _is_private(owner: str, dataset_id: str | None) -> bool:
+    """Tell whether an answer may hold what somebody brought to a server of several people."""
+    if owner in (LOCAL, PUBLIC):
+        return False
+    own = home() / "users" / owner / "datasets"
+    return (own / dataset_id if dataset_id else own).is_dir()
+
+
+def _apart(kind: Any, **options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Cache for all sessions, but what belongs to an upload in the session that asks.
+
+    The wrapped function gets a `Scope`, or `owner` and `dataset_id` by their names.
+    """
+
+    def wrap(function: Callable[P, R]) -> Callable[P, R]:
+        shared, own = kind(**options)(function), kind(scope="session", **options)(function)
+
+        @wraps(function)
+        def asked(*args: P.args, **kwargs: P.kwargs) -> R:
+            scope = next((value for value in args if isinstance(value, Scope)), None)
+            owner = scope.owner if scope else str(kwargs["owner"])
+            dataset_id = scope.dataset_id if scope else kwargs.get("dataset_id")
+            is_own = _is_private(owner, dataset_id)  # type: ignore[arg-type]
+            return (own if is_own else shared)(*args, **kwargs)
+
+        return asked
+
+    return wrap
 
 
 @st.cache_resource(show_spinner="Reading the results …")
@@ -93,13 +128,13 @@ def store_version() -> str:
 _COMMON = frozenset({"cell_support", "datasets", "label_sources", "runs"})
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@_apart(st.cache_data, max_entries=64, show_spinner=False)
 def _common(version: str, name: str, **parameters: Any) -> pd.DataFrame:
     return _store().query(name, **parameters)
 
 
 # Asked by several parts of a page, and some MB.
-@st.cache_data(max_entries=8, show_spinner=False)
+@_apart(st.cache_data, max_entries=8, show_spinner=False)
 def _tallies(version: str, **parameters: Any) -> pd.DataFrame:
     return _store().query("tallies", **parameters)
 
@@ -118,7 +153,7 @@ class _Reader:
         return _store().query(name, **parameters)
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
+@_apart(st.cache_data, max_entries=256, show_spinner=False)
 def _view(name: str, version: str, scope: Scope, **arguments: Any) -> Any:
     question: Callable[..., Any] = getattr(views, name)
     return question(_Reader(version), scope, **arguments)
@@ -128,14 +163,14 @@ def _ask(name: str, scope: Scope, **arguments: Any) -> Any:
     return _view(name, store_version(), scope, **arguments)
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@_apart(st.cache_data, max_entries=16, show_spinner=False)
 def _choices(owner: str, version: str) -> pd.DataFrame:
     return views.scope_choices(_Reader(version), owner)
 
 
 def scope_choices(owner: str) -> pd.DataFrame:
     """Return the combinations of dataset, label level, protocol and budget that have results."""
-    return _choices(owner, store_version())
+    return _choices(owner=owner, version=store_version())
 
 
 def configurations(scope: Scope) -> pd.DataFrame:
@@ -187,19 +222,19 @@ def _unfiltered(scope: Scope) -> Scope:
 
 # As resources: the arrays are read-only and shared, where cached data would be copied each time.
 # A million cells take 20 MB as columns, 9 MB as a map, 6 MB as sides and 5 MB as hits.
-@st.cache_resource(max_entries=4, show_spinner=False)
+@_apart(st.cache_resource, max_entries=4, show_spinner=False)
 def _cell_columns(version: str, owner: str, dataset_id: str) -> cell_map.CellColumns:
     return cell_map.load_columns(_Reader(version), Scope(dataset_id=dataset_id, owner=owner))
 
 
 def cell_columns(scope: Scope) -> cell_map.CellColumns:
     """Return what is known of all cells of the scope's dataset before any prediction."""
-    return _cell_columns(store_version(), scope.owner, scope.dataset_id)
+    return _cell_columns(store_version(), owner=scope.owner, dataset_id=scope.dataset_id)
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@_apart(st.cache_resource, max_entries=16, show_spinner=False)
 def _map_cells(version: str, scope: Scope, configuration: str, placed_at: int) -> cell_map.MapCells:
-    columns = _cell_columns(version, scope.owner, scope.dataset_id)
+    columns = _cell_columns(version, owner=scope.owner, dataset_id=scope.dataset_id)
     places = None
     if placed_at and not columns.coordinates.is_placed.any():
         places = cell_map.read_places(home(), scope.owner, scope.dataset_id, len(columns))
@@ -214,25 +249,25 @@ def map_cells(scope: Scope, configuration: str) -> cell_map.MapCells:
     return _map_cells(store_version(), _unfiltered(scope), configuration, placed_at)
 
 
-@st.cache_resource(max_entries=48, show_spinner=False)
+@_apart(st.cache_resource, max_entries=48, show_spinner=False)
 def _hits(version: str, scope: Scope, series_id: str, n_cells: int) -> cell_map.Hits:
     return cell_map.load_hits(_Reader(version), scope, series_id, n_cells)
 
 
 # For minutes only: neighbours are added to a dataset without a new version of the store.
-@st.cache_resource(max_entries=16, ttl=600, show_spinner=False)
+@_apart(st.cache_resource, max_entries=16, ttl=600, show_spinner=False)
 def _sides(version: str, scope: Scope, configuration: str) -> tuple[int, Sides] | None:
     neighbours = neighbours_of(_store(), scope.dataset_id, owner=scope.owner)
     columns, cells = cell_columns(scope), map_cells(scope, configuration)
     return selection_source.sides_in(columns, cells, scope.label_level, neighbours)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@_apart(st.cache_resource, max_entries=64, show_spinner=False)
 def _whole(version: str, scope: Scope) -> selection_source.Whole:
     return selection_source.whole_of(cell_columns(scope), scope)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@_apart(st.cache_data, max_entries=64, show_spinner=False)
 def _shown(version: str, scope: Scope) -> pd.DataFrame:
     return all_shown_series(_Reader(version), scope)
 
@@ -261,7 +296,7 @@ class _Shared:
         return _whole(store_version(), all_models)
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@_apart(st.cache_resource, max_entries=8, show_spinner=False)
 def _wrong_models(
     version: str, scope: Scope, configurations: tuple[str, ...], n_cells: int
 ) -> tuple[np.ndarray, int]:
@@ -279,7 +314,7 @@ def wrong_models(
     return _wrong_models(store_version(), _unfiltered(scope), configurations, n_cells)
 
 
-@st.cache_data(max_entries=128, show_spinner=False)
+@_apart(st.cache_data, max_entries=128, show_spinner=False)
 def _cell_details(
     version: str, scope: Scope, configuration: str, rows: tuple[int, ...]
 ) -> pd.DataFrame:
@@ -292,7 +327,7 @@ def cell_details(scope: Scope, configuration: str, rows: tuple[int, ...]) -> pd.
     return _cell_details(store_version(), _unfiltered(scope), configuration, rows)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@_apart(st.cache_data, max_entries=64, show_spinner=False)
 def _selected_cells(version: str, owner: str, selection: str) -> np.ndarray:
     saved = selections.SavedSelection.from_json(json.loads(selection))
     return selections.cells_of(_store(), owner, saved)
@@ -300,12 +335,14 @@ def _selected_cells(version: str, owner: str, selection: str) -> np.ndarray:
 
 def selected_cells(owner: str, selection: selections.SavedSelection) -> np.ndarray:
     """Return the `cell_index` of the cells of a saved selection that is no area of the map."""
-    return _selected_cells(store_version(), owner, canonical_json(selection.to_json()))
+    return _selected_cells(
+        store_version(), owner=owner, selection=canonical_json(selection.to_json())
+    )
 
 
 # Cells are keyed by the hash of all their bytes: of large arrays only a sample would be. What
 # neighbours say is kept for minutes, as they are.
-@st.cache_data(max_entries=64, ttl=600, show_spinner=False)
+@_apart(st.cache_data, max_entries=64, ttl=600, show_spinner=False)
 def _selection_summary(
     version: str, scope: Scope, digest: str, configuration: str, _cells: np.ndarray
 ) -> summaries.SelectionSummary:
@@ -323,7 +360,7 @@ def _digest(cells: np.ndarray) -> str:
     return blake2b(np.ascontiguousarray(cells, dtype=np.int64), digest_size=16).hexdigest()
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+@_apart(st.cache_data, max_entries=32, show_spinner=False)
 def _selected_rows(
     version: str, scope: Scope, digest: str, configuration: str, limit: int, _cells: np.ndarray
 ) -> pd.DataFrame:
@@ -342,7 +379,7 @@ def selected_rows(
     return _selected_rows(store_version(), scope, digest, configuration, limit, cells)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@_apart(st.cache_data, max_entries=64, show_spinner=False)
 def probability_vector(scope: Scope, cell_id: str, run_id: str) -> pd.DataFrame:
     """Return the probability of every type for one cell under the run that tested it."""
     return summaries.probability_vector(_store(), scope, cell_id, run_id)
@@ -368,7 +405,7 @@ def optimism(scope: Scope) -> views.OptimismScores:
     return _ask("optimism", scope)
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@_apart(st.cache_data, max_entries=16, show_spinner=False)
 def _timepoints(owner: str, dataset_id: str, version: str) -> tuple[str, ...]:
     rows = _store().query("timepoint_list", owner=owner, dataset_id=dataset_id)
     return tuple(rows["timepoint"].dropna().astype(str))
@@ -376,7 +413,7 @@ def _timepoints(owner: str, dataset_id: str, version: str) -> tuple[str, ...]:
 
 def timepoints(scope: Scope) -> tuple[str, ...]:
     """Return the timepoints that have cells in the scope's dataset."""
-    return _timepoints(scope.owner, scope.dataset_id, store_version())
+    return _timepoints(owner=scope.owner, dataset_id=scope.dataset_id, version=store_version())
 
 
 @st.cache_data(max_entries=4, ttl=60, show_spinner=False)
@@ -408,7 +445,7 @@ def refresh() -> None:
     store_version.clear()
 
 
-@st.cache_data(max_entries=8, show_spinner="Reading the stored models …")
+@_apart(st.cache_data, max_entries=8, show_spinner="Reading the stored models …")
 def _stored_models(version: str, owner: str) -> tuple[pd.DataFrame, dict[str, str]]:
     models = final_models(visible_roots(owner))
     files = {model.run_id: str(model.folder / "genes.json") for model in models}
@@ -417,7 +454,7 @@ def _stored_models(version: str, owner: str) -> tuple[pd.DataFrame, dict[str, st
 
 def stored_models(owner: str) -> tuple[pd.DataFrame, dict[str, str]]:
     """Return the models to choose from, and the file of each one's genes by run id."""
-    return _stored_models(store_version(), owner)
+    return _stored_models(store_version(), owner=owner)
 
 
 # What belongs to an upload stays in the session that brought it.
@@ -433,17 +470,17 @@ def outside(owner: str, dataset_id: str, run_id: str, by: str) -> pd.DataFrame:
     return outside_by(home() / "users" / owner, dataset_id, run_id, by)  # type: ignore[arg-type]
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
+@_apart(st.cache_data, max_entries=8, show_spinner=False)
 def _runs_overview(version: str, owner: str) -> runs.RunsOverview:
     return runs.runs_overview(_store(), owner, visible_roots(owner))
 
 
 def runs_overview(owner: str) -> runs.RunsOverview:
     """Return all runs that an owner may see, and their series."""
-    return _runs_overview(store_version(), owner)
+    return _runs_overview(store_version(), owner=owner)
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+@_apart(st.cache_data, max_entries=32, show_spinner=False)
 def _run_cards(version: str, owner: str, run_ids: tuple[str, ...]) -> list[runs.RunCard]:
     roots = visible_roots(owner)
     return [runs.find_card(roots, run_id) for run_id in run_ids]
@@ -451,7 +488,7 @@ def _run_cards(version: str, owner: str, run_ids: tuple[str, ...]) -> list[runs.
 
 def run_cards(owner: str, run_ids: tuple[str, ...]) -> list[runs.RunCard]:
     """Return what the bundles of some runs tell."""
-    return _run_cards(store_version(), owner, run_ids)
+    return _run_cards(store_version(), owner=owner, run_ids=run_ids)
 
 
 @st.cache_data(max_entries=1, ttl=600, show_spinner="Reading the list of models, once …")
