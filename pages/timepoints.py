@@ -85,17 +85,23 @@ with st.expander(f"Single donors ({view.donors.donor.nunique()} donors)"):
         columns=("display_name", "timepoint", "donor", "macro_f1", "n_cells", "n_types", "seed"),
     )
 if len(models) > 1:
-    with st.expander("Models against one of them, paired by donor"):
-        reference = choose_model(models, key=REFERENCE, label="Against")
-        with errors.shown_to_user():
-            paired = cache.model_differences(scope, reference)
-        tables.show(
-            paired.differences,
-            name="models-paired-by-donor",
-            alt_text="Paired difference of macro-F1 to the chosen model, per model and timepoint",
-            columns=(
-                "display_name", "timepoint", "difference", "low", "high", "interval", "n_donors",
-                "reason",
-            ),
-        )  # fmt: skip
+    # Compared only while it is open: it takes as long as all the rest of the page.
+    box = st.expander(
+        "Models against one of them, paired by donor",
+        expanded=REFERENCE in st.query_params,
+        key="timepoints.paired",
+        on_change="rerun",
+    )
+    with box, errors.shown_to_user():
+        if box.open:
+            reference = choose_model(models, key=REFERENCE, label="Against")
+            tables.show(
+                cache.model_differences(scope, reference).differences,
+                name="models-paired-by-donor",
+                alt_text="Paired difference of macro-F1 to the chosen model, per model and timepoint",
+                columns=(
+                    "display_name", "timepoint", "difference", "low", "high", "interval",
+                    "n_donors", "reason",
+                ),
+            )  # fmt: skip
 provenance.caption(cache.provenance(scope))

@@ -143,6 +143,18 @@ def test_timepoints_names_missing_ones(open_page):
     assert "No data in this dataset: Post-treatment, Relapse." in text
 
 
+def test_models_are_compared_by_donor_only_while_that_is_open(open_page):
+    def columns(app):
+        return [set(table.value) for table in app.dataframe]
+
+    app = open_page("timepoints")
+    assert not app.exception
+    assert sum("difference" in found for found in columns(app)) == 1
+    linked = open_page("timepoints", against="Logistic regression (L1)")
+    assert not linked.exception
+    assert sum("difference" in found for found in columns(linked)) == 2
+
+
 def test_cell_types_switch_to_timepoints(open_page):
     app = open_page("cell_types", by="timepoint")
     app.segmented_control(key="by").set_value("timepoint").run()
