@@ -68,8 +68,12 @@ class Context:
         """Send one line to the worker."""
         line = json.dumps(words, allow_nan=False).encode("utf-8") + b"\n"
         with self._lock:
-            while line:
-                line = line[os.write(self._pipe, line) :]
+            try:
+                while line:
+                    line = line[os.write(self._pipe, line) :]
+            except BrokenPipeError:
+                # Left to the handler, this would look like a fault of the file that it reads.
+                _leave()
 
     def progress(self, share: float, message: str = "") -> None:
         """Say how far the work is, from 0 to 1, and what it does now."""
@@ -91,13 +95,18 @@ def _set_limits(address_space: int | None) -> None:
     os.nice(_NICE)
 
 
+def _leave() -> None:
+    """End this process and all that it started: its worker is gone, and nobody watches it."""
+    os.killpg(0, signal.SIGKILL)
+
+
 def _die_with(parent: int) -> None:
-    """End this process and all that it started once its worker is gone: nobody watches it then."""
+    """Leave once the worker is gone."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_WATCH_SECONDS)
-        os.killpg(0, signal.SIGKILL)
+        _leave()
 
     threading.Thread(target=watch, daemon=True).start()
 
