@@ -19,15 +19,17 @@ import streamlit as st
 
 from app.identity import LOCAL
 from backend.config import home, project_root
-from backend.data.look import look
-from backend.evaluation import cell_map, selection_source, selections, views
-from backend.evaluation import selection_summary as summaries
+from backend.data.inspect_upload import look
+from backend.evaluation import cells as cell_map
+from backend.evaluation import views
+from backend.evaluation.cells import selection_source, selections
+from backend.evaluation.cells import selection_summary as summaries
 from backend.evaluation.views import runs
 from backend.evaluation.views.series import all_shown_series
-from backend.jobs import menu
-from backend.prediction.offer import offer
+from backend.jobs.trainable_models import list_trainable
+from backend.prediction.model_choices import offer
 from backend.prediction.outside import outside_by
-from backend.prediction.saved import final_models, visible_roots
+from backend.prediction.saved_models import final_models, visible_roots
 from backend.store.cache import PUBLIC, Store
 from backend.store.neighbours import neighbours_of
 from backend.types import Scope, canonical_json
@@ -460,7 +462,7 @@ def stored_models(owner: str) -> tuple[pd.DataFrame, dict[str, str]]:
 # What belongs to an upload stays in the session that brought it.
 @st.cache_data(scope="session", max_entries=4, show_spinner="Checking the file …")
 def look_at(path: str, size: int, roles: str, gene_files: dict[str, str]) -> dict[str, Any]:
-    """Return what `backend.data.look.look` finds in a file; `roles` as JSON, "" to guess."""
+    """Return what `backend.data.inspect_upload.look` finds in a file; `roles` as JSON, "" to guess."""
     return look(Path(path), roles=json.loads(roles) if roles else None, gene_files=gene_files)
 
 
@@ -494,4 +496,4 @@ def run_cards(owner: str, run_ids: tuple[str, ...]) -> list[runs.RunCard]:
 @st.cache_data(max_entries=1, ttl=600, show_spinner="Reading the list of models, once …")
 def trainable_models() -> list[dict[str, Any]]:
     """Return the models that a job may fit, asked of another process."""
-    return menu.list_trainable()
+    return list_trainable()

@@ -37,8 +37,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.evaluation.cell_map import cells_inside, encode, quantise
-from backend.evaluation.cell_map.message import flags_of
+from backend.evaluation.cells import cells_inside, encode, quantise
+from backend.evaluation.cells.message import flags_of
 from backend.store.bundle import write_dataset, write_run
 from backend.store.neighbours import add_neighbours
 from benchmarks import store as simulated

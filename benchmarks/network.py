@@ -25,8 +25,8 @@ from transformers import BertConfig, BertForSequenceClassification
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.models.base import ModelConfig
-from backend.models.geneformer import Geneformer
-from backend.models.scgpt import ScGPT
+from backend.models.geneformer.model import Geneformer
+from backend.models.scgpt.model import ScGPT
 from backend.training.batches import training_batches
 
 N_CLASSES = 18

@@ -78,7 +78,7 @@ def child(what: str, path: Path, folder: Path) -> None:
 
 
 def shipped_model() -> Any:
-    from backend.prediction.saved import final_models
+    from backend.prediction.saved_models import final_models
 
     return next(m for m in final_models([precomputed_dir()]) if m.run.model == "logreg")
 
@@ -111,7 +111,7 @@ def predict_whole(path: Path, _: Path) -> dict[str, Any]:
 
 
 def look_once(path: Path, _: Path) -> dict[str, Any]:
-    from backend.data.look import look
+    from backend.data.inspect_upload import look
 
     found = look(path)
     assert not found["problems"], found["problems"]

@@ -24,12 +24,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.data import read_chunks
-from backend.models.geneformer import Geneformer
-from backend.models.geneformer_files import Dictionaries, find_dictionaries
-from backend.models.panel import read_gene_list
-from backend.models.scbert import ScBert
-from backend.models.scfoundation import ScFoundation
-from backend.models.scgpt import ScGPT
+from backend.models.gene_panel import read_gene_list
+from backend.models.geneformer.checkpoint import Dictionaries, find_dictionaries
+from backend.models.geneformer.model import Geneformer
+from backend.models.scbert.model import ScBert
+from backend.models.scfoundation.model import ScFoundation
+from backend.models.scgpt.model import ScGPT
 
 LIMITS = {"scgpt": 5000, "geneformer": 5000, "scbert": 3000, "scfoundation": 3000}
 CHUNK = 1024

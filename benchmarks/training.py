@@ -32,7 +32,7 @@ from scipy import sparse
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.data import load
-from backend.models.scgpt import ScGPT
+from backend.models.scgpt.model import ScGPT
 from backend.training.batches import training_batches
 from backend.training.finetune import Classifier
 from backend.training.loop import Loop

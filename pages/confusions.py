@@ -3,8 +3,8 @@
 import streamlit as st
 
 from app import cache
-from app.components import confusion_page as page
 from app.components import errors, provenance
+from app.sections.confusions import page
 from app.state import choose_model, current_models, current_scope
 
 scope = current_scope()

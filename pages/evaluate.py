@@ -3,24 +3,24 @@
 import streamlit as st
 
 from app import cache
-from app.components import evaluate_check, evaluate_file, evaluate_job, evaluate_models
 from app.identity import identity
+from app.sections.evaluate import check, job, model_choice, upload
 from backend.types import EXTERNAL, PROTOCOLS
 
 who = identity()
 if not who.may_write:
     st.info(who.reason, icon=":material/lock:")
     st.stop()
-if evaluate_job.JOB in st.query_params:
-    evaluate_job.watch()
+if job.JOB in st.query_params:
+    job.watch()
     st.stop()
 
-evaluate_file.privacy()
+upload.privacy()
 st.markdown("##### 1 · File")
-chosen = evaluate_file.choose()
+chosen = upload.choose()
 if chosen is None:
     st.stop()
-evaluate_file.show(chosen)
+upload.show(chosen)
 
 if chosen.kind == "table":
     name = st.text_input("Name of the dataset", "Imported predictions", key="evaluate.name")
@@ -32,9 +32,7 @@ if chosen.kind == "table":
         help="Shown with the results as you state it; nothing of it can be checked here.",
     )
     if st.button("Import", type="primary", key="evaluate.import"):
-        evaluate_job.start(
-            {"action": "import", "protocol": protocol} | chosen.request | {"name": name}
-        )
+        job.start({"action": "import", "protocol": protocol} | chosen.request | {"name": name})
     st.stop()
 
 models, gene_files = cache.stored_models(who.owner)
@@ -44,33 +42,31 @@ if models.empty:
         "`python -m backend run --dataset FILE --model logreg --fold final --out DIR`."
     )
     st.stop()
-found = evaluate_check.check(chosen, gene_files)
+found = check.check(chosen, gene_files)
 
 st.markdown("##### 2 · Check")
-evaluate_check.verdict(chosen, found)
+check.verdict(chosen, found)
 
 st.markdown("##### 3 · Columns")
-roles = evaluate_check.choose_roles(chosen, found)
-timepoints = evaluate_check.map_timepoints(found, str(chosen.request))
+roles = check.choose_roles(chosen, found)
+timepoints = check.map_timepoints(found, str(chosen.request))
 
 st.markdown("##### 4 · Models and labels")
-runs = evaluate_models.choose_models(models, found)
+runs = model_choice.choose_models(models, found)
 if not runs:
     st.info("Choose at least one model.")
     st.stop()
 labels = {}
 if found["labels"]:
-    labels = evaluate_models.map_labels(found["labels"], models, runs, f"{chosen.request}{runs}")
+    labels = model_choice.map_labels(found["labels"], models, runs, f"{chosen.request}{runs}")
 else:
     st.warning("No column holds your labels, so the cells are predicted and nothing is scored.")
 
 st.markdown("##### 5 · Evaluate")
-name = st.text_input(
-    "Name of the dataset", evaluate_check.name_of(chosen, found), key="evaluate.name"
-)
+name = st.text_input("Name of the dataset", check.name_of(chosen, found), key="evaluate.name")
 words = "Evaluate" if found["labels"] else "Predict"
 if st.button(words, type="primary", key="evaluate.start"):
-    evaluate_job.start(
+    job.start(
         {
             "action": "evaluate",
             "roles": roles | {"timepoints": timepoints},

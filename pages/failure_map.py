@@ -4,7 +4,7 @@ import streamlit as st
 
 from app import cache
 from app.components import errors, frames, provenance, tables
-from app.components.cell_map import page
+from app.sections.failure_map import page
 from app.state import choose_model, current_models, current_scope
 
 scope = current_scope()

@@ -3,8 +3,9 @@
 import streamlit as st
 
 from app import cache
-from app.components import errors, jobs, run_cards, run_form
+from app.components import errors, jobs
 from app.identity import identity
+from app.sections.runs import cards, form
 
 who = identity()
 job_id = st.query_params.get(jobs.JOB)
@@ -20,7 +21,7 @@ view = st.segmented_control(
 )
 if view == "Start a run":
     with errors.shown_to_user():
-        run_form.draw()
+        form.draw()
     st.stop()
 if view == "Jobs":
     with errors.shown_to_user():
@@ -40,9 +41,9 @@ if overview.runs.empty:
     st.info("Nothing was run yet. Choose “Start a run”, or see `python -m backend run --help`.")
     st.stop()
 st.markdown(overview.sentence)
-run_cards.overview_table(overview.series)
+cards.overview_table(overview.series)
 
 st.markdown("##### One series")
-chosen = run_cards.choose_series(overview.series)
+chosen = cards.choose_series(overview.series)
 with errors.shown_to_user():
-    run_cards.series_card(chosen, overview.runs[overview.runs.series_id == chosen.series_id])
+    cards.series_card(chosen, overview.runs[overview.runs.series_id == chosen.series_id])

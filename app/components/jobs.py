@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import streamlit as st
 
 from app import cache, nav
-from app.components import run_charts
+from app.components import training_curves
 from app.identity import identity
 from app.state import Source
 from backend.config import home, keep_days
@@ -26,7 +26,7 @@ from backend.jobs.directory import (
     retry_job,
 )
 from backend.jobs.expiry import delete_all, expires_at
-from backend.jobs.fleet import list_workers
+from backend.jobs.workers import list_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -235,7 +235,7 @@ def _details(status: JobStatus) -> None:
             str(request.get("dataset")), False, str(request.get("label_level")),  # noqa: FBT003
             str(request.get("protocol")), "all",
         )  # fmt: skip
-        run_charts.draw(curves, name="live", source=source)
+        training_curves.draw(curves, name="live", source=source)
     with st.expander("Log", expanded=status.state == "failed"):
         log = read_log(home(), status.job_id, owner=status.owner)
         st.code(log or "nothing yet", language=None)

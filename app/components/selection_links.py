@@ -11,8 +11,8 @@ from app import cache, nav
 from app.state import CONFIGURATION, DATASET, current_scope, go
 from backend.config import home
 from backend.errors import FaultlineError
-from backend.evaluation.cell_map import cells_inside
-from backend.evaluation.selections import (
+from backend.evaluation.cells import cells_inside
+from backend.evaluation.cells.selections import (
     SavedSelection,
     load_selection,
     save_selection,

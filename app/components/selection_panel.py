@@ -12,14 +12,14 @@ from app.components import errors, figure, tables
 from app.components.selection_charts import probability_bars
 from app.components.selection_links import keep, open_buttons
 from app.state import choose_one, current_models
-from backend.evaluation.selections import SavedSelection
+from backend.evaluation.cells.selections import SavedSelection
 from backend.evaluation.text import plain
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from backend.evaluation.selection_summary import SelectionSummary
+    from backend.evaluation.cells.selection_summary import SelectionSummary
     from backend.types import Scope
 
 __all__ = ["selection_panel"]

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Clean the folder, and say how much room that made."""
-    from backend.training.work import clean_work, is_work, work_folder
+    from backend.training.fit_workspace import clean_work, is_work, work_folder
 
     work = args.work or work_folder(args.out)
     if not is_work(work):

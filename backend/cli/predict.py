@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from backend.data.roles import Roles
     from backend.prediction.evaluate import Evaluated
-    from backend.prediction.saved import SavedModel
+    from backend.prediction.saved_models import SavedModel
 
 __all__ = ["add_arguments", "add_file_arguments", "evaluate_file", "print_evaluated", "run"]
 
@@ -131,21 +131,21 @@ def print_evaluated(done: Evaluated, args: argparse.Namespace) -> None:
 
 
 def _roots(args: argparse.Namespace) -> list[Any]:
-    from backend.prediction.saved import visible_roots
+    from backend.prediction.saved_models import visible_roots
 
     return visible_roots("local") if args.models is None else [args.models]
 
 
 def _models(args: argparse.Namespace) -> list[SavedModel]:
-    from backend.prediction.saved import find_model
+    from backend.prediction.saved_models import find_model
 
     roots = _roots(args)
     return [find_model(run_id, roots) for run_id in dict.fromkeys(args.run)]
 
 
 def _print_models(args: argparse.Namespace) -> int:
-    from backend.prediction.offer import offer
-    from backend.prediction.saved import final_models
+    from backend.prediction.model_choices import offer
+    from backend.prediction.saved_models import final_models
     from backend.store.cache import PUBLIC, Store
 
     roots = _roots(args)

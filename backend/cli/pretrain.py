@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     with console.status(f"Reading {args.dataset.name}"):
         adata = load(args.dataset, any_genes=args.any_genes)
         info = describe(adata)
-    from backend.data.where import cells_where
+    from backend.data.cell_filter import cells_where
     from backend.training.pretrain import pretrain, pretrain_series
 
     mask = None if args.cells is None else cells_where(adata.obs, args.cells)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from backend.store.roots import Location
-    from backend.training.costs import Costs
-    from backend.training.executors.common import Executor, Outcome, TaskEvent
-    from backend.training.plan import Plan
-    from backend.training.planned import PlannedCheckpoint, PlannedRun
-    from backend.training.sweep import Sweep
+    from backend.studies.costs import Costs
+    from backend.studies.executors.common import Executor, Outcome, TaskEvent
+    from backend.studies.plan import Plan
+    from backend.studies.planned_runs import PlannedCheckpoint, PlannedRun
+    from backend.studies.sweep import Sweep
 
 __all__ = ["add_arguments", "run"]
 
@@ -53,9 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the runs; return 1 when one failed, 128 and the signal when one ended the sweep."""
-    from backend.training.lock import SweepLock
-    from backend.training.plan import read_plan
-    from backend.training.sweep import local_folder
+    from backend.studies.lock import SweepLock
+    from backend.studies.plan import read_plan
+    from backend.studies.sweep import local_folder
 
     if args.jobs is not None and args.jobs < 1:
         msg = f"--jobs is {args.jobs}."
@@ -108,8 +108,8 @@ def _do(args: argparse.Namespace, plan: Plan, out: Location) -> int:
     """Prepare, print the table, and execute unless it is a dry run."""
     from rich.console import Console
 
-    from backend.training.costs import Costs, check_disk
-    from backend.training.sweep import local_folder, prepare
+    from backend.studies.costs import Costs, check_disk
+    from backend.studies.sweep import local_folder, prepare
 
     console = Console(stderr=True)
     executor, jobs, has_gpu = _executor(args, plan)
@@ -129,13 +129,13 @@ def _executor(args: argparse.Namespace, plan: Plan) -> tuple[Executor, int, bool
     """Return the executor, how many runs it does at a time, and whether there is a GPU."""
     from os import cpu_count
 
-    from backend.training.executors.local import LocalExecutor, gpu_names
+    from backend.studies.executors.local import LocalExecutor, gpu_names
 
     is_heavy = any(fields["preset"] is not None for grid in plan.grids for fields in grid)
     gpus = gpu_names() if is_heavy else ()
     jobs = args.jobs or len(gpus) or max(1, (cpu_count() or 1) // plan.threads)
     if args.executor == "ray":
-        from backend.training.executors.ray import RayExecutor
+        from backend.studies.executors.ray import RayExecutor
 
         return (
             RayExecutor(address=args.address, jobs=jobs, threads=plan.threads),
@@ -210,7 +210,7 @@ class _Display:
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.progress import TimeElapsedColumn as Elapsed
 
-        from backend.training.executors.common import Tally
+        from backend.studies.executors.common import Tally
 
         waiting = [each for each in _planned(sweep) if not each.is_done]
         self._text = {each.key: each.text for each in waiting}
@@ -233,7 +233,7 @@ class _Display:
 
     def show(self, event: TaskEvent | Outcome) -> None:
         """Show that a task entered a state or ended."""
-        from backend.training.executors.common import Outcome
+        from backend.studies.executors.common import Outcome
 
         self._tally.add(event)
         self._progress.update(self._task, completed=self._tally.done, ended=self._tally.n_ended)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from backend.data._files import complete_or_absent
+from backend.files import complete_or_absent
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from backend.errors import StoreError
-from backend.jobs.processes import Process, myself
+from backend.processes import Process, myself
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.config import keep_days, precomputed_dir
-from backend.data.look import roles_from
+from backend.data.inspect_upload import roles_from
 from backend.data.problems import Refusal
 from backend.data.uploads import (
     delete_upload,
@@ -89,7 +89,7 @@ def _evaluate(
     request: dict[str, Any], context: JobContext, path: Path, name: str, facts: dict[str, Any]
 ) -> dict[str, Any]:
     from backend.prediction.evaluate import evaluate
-    from backend.prediction.saved import find_model
+    from backend.prediction.saved_models import find_model
 
     own = user_folder(context.home, context.owner)
     roots = [precomputed_dir(), context.home, own]

@@ -50,7 +50,7 @@ class Kind:
 
 KINDS: Final[dict[str, Kind]] = {
     "evaluate": Kind("backend.jobs.evaluate:run", uses_gpu=True),
-    "place": Kind("backend.jobs.place:run"),
+    "place": Kind("backend.jobs.compute_map:run"),
     "run": Kind("backend.jobs.training:run", memory_gib=64.0, hours=7 * 24.0, uses_gpu=True),
     "sweep": Kind("backend.jobs.training:sweep", memory_gib=64.0, hours=14 * 24.0, uses_gpu=True),
 }

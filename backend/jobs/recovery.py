@@ -16,7 +16,7 @@ from backend.jobs.directory import (
     seconds_since,
     write_status,
 )
-from backend.jobs.processes import Process, end_group, host, is_alive
+from backend.processes import Process, end_group, host, is_alive
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backend.jobs.handlers import JobContext
-    from backend.training.executors.common import Outcome, TaskEvent
+    from backend.studies.executors.common import Outcome, TaskEvent
     from backend.training.runs import RunEvent, RunResult
 
 __all__ = ["results_folder", "run", "sweep"]
@@ -136,7 +136,7 @@ def run(values: dict[str, Any], context: JobContext) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _only_sweep(out: Path, plan: str, context: JobContext) -> Iterator[None]:
-    from backend.training.lock import SweepLock
+    from backend.studies.lock import SweepLock
 
     with SweepLock(out, plan) as lock:
         if lock.notice:
@@ -150,11 +150,11 @@ def sweep(values: dict[str, Any], context: JobContext) -> dict[str, Any]:
     plan_path = find_plan(request.plan)
     path = _checked_file(request.dataset, context)
 
-    from backend.training.costs import check_disk
-    from backend.training.executors.common import Outcome, Tally
-    from backend.training.executors.local import LocalExecutor, gpu_names
-    from backend.training.plan import read_plan
-    from backend.training.sweep import prepare
+    from backend.studies.costs import check_disk
+    from backend.studies.executors.common import Outcome, Tally
+    from backend.studies.executors.local import LocalExecutor, gpu_names
+    from backend.studies.plan import read_plan
+    from backend.studies.sweep import prepare
 
     plan = read_plan(plan_path, dataset=path)
     out = results_folder(context.home, context.owner, is_shared=request.is_shared)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from backend.config import environment, job_hours, job_memory_gib, keep_days
 from backend.errors import JobFailed
-from backend.jobs import claims, expiry, fleet
+from backend.jobs import claims, expiry, workers
 from backend.jobs.child import Order
 from backend.jobs.directory import (
     JobStatus,
@@ -26,8 +26,8 @@ from backend.jobs.directory import (
     write_status,
 )
 from backend.jobs.handlers import Kind, kind_named
-from backend.jobs.processes import end_group, myself, resident_bytes, started
 from backend.jobs.recovery import STALE_SECONDS, recover
+from backend.processes import end_group, myself, resident_bytes, started
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +67,7 @@ class Worker:
         self.grace_seconds = grace_seconds
         self.heartbeat_seconds = heartbeat_seconds
         self.stale_seconds = stale_seconds
-        self.gpus = fleet.find_gpus()
+        self.gpus = workers.find_gpus()
         self.is_stopping = False
         self._due: dict[str, float] = {}
 
@@ -90,7 +90,7 @@ class Worker:
                 else:
                     time.sleep(2 * _TICK)
         finally:
-            fleet.withdraw(self.home)
+            workers.withdraw(self.home)
         return n_run
 
     def _is_due(self, what: str, seconds: float) -> bool:
@@ -102,7 +102,7 @@ class Worker:
     def look_after_others(self, job_id: str | None = None) -> None:
         """Say that this worker lives; care for lost jobs and for what has expired."""
         if self._is_due("announce", _ANNOUNCE_SECONDS):
-            fleet.announce(self.home, self.gpus, job_id)
+            workers.announce(self.home, self.gpus, job_id)
         if self._is_due("recover", min(_RECOVER_SECONDS, self.stale_seconds)):
             for status in recover(self.home, stale_seconds=self.stale_seconds):
                 _LOG.warning("job %s had lost its worker: %s", status.job_id, status.state)
@@ -271,7 +271,7 @@ class _Attempt:
         if time.monotonic() - self.begun > self.seconds:
             return "limit", f"It took longer than the {self.seconds / 3600:g} hours that it may."
         if self._is_due("memory", _WATCH_SECONDS):
-            limit = min(self.memory, int(_RESIDENT_SHARE * fleet.memory_bytes()))
+            limit = min(self.memory, int(_RESIDENT_SHARE * workers.memory_bytes()))
             if resident_bytes(self.process.pid) > limit:
                 gib = limit / 2**30
                 return "limit", f"It needed more than the {gib:.1f} GiB of memory that it may use."

@@ -12,14 +12,14 @@ from backend.errors import ModelUnavailable
 __all__ = ["list_models", "model_class"]
 
 _MODULES: Final = {
-    "majority": "backend.models.majority:MajorityClass",
-    "logreg": "backend.models.logreg:LogisticRegressionL1",
-    "celltypist": "backend.models.celltypist:CellTypist",
-    "hgb": "backend.models.hgb:GradientBoosting",
-    "scbert": "backend.models.scbert:ScBert",
-    "scfoundation": "backend.models.scfoundation:ScFoundation",
-    "scgpt": "backend.models.scgpt:ScGPT",
-    "geneformer": "backend.models.geneformer:Geneformer",
+    "majority": "backend.models.baselines.majority:MajorityClass",
+    "logreg": "backend.models.baselines.logreg:LogisticRegressionL1",
+    "celltypist": "backend.models.baselines.celltypist:CellTypist",
+    "hgb": "backend.models.baselines.hgb:GradientBoosting",
+    "scbert": "backend.models.scbert.model:ScBert",
+    "scfoundation": "backend.models.scfoundation.model:ScFoundation",
+    "scgpt": "backend.models.scgpt.model:ScGPT",
+    "geneformer": "backend.models.geneformer.model:Geneformer",
 }
 
 

@@ -20,8 +20,8 @@ from backend.data.labels import not_labelled, to_lineage
 from backend.data.problems import Refusal, some
 from backend.errors import InputError
 from backend.evaluation.mapping import LabelMatch, common_types, match_labels, ontology_version
-from backend.prediction.ood import OUTSIDE
-from backend.prediction.place import SAMPLED, Placer
+from backend.models.reference import OUTSIDE
+from backend.prediction.coordinates import SAMPLED, Placer
 from backend.prediction.predict import CHUNK, Predictor
 from backend.store.bundle import RunRecord, predictions_frame, write_dataset, write_run
 from backend.types import EXTERNAL, Series, sha256_of
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from backend.data.h5ad import OpenDataset
     from backend.data.roles import Roles
-    from backend.prediction.saved import SavedModel
+    from backend.prediction.saved_models import SavedModel
 
 __all__ = ["OOD_SCHEMA", "Evaluated", "evaluate", "label_counts"]
 

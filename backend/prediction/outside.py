@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backend.errors import StoreError
-from backend.prediction.ood import OUTSIDE
+from backend.models.reference import OUTSIDE
 from backend.store.bundle import read_dataset
 from backend.store.roots import check_id
 

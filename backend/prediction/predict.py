@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from backend.prediction.saved import SavedModel
+    from backend.prediction.saved_models import SavedModel
 
 __all__ = ["CHUNK", "Answers", "Predictor"]
 

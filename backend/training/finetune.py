@@ -16,20 +16,20 @@ from safetensors.torch import save_file
 
 from backend.errors import InputError
 from backend.models.base import LoadReport, Predictions
+from backend.models.baselines.expression import cell_ids_of, check_counts, check_fitted, labels_of
 from backend.models.catalogue import Registered, find_checkpoint
 from backend.models.checkpoints import fit_tensors, read_json, read_tensors, with_genes
-from backend.models.expression import cell_ids_of, check_counts, check_fitted, labels_of
 from backend.models.inhouse import open_checkpoint
 from backend.models.options import check_options
 from backend.models.registry import model_class
-from backend.training.final import median_best_epoch
+from backend.training.final_epochs import median_best_epoch
+from backend.training.fit_workspace import Workplace
+from backend.training.hidden_states import WithStates
 from backend.training.loop import Loop, find_device, predict_logits
 from backend.training.lora import adapted, merged
 from backend.training.overlap import PUBLIC_NOTE
 from backend.training.settings import Settings
-from backend.training.states import WithStates
 from backend.training.token_cache import chunks_of
-from backend.training.work import Workplace
 from backend.types import INITS
 
 if TYPE_CHECKING:

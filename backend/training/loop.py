@@ -20,6 +20,8 @@ from backend.training.batches import (
     training_batches,
 )
 from backend.training.device import find_device, peak_memory_mib, start_peak_memory
+from backend.training.fit_workspace import FitProgress, Workplace
+from backend.training.optimiser_step import Stepper, TrainingCells, check_finite
 from backend.training.scoring import macro_f1, predict_logits
 from backend.training.settings import SELECTIONS, Settings
 from backend.training.snapshots import (
@@ -28,9 +30,7 @@ from backend.training.snapshots import (
     generator_states,
     set_generator_states,
 )
-from backend.training.steps import Stepper, TrainingCells, check_finite
 from backend.training.token_cache import lengths_of
-from backend.training.work import FitProgress, Workplace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from backend.errors import InputError
 from backend.models.base import TokenBatch
 from backend.models.ragged import pad
-from backend.models.scfoundation_input import pack
+from backend.models.scfoundation.tokens import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,7 +216,7 @@ class MaskedExpression(Objective):
     share_zero: ClassVar[float] = 0.03
 
     def __init__(self, model: Any) -> None:
-        from backend.models.scfoundation_network import ScFoundationAutoencoder
+        from backend.models.scfoundation.network import ScFoundationAutoencoder
 
         network = ScFoundationAutoencoder(model.sizes, len(model.panel))
         super().__init__(model, network)

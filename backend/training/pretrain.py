@@ -26,7 +26,7 @@ from backend.data.fingerprint import cell_fingerprints
 from backend.errors import InputError, JobFailed, SplitError
 from backend.models import catalogue
 from backend.models.base import RecipeDefaults
-from backend.models.expression import check_counts
+from backend.models.baselines.expression import check_counts
 from backend.models.inhouse import (
     Pretraining,
     is_inhouse,

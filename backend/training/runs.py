@@ -17,12 +17,18 @@ from backend.models.registry import model_class
 from backend.splits import TEST, TRAIN, VALID
 from backend.store.bundle import RunRecord, is_done, predictions_frame, write_dataset, write_run
 from backend.training.disk import DiskFull, full_disk_explained
-from backend.training.final import fold_histories
+from backend.training.final_epochs import fold_histories
+from backend.training.fit_workspace import (
+    CHECKPOINT_MINUTES,
+    Bench,
+    FitProgress,
+    Workplace,
+    work_folder,
+)
 from backend.training.measure import Measured
 from backend.training.overlap import Origin, check_overlap
 from backend.training.settings import check_settings, find_preset
 from backend.training.versions import versions_of
-from backend.training.work import CHECKPOINT_MINUTES, Bench, FitProgress, Workplace, work_folder
 from backend.types import LABEL_LEVELS, Series
 
 if TYPE_CHECKING:
@@ -445,7 +451,7 @@ def _predict(
 
 def _model_writer(typer: CellTyper, train: AnnData, label_key: str) -> Callable[[Path], None]:
     from backend.data.fingerprint import cell_fingerprints
-    from backend.prediction.ood import fit_reference
+    from backend.models.reference import fit_reference
 
     def write(folder: Path) -> None:
         typer.save(folder)

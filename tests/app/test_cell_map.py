@@ -14,7 +14,7 @@ import pytest
 
 from app.components import jobs
 from app.components.cell_map import choice, mount, picture
-from app.components.cell_map.look import (
+from app.components.cell_map.legend import (
     VIRIDIS,
     colours_of,
     facets_by_timepoint,
@@ -22,7 +22,7 @@ from app.components.cell_map.look import (
     one_facet,
 )
 from app.components.export import FOOTER
-from backend.evaluation.cell_map import (
+from backend.evaluation.cells import (
     MapCells,
     colour_column,
     colour_of_values,
@@ -30,7 +30,7 @@ from backend.evaluation.cell_map import (
     quantise,
     read_event,
 )
-from backend.evaluation.cell_map.cells import Role
+from backend.evaluation.cells.map_cells import Role
 from backend.jobs.directory import create_job
 from backend.jobs.handlers import KINDS
 

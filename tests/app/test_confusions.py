@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 import streamlit as st
 
-from app.components import confusion_charts, confusion_flow, export, words
+from app.components import export, words
 from app.components.selection_charts import probability_bars
+from app.sections.confusions import charts, flow
 from app.state import Source
 from backend.config import home
-from backend.evaluation.selections import SavedSelection, save_selection
+from backend.evaluation.cells.selections import SavedSelection, save_selection
 from backend.evaluation.views import confusions, disagreement
 from tests.app.conftest import REAL, SIMULATED
 from tests.backend.evaluation.test_confusions import STRANGE, write_labelled
@@ -237,16 +238,16 @@ def odd(tmp_path_factory):
 )
 def test_matrix_of_150_types_is_drawn_and_folded(odd, dark, numbers):
     view, _ = odd
-    types = confusion_charts.ordered_types(view, "lineage")
-    chart = confusion_charts.matrix(
+    types = charts.ordered_types(view, "lineage")
+    chart = charts.matrix(
         view, types=types, numbers=numbers, picked={"label": [STRANGE[0]]}, dark=dark
     )
     spec = chart.to_dict()
-    shown, data = confusion_charts.folded(view, types)
-    assert len(shown) == confusion_charts.MOST_TYPES
-    behind = confusion_charts.meant_by(view, types, shown[-1])
+    shown, data = charts.folded(view, types)
+    assert len(shown) == charts.MOST_TYPES
+    behind = charts.meant_by(view, types, shown[-1])
     assert sorted([*shown[:-1], *behind]) == sorted(types)
-    assert confusion_charts.meant_by(view, types, shown[0]) == [shown[0]]
+    assert charts.meant_by(view, types, shown[0]) == [shown[0]]
     assert data.n_cells.sum() == view.n_cells
     assert data.groupby("label").row_share.sum().to_numpy() == pytest.approx(1)
     axis = spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
@@ -256,15 +257,15 @@ def test_matrix_of_150_types_is_drawn_and_folded(odd, dark, numbers):
 
 def test_flow_and_agreement_of_150_types_are_drawn(odd):
     view, found = odd
-    types = confusion_charts.ordered_types(view, "size")
+    types = charts.ordered_types(view, "size")
     for mistakes in (False, True):
-        chart = confusion_flow.flow(view, types=types, mistakes=mistakes, picked={}, dark=False)
+        chart = flow.flow(view, types=types, mistakes=mistakes, picked={}, dark=False)
         assert b"<svg" in export.picture_bytes(chart, SOURCE, "Odd", "svg")
-    said = confusion_flow.flow_words(view, types, mistakes=True)
+    said = flow.flow_words(view, types, mistakes=True)
     assert said.startswith("The flow shows ")
     assert said.endswith("of 150 wrong cells.")
-    names = dict(zip(confusion_charts.AGREEMENT_COLOURS, ["both", *"abcd"], strict=True))
-    chart = confusion_charts.agreement_grid(
+    names = dict(zip(charts.AGREEMENT_COLOURS, ["both", *"abcd"], strict=True))
+    chart = charts.agreement_grid(
         found, names=names, order=types, picked={"agreement": ["both right"]}, dark=True
     )
     assert export.picture_bytes(chart, SOURCE, "Odd", "png").startswith(b"\x89PNG")
@@ -272,8 +273,8 @@ def test_flow_and_agreement_of_150_types_are_drawn(odd):
 
 def test_ribbons_are_as_wide_as_their_cells_on_both_sides(odd):
     view, _ = odd
-    types = confusion_charts.ordered_types(view, "size")
-    data = confusion_flow.flow(view, types=types, mistakes=False, picked={}, dark=False)
+    types = charts.ordered_types(view, "size")
+    data = flow.flow(view, types=types, mistakes=False, picked={}, dark=False)
     ribbons = data.layer[0].data
     wide = (ribbons.y2 - ribbons.y).groupby(ribbons.pair)
     assert (wide.max() - wide.min()).max() < 1e-9
@@ -282,11 +283,11 @@ def test_ribbons_are_as_wide_as_their_cells_on_both_sides(odd):
 
 
 def test_text_on_a_coloured_cell_stands_out():
-    assert confusion_charts._inks(["#000000", "#FFFFFF"], np.ones(2), dark=False) == [
+    assert charts._inks(["#000000", "#FFFFFF"], np.ones(2), dark=False) == [
         "white",
         "black",
     ]
-    assert confusion_charts._inks(["#D55E00"] * 2, np.array([0.1, 1.0]), dark=True)[0] == "white"
+    assert charts._inks(["#D55E00"] * 2, np.array([0.1, 1.0]), dark=True)[0] == "white"
 
 
 def test_names_on_axes_are_short_and_never_alike():

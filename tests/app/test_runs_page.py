@@ -8,9 +8,9 @@ import pytest
 
 from app import cache
 from app.components import jobs as jobs_component
-from app.components import run_form
 from app.components.export import FOOTER
 from app.identity import Identity
+from app.sections.runs import form as run_form
 from backend.config import home as home_folder
 from backend.errors import InputError, JobNotFound
 from backend.jobs import directory

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backend.evaluation.cell_map import cells_inside, load_cells
+from backend.evaluation.cells import cells_inside, load_cells
 from backend.types import Scope
 from tests.browser.conftest import REAL, expect_count, served, settled, wait_until, worker
 from tests.helpers import draw_cells, open_store, write_results
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Locator, Page
 
-    from backend.evaluation.cell_map import MapCells
+    from backend.evaluation.cells import MapCells
     from tests.browser.conftest import Server
 
 pytestmark = pytest.mark.browser

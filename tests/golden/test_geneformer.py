@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from backend.config import golden_dir
 from backend.models.base import ModelConfig, TokenBatch, TokenStore
 from backend.models.checkpoints import read_tensors
-from backend.models.geneformer import Geneformer
+from backend.models.geneformer.model import Geneformer
 from backend.models.unpickle import read_pickled_dict
 from backend.training.recipe import parameter_groups
 

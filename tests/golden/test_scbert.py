@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from backend.config import golden_dir
-from backend.models import scbert
 from backend.models.catalogue import add
-from backend.models.panel import align_to_panel, read_gene_list
+from backend.models.gene_panel import align_to_panel, read_gene_list
 from backend.models.performer import KERNEL_EPSILON
-from backend.models.scbert_network import ScBertNetwork, ScBertSizes
+from backend.models.scbert import model as scbert
+from backend.models.scbert.network import ScBertNetwork, ScBertSizes
 from backend.training.finetune import Classifier
 from backend.training.recipe import make_optimizer, make_schedule
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from backend.config import golden_dir
-from backend.models import scfoundation
 from backend.models.base import TokenStore
 from backend.models.catalogue import add
-from backend.models.panel import align_to_panel, read_gene_list
-from backend.models.scfoundation_input import prepare_values
-from backend.models.scfoundation_network import (
+from backend.models.gene_panel import align_to_panel, read_gene_list
+from backend.models.scfoundation import model as scfoundation
+from backend.models.scfoundation.network import (
     ScFoundationAutoencoder,
     ScFoundationClassifier,
     ScFoundationSizes,
 )
+from backend.models.scfoundation.tokens import prepare_values
 from backend.training.finetune import Classifier
 
 FOLDER = golden_dir() / "scfoundation"

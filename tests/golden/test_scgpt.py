@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from backend.config import golden_dir
-from backend.models import scgpt
 from backend.models.base import ModelConfig, TokenBatch, TokenStore
-from backend.models.binning import bin_bounds, draw_bins, log_normalise
 from backend.models.checkpoints import read_tensors
 from backend.models.ragged import Ragged, known_entries, pad
+from backend.models.scgpt import model as scgpt
+from backend.models.scgpt.tokens import bin_bounds, draw_bins, log_normalise
 
 FOLDER = golden_dir() / "scgpt"
 pytestmark = [

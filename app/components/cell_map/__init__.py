@@ -6,6 +6,6 @@ is sent and what it sends back is in docs/cell-map.md.
 
 from __future__ import annotations
 
-from app.components.cell_map.look import FAILED, TITLES
+from app.components.cell_map.legend import FAILED, TITLES
 
 __all__ = ["FAILED", "TITLES"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import streamlit as st
 
-from backend.evaluation.cell_map import (
+from backend.evaluation.cells import (
     ColourColumn,
     Event,
     MapCells,
@@ -18,7 +18,7 @@ from backend.evaluation.cell_map import (
 )
 
 if TYPE_CHECKING:
-    from app.components.cell_map.look import Facets
+    from app.components.cell_map.legend import Facets
 
 __all__ = ["Choice", "apply", "choose", "current", "forget"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import streamlit as st
 
 from app.components import selection_links
-from backend.evaluation.cell_map import Coordinates, encode
+from backend.evaluation.cells import Coordinates, encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ _answer = st.components.v2.component(
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """One byte a cell each, as `backend.evaluation.cell_map.encode` takes them."""
+    """One byte a cell each, as `backend.evaluation.cells.encode` takes them."""
 
     category: np.ndarray
     continuous: np.ndarray

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from app.components.cell_map.look import VIRIDIS, Facets, colours_of
+from app.components.cell_map.legend import VIRIDIS, Facets, colours_of
 from app.components.export import FOOTER
-from backend.evaluation.cell_map import binned
+from backend.evaluation.cells import binned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from backend.evaluation.cell_map import ColourColumn, MapCells
+    from backend.evaluation.cells import ColourColumn, MapCells
 
 __all__ = ["FORMATS", "density_bytes", "picture_bytes"]
 

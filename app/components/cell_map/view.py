@@ -11,18 +11,18 @@ import streamlit as st
 from app import cache
 from app.components import export
 from app.components.cell_map import choice, mount, picture
-from app.components.cell_map.look import Facets, header_of
+from app.components.cell_map.legend import Facets, header_of
 from app.components.figure import MARK, is_dark
 from app.state import current_source
 from backend.errors import InputError
-from backend.evaluation.cell_map import (
+from backend.evaluation.cells import (
     ColourColumn,
     Event,
     MapCells,
     colour_of_values,
     read_event,
 )
-from backend.evaluation.cell_map.message import flags_of
+from backend.evaluation.cells.message import flags_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from backend.cli import main
-from backend.data._files import complete_or_absent
 from backend.data.isolated import check_isolated
 from backend.errors import InputError
+from backend.files import complete_or_absent
 
 ROOT = Path(__file__).parents[3]
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from backend.data import uploads
-from backend.data.look import look
+from backend.data.inspect_upload import look
 from backend.data.uploads import (
     delete_results,
     delete_upload,

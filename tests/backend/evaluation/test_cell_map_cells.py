@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from backend.errors import InputError
-from backend.evaluation.cell_map import (
+from backend.evaluation.cells import (
     COLOUR_BY,
     MapCells,
     cell_details,
@@ -19,7 +19,7 @@ from backend.evaluation.cell_map import (
     quantise,
     wrong_models,
 )
-from backend.evaluation.cell_map.cells import Role
+from backend.evaluation.cells.map_cells import Role
 from backend.evaluation.views import OUTCOMES, failures
 
 

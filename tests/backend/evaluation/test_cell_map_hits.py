@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import InputError
-from backend.evaluation.cell_map import (
+from backend.evaluation.cells import (
     MODES,
     binned,
     cells_inside,

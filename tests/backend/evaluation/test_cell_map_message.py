@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from backend.errors import InputError
-from backend.evaluation.cell_map import MISSING, decode, encode, quantise
-from backend.evaluation.cell_map.message import flags_of
+from backend.evaluation.cells import MISSING, decode, encode, quantise
+from backend.evaluation.cells.message import flags_of
 
 HEADER = {
     "mode": "category",

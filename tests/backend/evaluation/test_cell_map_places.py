@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from backend.errors import InputError, StoreError
-from backend.evaluation.cell_map import (
+from backend.evaluation.cells import (
     load_cells,
     place_by_predictions,
     read_places,
     write_places,
 )
+from backend.jobs.compute_map import run
 from backend.jobs.handlers import kind_named
-from backend.jobs.place import run
 from tests.helpers import draw_cells, open_store, write_results
 
 OWNER = "local"
@@ -118,7 +118,7 @@ def test_a_model_without_probabilities_is_refused(bare, monkeypatch):
 
         return pd.DataFrame(np.nan, index=pd.Index(cell_ids), columns=["T"])
 
-    monkeypatch.setattr("backend.evaluation.cell_map.places.probabilities", nothing)
+    monkeypatch.setattr("backend.evaluation.cells.places.probabilities", nothing)
     with (
         open_store(bare.root) as store,
         pytest.raises(InputError, match="No cell has class probabilities"),
@@ -133,4 +133,4 @@ def test_half_a_request_is_refused(tmp_path, request_):
 
 
 def test_the_worker_knows_the_job():
-    assert kind_named("place").target == "backend.jobs.place:run"
+    assert kind_named("place").target == "backend.jobs.compute_map:run"

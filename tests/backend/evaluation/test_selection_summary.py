@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from backend.errors import FaultlineError, InputError
-from backend.evaluation.neighbours import sides_of
-from backend.evaluation.selection_summary import (
+from backend.evaluation.cells.selection_summary import (
     probability_vector,
     selected_rows,
     summarise_selection,
 )
+from backend.evaluation.neighbours import sides_of
 from backend.evaluation.views import failures
 from backend.store.neighbours import add_neighbours
 from tests.helpers import open_store, write_results

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import FaultlineError, InputError, StoreError
-from backend.evaluation.error_kinds import error_kind
-from backend.evaluation.selections import (
+from backend.evaluation.cells.selections import (
     SavedSelection,
     cells_of,
     load_selection,
@@ -20,6 +19,7 @@ from backend.evaluation.selections import (
     scope_json,
     scope_of,
 )
+from backend.evaluation.error_kinds import error_kind
 from backend.evaluation.views import failures
 
 SQUARE = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from backend.data.look import look
+from backend.data.inspect_upload import look
 from backend.data.uploads import list_uploads, save_upload, user_folder
 from backend.errors import FaultlineError, InputError
 from backend.jobs.evaluate import run

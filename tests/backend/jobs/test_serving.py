@@ -14,8 +14,8 @@ import urllib.request
 import pytest
 
 from backend.config import environment, project_root
-from backend.jobs.fleet import list_workers
-from backend.jobs.processes import Process, host, is_alive, started
+from backend.jobs.workers import list_workers
+from backend.processes import Process, host, is_alive, started
 
 pytestmark = pytest.mark.slow
 

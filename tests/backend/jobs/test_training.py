@@ -8,7 +8,7 @@ import pytest
 
 from backend.data.simulate import write_simulated
 from backend.errors import InputError, JobFailed
-from backend.jobs import menu, training
+from backend.jobs import trainable_models, training
 from backend.jobs.curves import live_curves
 from backend.jobs.directory import create_job, read_log, read_status
 from backend.store.bundle import list_runs, read_run
@@ -142,12 +142,12 @@ def test_training_job_in_a_worker(shared, home, run_all):
 
 @pytest.mark.slow
 def test_menu_names_models_and_refuses_what_cannot_be_fitted():
-    names = {entry["key"]: entry for entry in menu.list_trainable()}
+    names = {entry["key"]: entry for entry in trainable_models.list_trainable()}
     assert "scgpt.small" in names["scgpt"]["presets"]
     assert names["majority"]["presets"] == []
     good = {"dataset": "d/x.h5ad", "model": "scgpt", "preset": "small", "settings": {"epochs": 1}}
-    menu.check_request(good)
+    trainable_models.check_request(good)
     with pytest.raises(InputError, match="epochz"):
-        menu.check_request(good | {"settings": {"epochz": 1}})
+        trainable_models.check_request(good | {"settings": {"epochz": 1}})
     with pytest.raises(InputError, match="cannot be saved"):
-        menu.check_request({"dataset": "d/x.h5ad", "model": "hgb", "fits": "final"})
+        trainable_models.check_request({"dataset": "d/x.h5ad", "model": "hgb", "fits": "final"})

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from backend.jobs import claims, fleet
+from backend.jobs import claims, workers
 from backend.jobs.directory import cancel_job, create_job, read_log, read_status, write_status
-from backend.jobs.processes import Process, host, is_alive, started
 from backend.jobs.recovery import recover
+from backend.processes import Process, host, is_alive, started
 
 
 def outcome(home, job_id):
@@ -28,7 +28,7 @@ def test_job_is_done_with_result_progress_and_log(home, run_all):
     log = read_log(home, job_id, owner="local")
     assert "started, attempt 1" in log
     assert "said hello" in log
-    assert fleet.list_workers(home) == []
+    assert workers.list_workers(home) == []
 
 
 def test_refusal_keeps_message_and_hint(home, run_all):
@@ -79,7 +79,7 @@ def test_resident_memory_is_watched_where_address_space_is_not(home, run_all, mo
         "hog",
         Kind("tests.backend.jobs.work:hog", memory_gib=0.15, hours=0.1, uses_gpu=True),
     )
-    monkeypatch.setattr(fleet, "find_gpus", lambda: ("a GPU",))
+    monkeypatch.setattr(workers, "find_gpus", lambda: ("a GPU",))
     job_id = create_job(home, "hog", {"mib": 300}, owner="local")
     run_all()
     status = outcome(home, job_id)
@@ -282,12 +282,12 @@ def test_orphan_ends_with_its_worker(home, start_worker, wait_for, number):
 def test_worker_says_that_it_lives_and_on_what(home, start_worker, monkeypatch):
     worker = start_worker()
     deadline = time.monotonic() + 10
-    while not (found := fleet.list_workers(home)) and time.monotonic() < deadline:
+    while not (found := workers.list_workers(home)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [info.pid for info in found] == [worker.pid]
     worker.terminate()
     worker.wait(20)
-    assert fleet.list_workers(home) == []
+    assert workers.list_workers(home) == []
 
 
 def test_gpus_are_asked_of_the_driver(tmp_path, monkeypatch):
@@ -295,6 +295,6 @@ def test_gpus_are_asked_of_the_driver(tmp_path, monkeypatch):
     tool.write_text("#!/bin/sh\necho 'NVIDIA H200'\necho 'NVIDIA H200'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert fleet.find_gpus() == ("NVIDIA H200", "NVIDIA H200")
+    assert workers.find_gpus() == ("NVIDIA H200", "NVIDIA H200")
     tool.write_text("#!/bin/sh\nexit 9\n")
-    assert fleet.find_gpus() == ()
+    assert workers.find_gpus() == ()

@@ -9,9 +9,9 @@ import pytest
 from scipy import sparse
 
 from backend.errors import InputError, ModelUnavailable
-from backend.models import hgb, logreg
-from backend.models.celltypist import CellTypist
-from backend.models.expression import (
+from backend.models.baselines import hgb, logreg
+from backend.models.baselines.celltypist import CellTypist
+from backend.models.baselines.expression import (
     align_genes,
     detected_genes,
     log_cp10k,
@@ -20,9 +20,9 @@ from backend.models.expression import (
     variable_genes,
     write_model,
 )
-from backend.models.hgb import GradientBoosting
-from backend.models.logreg import LogisticRegressionL1
-from backend.models.majority import MajorityClass
+from backend.models.baselines.hgb import GradientBoosting
+from backend.models.baselines.logreg import LogisticRegressionL1
+from backend.models.baselines.majority import MajorityClass
 
 LABEL = "cell_type_lineage"
 

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from backend.config import golden_dir
 from backend.errors import InputError, ModelUnavailable
 from backend.models.base import ModelConfig
-from backend.models.geneformer import Geneformer
-from backend.models.geneformer_files import Dictionaries, find_dictionaries
-from backend.models.ranking import nonzero_medians
+from backend.models.geneformer.checkpoint import Dictionaries, find_dictionaries
+from backend.models.geneformer.model import Geneformer
+from backend.models.geneformer.tokens import nonzero_medians
 
 SHARED = Path(__file__).parents[3].parent / "shared"
 GOLDEN = golden_dir() / "geneformer"

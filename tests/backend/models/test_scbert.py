@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import InputError, ModelUnavailable
-from backend.models import scbert
-from backend.models.panel import align_to_panel, choose_panel
+from backend.models.gene_panel import align_to_panel, choose_panel
 from backend.models.performer import FastAttention, PerformerOptions
-from backend.models.scbert import ScBert, model_config
-from backend.models.scbert_network import ConvolutionHead, ScBertNetwork, ScBertSizes
+from backend.models.scbert import model as scbert
+from backend.models.scbert.model import ScBert, model_config
+from backend.models.scbert.network import ConvolutionHead, ScBertNetwork, ScBertSizes
 from backend.training.finetune import Classifier
 
 N_GENES = 30

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import InputError, ModelUnavailable
-from backend.models.scfoundation import ScFoundation, model_config
-from backend.models.scfoundation_input import prepare_values, target_depth
-from backend.models.scfoundation_network import ScFoundationAutoencoder, ScFoundationSizes
+from backend.models.scfoundation.model import ScFoundation, model_config
+from backend.models.scfoundation.network import ScFoundationAutoencoder, ScFoundationSizes
+from backend.models.scfoundation.tokens import prepare_values, target_depth
 
 N_GENES = 30
 PANEL = tuple(f"GENE{i:02d}" for i in range(N_GENES))

@@ -15,9 +15,9 @@ from hypothesis.extra.numpy import arrays
 from backend.config import golden_dir
 from backend.errors import InputError, ModelUnavailable
 from backend.models.base import ModelConfig, TokenBatch
-from backend.models.binning import bin_bounds, draw_bins, log_normalise
 from backend.models.ragged import known_entries
-from backend.models.scgpt import ScGPT, rename, select_hvg, subsample
+from backend.models.scgpt.model import ScGPT, rename, select_hvg, subsample
+from backend.models.scgpt.tokens import bin_bounds, draw_bins, log_normalise
 
 SHARED = Path(__file__).parents[3].parent / "shared"
 GOLDEN = golden_dir() / "scgpt"

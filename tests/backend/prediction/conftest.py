@@ -52,7 +52,9 @@ def trained_home(trained_file: Path, tmp_path_factory: pytest.TempPathFactory) -
 def plain_map(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Draw maps by two components: compiling UMAP takes longer than all of these tests."""
     if "slow" not in request.keywords:
-        monkeypatch.setattr("backend.prediction.place._umap", lambda places, seed: places[:, :2])
+        monkeypatch.setattr(
+            "backend.prediction.coordinates._umap", lambda places, seed: places[:, :2]
+        )
 
 
 def run_of(home: Path, model: str, fold: int | str = "final") -> str:

@@ -8,8 +8,8 @@ import pytest
 
 from backend.cli import main
 from backend.errors import ModelUnavailable
-from backend.prediction.offer import offer
-from backend.prediction.saved import final_models, find_model
+from backend.prediction.model_choices import offer
+from backend.prediction.saved_models import final_models, find_model
 from tests.backend.prediction.conftest import N_TRAIN, run_of
 from tests.backend.prediction.test_evaluate import new_cells
 from tests.helpers import open_store

@@ -9,7 +9,7 @@ from backend.data.problems import Refusal
 from backend.errors import InputError, LabelError
 from backend.evaluation import views
 from backend.prediction.evaluate import evaluate
-from backend.prediction.saved import find_model
+from backend.prediction.saved_models import find_model
 from backend.store.bundle import read_dataset, read_predictions, read_run
 from backend.types import Scope
 from tests.backend.prediction.conftest import run_of
@@ -190,7 +190,7 @@ def test_too_few_genes_say_which_model(logreg, write, tmp_path):
 
 def placed(path, donors, size):
     from backend.data.h5ad import open_dataset
-    from backend.prediction.place import Placer
+    from backend.prediction.coordinates import Placer
 
     with open_dataset(path) as dataset:
         placer, obs = Placer(donors), dataset.obs()
@@ -201,7 +201,7 @@ def placed(path, donors, size):
 
 @pytest.mark.parametrize("sampled", [40, 70])
 def test_cells_outside_the_sample_stand_among_their_like(write, monkeypatch, sampled):
-    monkeypatch.setattr("backend.prediction.place.SAMPLED", sampled)
+    monkeypatch.setattr("backend.prediction.coordinates.SAMPLED", sampled)
     adata = new_cells(150)
     path, donors = write(adata), adata.obs["donor"].to_numpy()
     places = placed(path, donors, 32)
@@ -214,9 +214,9 @@ def test_cells_outside_the_sample_stand_among_their_like(write, monkeypatch, sam
 
 
 def test_each_donor_is_sampled_by_its_share(monkeypatch):
-    from backend.prediction.place import _sample
+    from backend.prediction.coordinates import _sample
 
-    monkeypatch.setattr("backend.prediction.place.SAMPLED", 40)
+    monkeypatch.setattr("backend.prediction.coordinates.SAMPLED", 40)
     donors = np.array(["A", "B", "B", "B"] * 100, dtype=object)
     rows = _sample(donors, np.random.default_rng(0))
     assert dict(zip(*np.unique(donors[rows], return_counts=True), strict=True)) == {

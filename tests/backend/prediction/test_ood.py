@@ -6,8 +6,8 @@ from scipy import sparse
 
 from backend.errors import ModelUnavailable
 from backend.models.base import Predictions
-from backend.models.majority import MajorityClass
-from backend.prediction.ood import OUTSIDE, Reference, fit_reference
+from backend.models.baselines.majority import MajorityClass
+from backend.models.reference import OUTSIDE, Reference, fit_reference
 
 LABEL = "cell_type_lineage"
 

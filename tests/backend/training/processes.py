@@ -27,7 +27,7 @@ def _one_thread():
 
 def _die_at(moment: str, count: int) -> None:
     """Kill this process at the `count`-th step, or in the middle of the `count`-th snapshot."""
-    from backend.training import snapshots, steps
+    from backend.training import optimiser_step, snapshots
 
     left = [count]
 
@@ -37,14 +37,14 @@ def _die_at(moment: str, count: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if moment == "step":
-        step = steps.Stepper.step
+        step = optimiser_step.Stepper.step
 
         def step_and_die(self, *args, **options):
             total = step(self, *args, **options)
             last_breath()
             return total
 
-        steps.Stepper.step = step_and_die
+        optimiser_step.Stepper.step = step_and_die
     elif moment == "snapshot":
         sync = os.fsync
 
@@ -59,7 +59,7 @@ def fit(folder: str, name: str, moment: str = "", count: int = 0) -> None:
     """Fit a tiny scGPT, going on from the snapshots in `folder`, and save it as `name`."""
     _one_thread()
     from backend.training.finetune import Classifier
-    from backend.training.work import Workplace
+    from backend.training.fit_workspace import Workplace
     from tests.conftest import build_adata
 
     _die_at(moment, count)
@@ -110,7 +110,7 @@ def run(out: str, moment: str = "", count: int = 0) -> None:
 def tokenise(folder: str, barrier, answers) -> None:
     """Ask a cache for tokens at the same moment as another process; answer with their hash."""
     _one_thread()
-    from backend.models.scgpt import ScGPT
+    from backend.models.scgpt.model import ScGPT
     from backend.training.token_cache import TokenCache
     from tests.conftest import build_adata
 

@@ -15,8 +15,8 @@ from backend.config import golden_dir
 from backend.data import describe
 from backend.errors import InputError, JobFailed
 from backend.models import catalogue
-from backend.models.scgpt import ScGPT
-from backend.models.scgpt_network import ScGPTNetwork
+from backend.models.scgpt.model import ScGPT
+from backend.models.scgpt.network import ScGPTNetwork
 from backend.splits import TEST, make_split
 from backend.store import bundle
 from backend.store.bundle import list_runs, read_run
@@ -24,9 +24,9 @@ from backend.training import loop
 from backend.training.balance import Adversary, Objective, class_weights, oversampled, reverse
 from backend.training.batches import in_groups, prefetched
 from backend.training.finetune import Classifier
+from backend.training.fit_workspace import Workplace
 from backend.training.runs import run_series
 from backend.training.settings import Settings
-from backend.training.work import Workplace
 from backend.types import Series
 
 LABEL = "cell_type_lineage"

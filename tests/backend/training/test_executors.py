@@ -19,11 +19,11 @@ from backend.config import environment, project_root
 from backend.data import cells_table, describe, load
 from backend.errors import InputError
 from backend.store.bundle import list_runs, read_predictions, read_run, write_dataset
-from backend.training.executors.common import Outcome, Tally, TaskEvent, execute
-from backend.training.executors.local import LocalExecutor, thread_limits
-from backend.training.lock import NAME
-from backend.training.plan import read_plan
-from backend.training.sweep import prepare
+from backend.studies.executors.common import Outcome, Tally, TaskEvent, execute
+from backend.studies.executors.local import LocalExecutor, thread_limits
+from backend.studies.lock import NAME
+from backend.studies.plan import read_plan
+from backend.studies.sweep import prepare
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 
@@ -177,7 +177,7 @@ def test_gpus_are_dealt_to_the_workers(sweep_of, monkeypatch):
             started.append(options["env"].get("CUDA_VISIBLE_DEVICES"))
             super().__init__(command, **options)
 
-    monkeypatch.setattr("backend.training.executors.local.subprocess.Popen", Recorded)
+    monkeypatch.setattr("backend.studies.executors.local.subprocess.Popen", Recorded)
     sweep = sweep_of('model = "majority"')
     sweep.execute(LocalExecutor(jobs=2, gpus=["3", "5"]), lambda event: None)
     assert started == ["3", "5"]

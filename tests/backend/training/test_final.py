@@ -10,10 +10,10 @@ import torch
 
 from backend.data import describe
 from backend.data.fingerprint import cell_fingerprints
-from backend.models.logreg import LogisticRegressionL1
+from backend.models.baselines.logreg import LogisticRegressionL1
 from backend.splits import make_split
 from backend.store.bundle import list_runs, read_run
-from backend.training.final import best_epoch, fold_histories, median_best_epoch
+from backend.training.final_epochs import best_epoch, fold_histories, median_best_epoch
 from backend.training.finetune import Classifier
 from backend.training.runs import build_typer, run_series
 from backend.types import Series

@@ -6,8 +6,8 @@ import pytest
 
 from backend.config import project_root
 from backend.errors import FaultlineError, InputError, ModelUnavailable
-from backend.training.plan import read_plan
-from backend.training.plan_keys import PRETRAIN_KEYS, RUN_KEYS, TOP_KEYS
+from backend.studies.plan import read_plan
+from backend.studies.plan_keys import PRETRAIN_KEYS, RUN_KEYS, TOP_KEYS
 
 ROOT = project_root()
 FOUNDATION = ("scgpt", "geneformer", "scbert", "scfoundation")

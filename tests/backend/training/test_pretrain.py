@@ -11,8 +11,8 @@ import torch
 
 from backend.cli import main
 from backend.data import describe
+from backend.data.cell_filter import cells_where
 from backend.data.fingerprint import cell_fingerprints
-from backend.data.where import cells_where
 from backend.errors import InputError, JobFailed, ModelUnavailable, SplitError
 from backend.models import catalogue
 from backend.models.inhouse import (

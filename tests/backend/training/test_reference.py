@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backend.models.expression import labels_of
+from backend.models.baselines.expression import labels_of
 from backend.models.registry import model_class
 from backend.training.batches import in_order_of_length, training_batches
 from backend.training.finetune import Classifier
+from backend.training.fit_workspace import Workplace
 from backend.training.recipe import make_optimizer, make_schedule
 from backend.training.token_cache import TokenCache, lengths_of
-from backend.training.work import Workplace
 
 LABEL = "cell_type_lineage"
 MODELS = ("scgpt", "geneformer", "scbert", "scfoundation")

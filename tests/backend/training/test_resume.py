@@ -11,8 +11,8 @@ import torch
 from backend.errors import JobFailed
 from backend.store.bundle import list_runs, read_run
 from backend.training.finetune import Classifier
+from backend.training.fit_workspace import Workplace
 from backend.training.snapshots import Snapshots, generator_states, set_generator_states
-from backend.training.work import Workplace
 from tests.backend.training import processes
 
 LABEL = "cell_type_lineage"
@@ -85,7 +85,7 @@ def fitted(tmp_path, make_adata, minutes=0.0, **settings):
 
 def test_a_finished_fit_is_not_trained_again(tmp_path, make_adata, monkeypatch):
     first = fitted(tmp_path, make_adata)
-    monkeypatch.setattr("backend.training.steps.Stepper.step", None)
+    monkeypatch.setattr("backend.training.optimiser_step.Stepper.step", None)
     again = fitted(tmp_path, make_adata)
     pd.testing.assert_frame_equal(first.history_, again.history_)
     cells = make_adata(seed=3)

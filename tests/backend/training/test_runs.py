@@ -12,7 +12,7 @@ from backend.data import cells_table, describe
 from backend.data.fingerprint import cell_fingerprints
 from backend.errors import InputError, JobFailed, ModelUnavailable, SplitError
 from backend.models.base import LoadReport, Predictions
-from backend.models.majority import MajorityClass
+from backend.models.baselines.majority import MajorityClass
 from backend.splits import TEST, TRAIN, VALID, make_split
 from backend.store.bundle import list_runs, read_dataset, read_predictions, read_run
 from backend.training import runs

@@ -17,14 +17,14 @@ from backend.cli import main
 from backend.config import environment, project_root
 from backend.data import cells_table, describe, load
 from backend.errors import InputError, ModelUnavailable, SplitError
-from backend.jobs.processes import Process, myself
+from backend.processes import Process, myself
 from backend.store.bundle import list_runs, read_predictions, read_run, write_dataset
-from backend.training import costs
-from backend.training.costs import Costs, cell_passes
-from backend.training.executors.common import Outcome, TaskEvent, execute
-from backend.training.lock import NAME, SweepLock
-from backend.training.plan import read_plan
-from backend.training.sweep import prepare
+from backend.studies import costs
+from backend.studies.costs import Costs, cell_passes
+from backend.studies.executors.common import Outcome, TaskEvent, execute
+from backend.studies.lock import NAME, SweepLock
+from backend.studies.plan import read_plan
+from backend.studies.sweep import prepare
 
 
 class Inline:
@@ -128,13 +128,13 @@ def test_a_dry_run_writes_nothing(write, out, capsys):
 
 
 def test_failures_are_reported_and_tried_again(write, out, monkeypatch, capsys):
-    from backend.models.majority import MajorityClass
+    from backend.models.baselines.majority import MajorityClass
 
     def fail(self, train, **_):
         msg = "no memory left"
         raise MemoryError(msg)
 
-    monkeypatch.setattr("backend.training.executors.local.LocalExecutor", lambda **_: Inline())
+    monkeypatch.setattr("backend.studies.executors.local.LocalExecutor", lambda **_: Inline())
     path = write('[[run]]\nmodel = "majority"\nfold = [0, 1]\n')
     with monkeypatch.context() as patch:
         patch.setattr(MajorityClass, "fit", fail)

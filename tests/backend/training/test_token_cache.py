@@ -9,11 +9,11 @@ import pytest
 from backend.cli import main
 from backend.data import read_chunks
 from backend.errors import InputError, JobFailed
-from backend.models.geneformer import Geneformer
-from backend.models.scgpt import ScGPT
+from backend.models.geneformer.model import Geneformer
+from backend.models.scgpt.model import ScGPT
 from backend.training import token_cache
+from backend.training.fit_workspace import clean_work, open_work, work_folder
 from backend.training.token_cache import TokenCache, chunks_of, tokens_key
-from backend.training.work import clean_work, open_work, work_folder
 from tests.backend.training import processes
 
 DATASET = "d" * 16

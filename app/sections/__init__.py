@@ -1,0 +1,1 @@
+"""What one page needs, a folder a page."""

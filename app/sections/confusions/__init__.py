@@ -1,0 +1,1 @@
+"""The Confusions page."""

@@ -1,0 +1,129 @@
+"""What the quick check says of a file, in plain words, and the roles of its columns."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from app import cache
+from app.sections.evaluate import upload
+from backend.data.roles import map_timepoint
+from backend.types import TIMEPOINTS
+
+if TYPE_CHECKING:
+    from app.sections.evaluate.upload import Chosen
+
+__all__ = ["check", "choose_roles", "map_timepoints", "name_of", "verdict"]
+
+_ROLES: Final = {
+    "cell_type": "Cell type (your label)",
+    "donor": "Donor",
+    "timepoint": "Timepoint",
+    "study": "Study",
+}
+_KEPT: Final = ("sample", "day", "label_source", "genotype", "is_malignant", "sort")
+_NO_TIMEPOINT: Final = "No timepoint"
+
+
+def check(chosen: Chosen, gene_files: dict[str, str]) -> dict[str, Any]:
+    """Look at the file; a file that cannot be used is removed, with the reason shown."""
+    roles = st.session_state.get(f"evaluate.roles-{chosen.path}", "")
+    found = cache.look_at(str(chosen.path), chosen.size, roles, gene_files)
+    if found["problems"]:
+        stored = f'"{chosen.path.name}"'
+        reasons = [
+            f"{problem['message']} {problem['hint']}".replace(stored, "The file")
+            for problem in found["problems"]
+        ]
+        kept = " The upload was deleted." if chosen.request.get("upload") else ""
+        text = "\n\n".join(reasons)
+        upload.forget(chosen, f"**{upload.plain(chosen.name)}** cannot be used.{kept}\n\n{text}")
+    return found
+
+
+def verdict(chosen: Chosen, found: dict[str, Any]) -> None:
+    """Say what the file holds."""
+    facts = found["facts"]
+    st.markdown(
+        f"The file can be used: {facts['n_cells']:,} cells, "
+        f"{facts['n_genes']:,} genes, named by {facts['gene_ids']} "
+        f"({facts['n_genes_matched']:,} are known). Counts are in `{facts['counts']}`."
+    )
+    if found["notes"]:
+        with st.expander(f"What is changed or lost ({len(found['notes'])})"):
+            st.markdown("\n".join(f"- {upload.plain(note)}" for note in found["notes"]))
+    st.caption(
+        f"Checked in {facts['seconds']:.1f} s by its structure and samples of its values; every "
+        "value is read before any prediction."
+    )
+
+
+def name_of(chosen: Chosen, found: dict[str, Any]) -> str:
+    """Return what the file calls itself, or its own name where it says nothing."""
+    said = str(found["facts"]["name"])
+    return chosen.name.removesuffix(".h5ad") if said == chosen.path.stem else said
+
+
+def choose_roles(chosen: Chosen, found: dict[str, Any]) -> dict[str, Any]:
+    """Draw the columns that were guessed for the roles; return them as plain values."""
+    guessed: dict[str, str] = found["facts"]["roles"]
+    names = [column["name"] for column in found["columns"]]
+    examples = {c["name"]: ", ".join(c["examples"]) for c in found["columns"]}
+    roles: dict[str, Any] = {name: guessed[name] for name in _KEPT if name in guessed}
+
+    def shown(name: str | None) -> str:
+        if name is None:
+            return "none"
+        return f"{name} ({examples[name]} …)" if examples.get(name) else name
+
+    places = st.columns(len(_ROLES))
+    for place, (role, title) in zip(places, _ROLES.items(), strict=True):
+        options = [None, *names]
+        roles[role] = place.selectbox(
+            title,
+            options,
+            index=options.index(guessed.get(role)) if guessed.get(role) in options else 0,
+            format_func=shown,
+            key=f"evaluate.role.{role}-{chosen.request}",
+        )
+    changed = {name: column for name, column in roles.items() if column}
+    if changed and changed != guessed:
+        st.session_state[f"evaluate.roles-{chosen.path}"] = json.dumps(changed, sort_keys=True)
+        st.rerun()
+    return changed
+
+
+def map_timepoints(found: dict[str, Any], key: str) -> dict[str, str]:
+    """Draw the timepoints of the file beside the clinical ones; return those that were chosen."""
+    counts: dict[str, int] = found["timepoints"]
+    unknown = [name for name in counts if map_timepoint(name) is None]
+    if not unknown:
+        return {}
+    st.markdown(
+        f"{len(unknown)} of {len(counts)} values of the timepoint column are not known. A day is "
+        "never read as Relapse: say what they are, or leave them out."
+    )
+    edited = st.data_editor(
+        pd.DataFrame(
+            {
+                "value": unknown,
+                "n_cells": [counts[name] for name in unknown],
+                "timepoint": _NO_TIMEPOINT,
+            }
+        ),
+        hide_index=True,
+        disabled=["value", "n_cells"],
+        column_config={
+            "value": "Value in the file",
+            "n_cells": st.column_config.NumberColumn("Cells", format="localized"),
+            "timepoint": st.column_config.SelectboxColumn(
+                "Timepoint", options=[_NO_TIMEPOINT, *TIMEPOINTS], required=True
+            ),
+        },
+        key=f"evaluate.timepoints-{key}",
+    )
+    chosen = dict(zip(edited["value"], edited["timepoint"], strict=True))
+    return {value: name for value, name in chosen.items() if name != _NO_TIMEPOINT}

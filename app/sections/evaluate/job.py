@@ -1,0 +1,234 @@
+"""A job of Evaluate: its progress, and the way to its results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import streamlit as st
+
+from app import cache
+from app.components import export
+from app.identity import identity
+from app.sections.evaluate.upload import plain
+from app.state import DATASET, Source, go
+from backend.config import home, keep_days
+from backend.data.uploads import delete_results, delete_upload
+from backend.errors import FaultlineError
+from backend.evaluation.wording import plural
+from backend.jobs.directory import (
+    cancel_job,
+    create_job,
+    delete_job,
+    read_log,
+    read_request,
+    read_status,
+)
+from backend.jobs.expiry import expires_at
+from backend.jobs.workers import list_workers
+from backend.types import EXTERNAL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from backend.jobs.directory import JobStatus
+
+__all__ = ["JOB", "start", "watch"]
+
+JOB: Final = "job"
+"""URL parameter: the job that the page is about."""
+_BY: Final = {
+    "donor": "Donor",
+    "cell_type_fine": "Label in the file",
+    "predicted": "Predicted type",
+}
+
+
+def start(request: dict[str, Any]) -> None:
+    """Put the request into the queue and watch it."""
+    st.query_params[JOB] = create_job(home(), "evaluate", request, owner=identity().owner)
+    st.rerun()
+
+
+def watch() -> None:
+    """Show the job of the URL: its progress while it is open, then its results."""
+    status = read_status(home(), st.query_params[JOB], owner=identity().owner)
+    if status.is_open:
+        _progress()
+    elif status.state == "done":
+        _results(status)
+    else:
+        _ended(status)
+
+
+@st.fragment(run_every=1.0)
+def _progress() -> None:
+    owner, job_id = identity().owner, st.query_params[JOB]
+    status = read_status(home(), job_id, owner=owner)
+    if not status.is_open:
+        cache.refresh()
+        st.rerun()
+    st.progress(status.progress, text=status.message or "Working")
+    if status.state == "queued" and not list_workers(home()):
+        st.warning(
+            "No worker is running, so the job waits. Start one with `python -m backend worker`, or "
+            "start the dashboard with `python -m backend serve`."
+        )
+    st.caption("You can close this tab: the address of this page leads back to the job.")
+    if st.button("Cancel", key="evaluate.cancel"):
+        cancel_job(home(), job_id, owner=owner)
+    _log(job_id, owner)
+
+
+def _log(job_id: str, owner: str) -> None:
+    with st.expander("Log"):
+        st.code(read_log(home(), job_id, owner=owner) or "nothing yet", language=None)
+
+
+def _again() -> None:
+    for name in (JOB, "upload", "file"):
+        st.query_params.pop(name, None)
+
+
+def _ended(status: JobStatus) -> None:
+    text = "The job was cancelled." if status.state == "cancelled" else status.message
+    st.error(f"{text} {status.hint}".strip(), icon=":material/error:")
+    _log(status.job_id, status.owner)
+    st.button("Start again", on_click=_again, key="evaluate.again")
+
+
+def _results(status: JobStatus) -> None:
+    result = status.result or {}
+    dataset_id = str(result["dataset_id"])
+    choices = cache.scope_choices(status.owner)
+    if dataset_id not in set(choices["dataset_id"]):
+        cache.refresh()
+        choices = cache.scope_choices(status.owner)
+    if dataset_id not in set(choices["dataset_id"]):
+        st.warning("The results were deleted or have expired.")
+        st.button("Evaluate another file", on_click=_again, key="evaluate.again")
+        return
+    st.markdown("\n".join(f"- {sentence}" for sentence in _sentences(result)))
+    with st.container(horizontal=True):
+        st.button(
+            "Open the results",
+            type="primary",
+            icon=":material/overview:",
+            on_click=go,
+            args=("overview",),
+            kwargs={DATASET: dataset_id},
+            key="evaluate.open",
+        )
+        st.button("Evaluate another file", on_click=_again, key="evaluate.again")
+        st.button(
+            "Delete file and results now",
+            icon=":material/delete:",
+            on_click=_delete,
+            args=(status.job_id,),
+            key="evaluate.delete",
+        )
+    until = expires_at(keep_days(), status.ended_at).strftime("%d %B %Y")
+    st.caption(f"The results open on every page. They are stored until {until}.")
+    if any(share is not None for share in result.get("outside", {}).values()):
+        row = choices[choices["dataset_id"] == dataset_id].iloc[0]
+        _outside(status, result, is_simulated=bool(row["simulated"]))
+    _log(status.job_id, status.owner)
+
+
+def _sentences(result: dict[str, Any]) -> list[str]:
+    n = result["n_cells"]
+    if "n_scored" not in result:
+        models = ", ".join(plain(str(name)) for name in result["models"])
+        lost = result["n_unlabelled"]
+        told = [f"{plural(n, 'cell')} with predictions of {models}, imported and not run here."]
+        return [*told, f"{plural(lost, 'cell')} without a label: not scored."] if lost else told
+    said = [f"{plural(n, 'cell')} predicted, {result['n_scored']:,} of them scored."]
+    for count, what in (
+        ("n_unlabelled", "without a label"),
+        ("n_unmapped", "with a label that the models cannot output"),
+        ("n_in_training", "in training, by their counts or their donor's name"),
+    ):
+        if result[count]:
+            verb = "was" if result[count] == 1 else "were"
+            were = f" {verb}" if count == "n_in_training" else ""
+            said.append(f"{plural(result[count], 'cell')}{were} {what}: predicted, not scored.")
+    return said
+
+
+def _outside(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -> None:
+    """Show which cells do not belong to what the models know."""
+    dataset_id = str(result["dataset_id"])
+    names = _names(status.owner, dataset_id)
+    st.markdown("##### Does the file belong to what the models know?")
+    for run_id, share in result["outside"].items():
+        if share is not None:
+            st.markdown(
+                f"- {names.get(run_id, run_id)}: {share * 100:.1f} % of the cells lie outside its "
+                "training data; 5 % are expected of a new donor from the same tissue."
+            )
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        run_id = st.selectbox(
+            "Model",
+            [run_id for run_id, share in result["outside"].items() if share is not None],
+            format_func=lambda run_id: names.get(run_id, run_id),
+            key="evaluate.outside.model",
+            width=320,
+        )
+        by = st.segmented_control(
+            "By", list(_BY), default="donor", format_func=_BY.__getitem__, required=True,
+            key="evaluate.outside.by",
+        )  # fmt: skip
+    table = cache.outside(status.owner, dataset_id, run_id, by)
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config={
+            by: _BY[by],
+            "n_cells": st.column_config.NumberColumn("Cells", format="localized"),
+            "n_outside": st.column_config.NumberColumn("Outside", format="localized"),
+            "share": st.column_config.ProgressColumn(
+                "Share outside", format="percent", min_value=0.0, max_value=1.0
+            ),
+        },
+        key="evaluate.outside.table",
+    )
+    source = Source(
+        dataset=str(result["name"]),
+        simulated=is_simulated,
+        label_level=str(result["label_level"]),
+        protocol=EXTERNAL,
+        truth="all",
+        is_upload=True,
+    )
+    st.download_button(
+        "CSV",
+        export.csv_bytes(table, source),
+        file_name=export.file_name(source, f"outside-by-{by}", "csv"),
+        mime="text/csv",
+        icon=":material/download:",
+        key="evaluate.outside.csv",
+    )
+    st.caption(
+        "A cell is outside when it lies farther from the training cells than 95 % of the cells of "
+        "donors that were left out of them. Predictions of such cells mean little."
+    )
+
+
+def _names(owner: str, dataset_id: str) -> dict[str, str]:
+    runs: pd.DataFrame = cache.runs_of(owner, dataset_id)
+    return dict(zip(runs["run_id"], runs["display_name"], strict=True))
+
+
+def _delete(job_id: str) -> None:
+    """Remove the upload, its results and its job; only for callbacks."""
+    owner = identity().owner
+    status = read_status(home(), job_id, owner=owner)
+    request = read_request(home(), job_id, owner=owner)
+    try:
+        delete_results(home(), owner, str((status.result or {}).get("dataset_id")))
+    except FaultlineError as error:
+        st.session_state["evaluate.message"] = error.message
+    if request.get("upload"):
+        delete_upload(home(), owner, str(request["upload"]))
+    delete_job(home(), job_id, owner=owner)
+    _again()
+    cache.refresh()

@@ -1,0 +1,123 @@
+"""The choice of stored models, and what the labels of a file mean to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from backend.evaluation.mapping import common_types, match_labels, ontology_version
+from backend.evaluation.wording import plural
+from backend.models.baselines.expression import MIN_SHARE_OF_GENES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["choose_models", "map_labels"]
+
+_NOT_SCORED: Final = "not scored"
+_HOW: Final = {
+    "exact": "same name",
+    "spelling": "same name, written otherwise",
+    "normal counterpart": "malignant form of it",
+    "synonym": "synonym",
+    "narrower term": "narrower term",
+    "chosen": "your choice",
+    "none": "no type found",
+}
+
+
+def choose_models(models: pd.DataFrame, found: dict[str, Any]) -> list[str]:
+    """Draw the stored models with the quality of their folds; return the run ids chosen."""
+    names = {
+        row.run_id: f"{row.display_name}, fitted on {row.trained_on} ({row.label_level})"
+        for row in models.itertuples()
+    }
+    level = models["label_level"].mode().iloc[0]
+    chosen = st.multiselect(
+        "Models",
+        list(names),
+        default=models.loc[models["label_level"] == level, "run_id"].tolist(),
+        format_func=names.__getitem__,
+        key="evaluate.models",
+    )
+    for row in models[models["run_id"].isin(chosen)].itertuples():
+        genes = found["genes"].get(row.run_id, {})
+        if genes.get("n_known", 1) < MIN_SHARE_OF_GENES * genes.get("n_model", 1):
+            st.warning(
+                f"{row.display_name} cannot read this file: of its {genes['n_model']:,} genes the "
+                f"file has {genes['n_known']:,}, and {MIN_SHARE_OF_GENES:.0%} are needed. It is "
+                "left out."
+            )
+            chosen = [run_id for run_id in chosen if run_id != row.run_id]
+            continue
+        known = (
+            f" Of its {genes['n_model']:,} genes the file has {genes['n_known']:,}."
+            if genes.get("n_model")
+            else ""
+        )
+        reference = "" if row.has_reference else " It cannot say which cells do not belong."
+        st.markdown(
+            f"- **{row.display_name}**: {plural(row.n_train, 'training cell')} of "
+            f"{plural(row.n_train_donors, 'donor')}. {row.quality[:1].upper()}{row.quality[1:]}.{known}{reference}"
+        )
+    levels = models.loc[models["run_id"].isin(chosen), "label_level"].unique()
+    if len(levels) > 1:
+        st.warning("Choose models of one label level: " + ", ".join(sorted(levels)) + ".")
+        return []
+    return chosen
+
+
+def map_labels(
+    counts: dict[str, int], models: pd.DataFrame, runs: Sequence[str], key: str
+) -> dict[str, str | None]:
+    """Draw the labels with the types that they mean; return the user's own choices.
+
+    What cannot be scored is listed here, before any score.
+    """
+    types = common_types(models.set_index("run_id").loc[list(runs), "types"])
+    guessed = match_labels(counts, types)
+    table = pd.DataFrame(
+        {
+            "label": [match.label for match in guessed],
+            "n_cells": [match.n_cells for match in guessed],
+            "cell_type": [match.cell_type or _NOT_SCORED for match in guessed],
+            "how": [f"{_HOW[m.how]}{f' ({m.term})' if m.term else ''}" for m in guessed],
+        }
+    )
+    edited = st.data_editor(
+        table,
+        hide_index=True,
+        disabled=["label", "n_cells", "how"],
+        column_config={
+            "label": "Label in the file",
+            "n_cells": st.column_config.NumberColumn("Cells", format="localized"),
+            "cell_type": st.column_config.SelectboxColumn(
+                "Counts as", options=[_NOT_SCORED, *types], required=True
+            ),
+            "how": "Why",
+        },
+        key=f"evaluate.labels-{key}",
+    )
+    wanted = dict(zip(edited["label"], edited["cell_type"], strict=True))
+    lost = {m.label: m.n_cells for m in guessed if wanted[m.label] == _NOT_SCORED}
+    n = sum(counts.values())
+    if lost:
+        names = ", ".join(f"{label} ({plural(k, 'cell')})" for label, k in lost.items())
+        st.warning(
+            f"{sum(lost.values()):,} of {n:,} labelled cells are predicted and not scored, because "
+            "the models cannot output their label: " + names.replace("$", r"\$"),
+            icon=":material/label_off:",
+        )
+    else:
+        st.markdown(f"All {n:,} labelled cells have a type that the models can output.")
+    never = sorted(set(types) - set(wanted.values()))
+    if never:
+        st.caption(f"Types without a labelled cell in this file: {', '.join(never)}.")
+    st.caption(f"Looked up in {ontology_version()}. A change in “Counts as” is kept.")
+    return {
+        match.label: None if wanted[match.label] == _NOT_SCORED else wanted[match.label]
+        for match in guessed
+        if wanted[match.label] != (match.cell_type or _NOT_SCORED)
+    }

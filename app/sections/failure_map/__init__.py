@@ -1,0 +1,1 @@
+"""The Failure map page."""

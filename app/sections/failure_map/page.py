@@ -1,0 +1,297 @@
+"""The parts of the Failure map page, from its choices to its table of failures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import streamlit as st
+
+from app import cache
+from app.components import errors, frames, jobs, selection_links, tables
+from app.components.cell_map import choice, view
+from app.components.cell_map.legend import (
+    COLOURS,
+    TITLES,
+    facets_by_timepoint,
+    one_facet,
+)
+from app.components.selection_panel import selection_panel
+from app.identity import identity
+from app.state import CELL_TYPE, current_source
+from backend.evaluation.cells import (
+    MapCells,
+    colour_column,
+    count_outcomes,
+    most_confident,
+    selections,
+)
+from backend.evaluation.text import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+    from streamlit.delta_generator import DeltaGenerator
+
+    from backend.types import Scope
+
+__all__ = [
+    "WIDTH",
+    "Chosen",
+    "choose_colour",
+    "choose_panels",
+    "choose_types",
+    "chosen",
+    "counts",
+    "draw",
+    "failure_table",
+    "has_new_look",
+    "maps",
+    "numbers_of_chosen",
+    "open_link",
+]
+
+WIDTH: Final = 200
+"""Width of the page's choices, in pixels."""
+
+PANELS: Final = ("all cells", "timepoint", "model")
+_MOST_MODELS: Final = 8
+_MOST_ROWS: Final = 1_000
+_OPENED: Final = "failure_map.opened"
+_LOOK: Final = "failure_map.look"
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The selected cells in scope, and how they came to be selected."""
+
+    cells: np.ndarray
+    title: str
+    polygon: tuple[tuple[float, float], ...] | None
+
+    def saved(self, scope: Scope, configuration: str) -> selections.SavedSelection:
+        """Return what a link to these cells keeps."""
+        where = selections.scope_json(scope, configuration=configuration)
+        if self.polygon is not None and len(self.polygon) >= 3:
+            return selections.SavedSelection(kind="polygon", scope=where, polygon=self.polygon)
+        return selections.SavedSelection(kind="cells", scope=where, cells=self.cells)
+
+
+def choose_colour() -> str:
+    """Draw the choice of what cells are coloured by; return its key."""
+    word = st.selectbox("Colour by", list(COLOURS), key="colour", bind="query-params", width=WIDTH)
+    return COLOURS[word]
+
+
+def choose_panels() -> str:
+    """Draw the choice of small multiples."""
+    return st.selectbox("A map for each", PANELS, key="facet", bind="query-params", width=WIDTH)
+
+
+def choose_types(scope: Scope, cells: MapCells) -> Scope:
+    """Draw the filter by label and return the scope with it."""
+    chosen_types = st.multiselect(
+        "Labelled as",
+        list(cells.roles["label"].names),
+        key=CELL_TYPE,
+        bind="query-params",
+        placeholder="All types",
+        width=WIDTH,
+    )
+    return scope.with_(cell_types=tuple(chosen_types)) if chosen_types else scope
+
+
+def counts(cells: MapCells, in_scope: np.ndarray) -> pd.DataFrame:
+    """Return cells, donors and share per outcome."""
+    return frames.with_share(count_outcomes(cells, in_scope))
+
+
+def maps(
+    scope: Scope,
+    cells: MapCells,
+    in_scope: np.ndarray,
+    models: Mapping[str, str],
+    *,
+    colour_by: str,
+    facet_by: str,
+) -> list[view.Shown]:
+    """Return the maps to draw: one, or one a model."""
+    n_wrong = None
+    if colour_by == "n_wrong":
+        n_wrong = cache.wrong_models(scope, tuple(sorted(models)), len(cells))
+    if facet_by != "model":
+        facets = facets_by_timepoint(cells, in_scope) if facet_by == "timepoint" else None
+        facets = facets if facets is not None else one_facet(len(cells))
+        column = colour_column(cells, colour_by, in_scope, n_wrong)
+        return [view.Shown(_key("map"), scope, cells, column, in_scope, facets)]
+    shown = []
+    for configuration in list(models)[:_MOST_MODELS]:
+        other = cache.map_cells(scope, configuration)
+        column = colour_column(other, colour_by, in_scope, n_wrong)
+        shown.append(
+            view.Shown(
+                _key(f"map.{configuration}"), scope, other, column, in_scope,
+                one_facet(len(cells)), title=models[configuration], link="models",
+            )
+        )  # fmt: skip
+    return shown
+
+
+def _key(name: str) -> str:
+    return f"failure_map.{name}"
+
+
+def _where_words(shown: list[view.Shown], n_left_out: int) -> str:
+    """Say what is not on the map and why."""
+    cells, facets, in_scope = shown[0].cells, shown[0].facets, shown[0].in_scope
+    n = int(np.count_nonzero(in_scope & cells.coordinates.is_placed))
+    words = [f"All {n:,} cells in scope are drawn, failures last and larger."]
+    if n_context := int(np.count_nonzero(~in_scope & cells.coordinates.is_placed)):
+        words.append(f"{n_context:,} cells outside the filters are grey.")
+    if n_unplaced := int(np.count_nonzero(in_scope & ~cells.coordinates.is_placed)):
+        words.append(f"{n_unplaced:,} cells have no place on the map; they are in all numbers.")
+    if facets.names and (n_in_none := int(np.count_nonzero(in_scope & (facets.codes == 255)))):
+        words.append(f"{n_in_none:,} cells have no timepoint and are in no panel.")
+    if n_left_out:
+        words.append(f"{n_left_out} more models are not shown; choose models in the sidebar.")
+    if cells.is_computed:
+        words.append("Places were computed from class probabilities, not from expression.")
+    words.append("UMAP is for display only; distances between groups are not evidence.")
+    return " ".join(words)
+
+
+def draw(
+    place: DeltaGenerator,
+    shown: list[view.Shown],
+    *,
+    colour_by: str,
+    models: Mapping[str, str],
+) -> None:
+    """Draw the maps at a place on the page, with heading, words and files."""
+    model = models[shown[0].cells.configuration]
+    by = TITLES[colour_by].lower()
+    title = f"Cells by {by}, one map a model" if shown[0].link else f"Cells of {model} by {by}"
+    with place:
+        st.markdown(f"##### {title}")
+        if current_source().simulated:
+            st.badge("Simulated data, not a finding", color="orange")
+        if not shown[0].cells.coordinates.is_placed.any():
+            _offer_map(shown[0], model)
+            return
+        if len(shown) == 1:
+            view.draw(shown[0])
+        else:
+            view.draw_side_by_side(shown)
+        n_left_out = len(models) - len(shown) if shown[0].link else 0
+        st.caption(_where_words(shown, n_left_out))
+        view.downloads(shown, name=f"failure-map-by-{colour_by}", title=title)
+
+
+def _offer_map(shown: view.Shown, model: str) -> None:
+    """Say that there is no map, and offer to compute one; follow the job that does."""
+    st.info(
+        "This dataset has no map yet: none of its cells has a place. All numbers and tables are "
+        "complete."
+    )
+    if job_id := st.query_params.get(jobs.JOB):
+        with errors.shown_to_user():
+            jobs.one_job(job_id)
+        return
+    st.markdown(
+        f"A map can be computed from the class probabilities of {plain(model)}: cells that it "
+        "takes for similar lie together. That says nothing of expression."
+    )
+    who = identity()
+    scope = shown.scope
+    if st.button("Compute a map", disabled=not who.may_write, help=who.reason, key="map.compute"):
+        with errors.shown_to_user():
+            jobs.start(
+                "place",
+                {
+                    "dataset_id": scope.dataset_id,
+                    "label_level": scope.label_level,
+                    "protocol": scope.protocol,
+                    "budget": scope.budget,
+                    "configuration": shown.cells.configuration,
+                },
+            )
+
+
+def has_new_look(colour_by: str, facet_by: str) -> bool:
+    """Tell whether the map is coloured or divided otherwise than when it was drawn last.
+
+    Who asked for that waits for the map, and everybody else for numbers: drawing the map keeps slow
+    machines busy.
+    """
+    before = st.session_state.get(_LOOK)
+    st.session_state[_LOOK] = (colour_by, facet_by)
+    return before != (colour_by, facet_by)
+
+
+def numbers_of_chosen(
+    scope: Scope, cells: MapCells, in_scope: np.ndarray, configuration: str
+) -> None:
+    """Show what the selected cells have in common."""
+    found = chosen(cells, in_scope)
+    if found is None:
+        st.markdown("No cells are selected. Draw around some with the lasso or the box.")
+        return
+    selection_panel(
+        scope,
+        found.cells,
+        title=found.title,
+        selection=found.saved(scope, configuration),
+        configuration=configuration,
+        page="failure_map",
+    )
+
+
+def chosen(cells: MapCells, in_scope: np.ndarray) -> Chosen | None:
+    """Return the selected cells in scope; None when nothing was selected."""
+    now = choice.current(cells)
+    if now is None:
+        return None
+    return Chosen(np.flatnonzero(now.mask & in_scope), now.title, now.polygon)
+
+
+def open_link(cells: MapCells) -> None:
+    """Select the cells that the address names, once for each link; say so when they are gone."""
+    link = st.query_params.get(selection_links.SELECTION)
+    saved = selection_links.opened()
+    if saved is None or link == st.session_state.get(_OPENED):
+        return
+    with errors.shown_to_user():
+        rows = selection_links.cells_of_selection(saved, cells.configuration)
+    mask = np.zeros(len(cells), dtype=bool)
+    mask[rows] = True
+    polygon = None
+    if saved.kind == "polygon":
+        polygon = tuple((float(x), float(y)) for x, y in saved.polygon)
+    choice.choose(cells, mask, title=saved.name or saved.describe(), polygon=polygon)
+    st.session_state[_OPENED] = link
+
+
+def failure_table(scope: Scope, cells: MapCells, in_scope: np.ndarray) -> None:
+    """Show the most confident failures; the file has all of them."""
+    st.markdown("##### Failures, most confident first")
+    rows = most_confident(cells, in_scope)
+    if not len(rows):
+        st.markdown("No cell fails here.")
+        return
+
+    tables.show(
+        cache.cell_details(scope, cells.configuration, tuple(rows[:_MOST_ROWS].tolist())),
+        name="failures",
+        alt_text="Cells whose predicted type differs from the label, most confident first",
+        columns=(
+            "cell_id", "label", "predicted", "confidence", "outcome", "donor", "timepoint",
+            "sample", "genotype", "label_source",
+        ),
+        height=420,
+        whole=partial(cache.selected_rows, scope, rows, cells.configuration),
+    )  # fmt: skip
+    if len(rows) > _MOST_ROWS:
+        st.caption(f"{_MOST_ROWS:,} of {len(rows):,} failures are listed; the CSV has all of them.")

@@ -1,0 +1,161 @@
+"""The form that starts a training job: checked before anything is queued."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import streamlit as st
+
+from app import cache
+from app.components import jobs
+from app.identity import identity
+from backend.config import keep_days
+from backend.data.uploads import server_files
+from backend.errors import FaultlineError, InputError
+from backend.jobs.requests import RunRequest, list_plans
+from backend.jobs.trainable_models import check_request
+from backend.training.settings import parse_settings
+from backend.types import LABEL_LEVELS, PROTOCOLS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["draw"]
+
+_FITS: Final = {
+    "folds": "All folds: scores on cells never trained on",
+    "final": "One fit on all cells: saved to predict other files",
+    "both": "Both",
+}
+_INITS: Final = {
+    "scratch": "scratch: random weights",
+    "pretrained": "pretrained: start from a checkpoint, train everything",
+    "frozen": "frozen: keep a checkpoint's weights, train the head",
+}
+_BUDGETS: Final = {
+    "equal": "equal: as many training cells under every protocol",
+    "full": "full: every training cell",
+    "cap500": "cap500: at most 500 cells a donor, then as equal",
+}
+_ONE, _PLAN = "One model", "A plan of many runs"
+
+
+def draw() -> None:
+    """Draw the form; queue the job when it is right."""
+    who = identity()
+    if not who.may_write:
+        st.info(who.reason, icon=":material/lock:")
+        return
+    st.caption(jobs.device_sentence())
+    files = server_files()
+    if not files:
+        st.info(
+            "This server offers no datasets to train on. Its administrator lists folders of "
+            "`.h5ad` files in FAULTLINE_DATA_DIRS and starts the dashboard and its workers with it."
+        )
+        return
+    kind = st.segmented_control("What", [_ONE, _PLAN], default=_ONE, required=True, key="runs.what")
+    dataset = st.selectbox("Dataset on this server", files, key="runs.dataset")
+    if kind == _PLAN:
+        values: dict[str, Any] = {
+            "dataset": dataset,
+            "plan": st.selectbox("Plan", list_plans(), key="runs.plan"),
+            "is_shared": _choose_audience(who.role),
+        }
+        if st.button("Start the sweep", type="primary", key="runs.start"):
+            jobs.start("sweep", values)
+        return
+    values, settings = _choose_run(cache.trainable_models())
+    values |= {"dataset": dataset, "is_shared": _choose_audience(who.role)}
+    if st.button("Start training", type="primary", key="runs.start"):
+        _queue(values, settings)
+
+
+def _choose_audience(role: str) -> bool:
+    """Ask who may see the results; on a machine of one's own there is nobody else."""
+    if role == "local":
+        return True
+    until = f"kept {keep_days():g} days"
+    return (
+        st.radio(
+            "Who sees the results",
+            [f"Only me ({until})", "Everyone on this server"],
+            key="runs.audience",
+            horizontal=True,
+        )
+        == "Everyone on this server"
+    )
+
+
+def _choose_run(models: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
+    """Draw the choices of one series; return them, and the text of the settings."""
+    names = {model["key"]: model["display_name"] for model in models}
+    left, right = st.columns(2)
+    with left:
+        key = st.selectbox("Model", list(names), format_func=names.__getitem__, key="runs.model")
+        model = next(model for model in models if model["key"] == key)
+        values = {"model": key} | _choose_weights(model)
+        fits = list(_FITS) if model["is_savable"] else ["folds"]
+        values["fits"] = st.selectbox(
+            "What to fit", fits, format_func=_FITS.__getitem__, key="runs.fits"
+        )
+        values["seed"] = st.number_input("Seed", 0, 2**31, 0, key="runs.seed")
+    with right:
+        values["protocol"] = st.selectbox(
+            "How cells are kept apart", PROTOCOLS, index=1, key="runs.protocol"
+        )
+        values["label_level"] = st.selectbox(
+            "Label level", LABEL_LEVELS, index=1, key="runs.label_level"
+        )
+        values["folds"] = st.selectbox(
+            "Folds", [5, 10], key="runs.folds", help="5: 70/10/20 %; 10: 80/10/10 %."
+        )
+        values["budget"] = st.selectbox(
+            "Training cells", list(_BUDGETS), format_func=_BUDGETS.__getitem__, key="runs.budget"
+        )
+    settings = st.text_area(
+        "Settings that differ from the model's own",
+        key="runs.settings",
+        placeholder="epochs=3\nlearning_rate=1e-4",
+        help="One NAME=VALUE a line; they are checked before the job is queued.",
+        height=100,
+    )
+    return values, settings
+
+
+def _choose_weights(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw preset, init and checkpoint of a foundation model; a baseline has none."""
+    if not model["presets"]:
+        return {}
+    names = model["presets"]
+    small = next((i for i, name in enumerate(names) if name.endswith(".small")), 0)
+    preset = st.selectbox("Preset", names, index=small, key="runs.preset")
+    inits = list(_INITS) if model["checkpoints"] else ["scratch"]
+    init = st.selectbox("Start from", inits, format_func=_INITS.__getitem__, key="runs.init")
+    if not model["checkpoints"]:
+        st.caption(
+            f"No checkpoint of {model['display_name']} is registered: "
+            f"`python -m backend checkpoints add {model['key']} DIR`."
+        )
+    values = {"preset": preset, "init": init}
+    if init != "scratch":
+        values["checkpoint"] = st.selectbox(
+            "Checkpoint", model["checkpoints"], key="runs.checkpoint"
+        )
+    return values
+
+
+def _queue(values: dict[str, Any], settings: str) -> None:
+    """Check the request as the job will, then queue it; show why not."""
+    try:
+        values["settings"] = parse_settings([w for w in settings.split("\n") if w.strip()])
+        RunRequest.of(values)
+        with st.spinner("Checking the settings …"):
+            check_request(values)
+    except InputError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    except FaultlineError as error:
+        st.warning(str(error), icon=":material/hourglass:")
+        return
+    jobs.start("run", values)

@@ -1,0 +1,1 @@
+"""Baselines: classifiers that every foundation model must beat."""

@@ -1,0 +1,1 @@
+"""Geneformer (Theodoris et al. 2023)."""

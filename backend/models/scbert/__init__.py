@@ -1,0 +1,1 @@
+"""scBERT (Yang et al. 2022)."""

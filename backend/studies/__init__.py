@@ -1,0 +1,1 @@
+"""Studies: plans of many runs, what they cost, and where they run."""

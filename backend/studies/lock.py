@@ -1,0 +1,152 @@
+"""One sweep at a time in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from backend.errors import InputError, StoreError
+from backend.processes import Process, is_alive, myself
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["NAME", "SweepLock"]
+
+NAME: Final = "sweep.lock"
+_HEARTBEAT_SECONDS: Final = 10.0
+
+
+class SweepLock:
+    """Keep other sweeps out of a folder for the time of a `with` block.
+
+    The lock is a file that appears by a hard link, with the process that holds it inside; its
+    modification time is the last sign of life. A lock whose process died on this machine is taken
+    over. Of a process on another machine only the sign of life is known, so that one is refused.
+
+    Parameters
+    ----------
+    folder
+        Made when it is missing.
+    plan
+        Name of the plan, for the message that another sweep gets.
+
+    Attributes
+    ----------
+    notice
+        What was taken over, in a sentence, or "".
+
+    Raises
+    ------
+    InputError
+        On entering, when another sweep is at work in the folder.
+    """
+
+    def __init__(self, folder: Path, plan: str) -> None:
+        self.folder, self.plan = folder, plan
+        self.path = folder / NAME
+        self.notice = ""
+        self._token = secrets.token_hex(8)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = self.folder / f".{NAME}-{self._token}"
+        values = {
+            "process": myself()._asdict(),
+            "plan": self.plan,
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "token": self._token,
+        }
+        try:
+            draft.write_text(json.dumps(values), encoding="utf-8")
+            while not self._is_linked(draft):
+                self._remove_dead()
+        finally:
+            draft.unlink(missing_ok=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        with _alone(self.folder):
+            if (self._read() or {}).get("token") == self._token:
+                self.path.unlink()
+
+    def _is_linked(self, draft: Path) -> bool:
+        try:
+            os.link(draft, self.path)
+        except FileExistsError:
+            # A file server may answer "exists" to the repeat of a request that it had granted.
+            return draft.stat().st_nlink == 2
+        except OSError as error:
+            msg = f"The results folder is on a file system without hard links ({error.strerror})."
+            raise StoreError(msg, "Give --out on a local disk or on NFS.") from error
+        return True
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            values = json.loads(self.path.read_text(encoding="utf-8"))
+            return values | {"process": Process(**values["process"])}
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError):
+            msg = f"The lock `{self.path}` cannot be read."
+            raise InputError(
+                msg, "If no sweep is at work in that folder, delete the file."
+            ) from None
+
+    def _remove_dead(self) -> None:
+        """Remove the lock of a dead process of this machine, or raise."""
+        with _alone(self.folder):
+            found = self._read()
+            if found is None:
+                return
+            holder: Process = found["process"]
+            who = f"plan {found['plan']}, process {holder.pid} on {holder.host}"
+            if holder.host != myself().host:
+                silence = time.time() - self.path.stat().st_mtime
+                msg = (
+                    f"A sweep of another machine is at work in this folder ({who}, since "
+                    f"{found['since']}, last sign of life {silence:.0f} s ago)."
+                )
+                hint = f"Give another --out; if that sweep is dead, delete `{self.path}`."
+                raise InputError(msg, hint)
+            if is_alive(holder):
+                msg = f"Another sweep is at work in this folder ({who}, since {found['since']})."
+                raise InputError(msg, "Wait until it ends, or give another --out.")
+            self.path.unlink()
+            self.notice = f"Took over from a sweep that died ({who}, since {found['since']})."
+
+    def _beat(self) -> None:
+        while not self._stop.wait(_HEARTBEAT_SECONDS):
+            # Gone only if somebody deleted it by hand; then there is nothing to keep alive.
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(self.path)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process of this machine at a time look at a lock and remove it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            # Network file systems lock files, but no folders.
+            os.close(handle)
+            handle = os.open(folder / f".{NAME}", os.O_CREAT | os.O_RDWR, 0o644)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
