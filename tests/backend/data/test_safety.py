@@ -61,7 +61,7 @@ def test_folder_is_no_file(tmp_path):
     [
         (b"", "empty"),
         (b"gene,cell1,cell2\nCD34,0,1\n", "text"),
-        (gzip.compress(b"x" * 100), "gzip"),
+        (gzip.compress(b"x" * 100, mtime=0), "gzip"),
         (b"PK\x03\x04rest", "zip"),
         (b"\x80\x04\x95pickle", "pickle"),
         (b"\xff\xfe\x00\x01", "unknown"),
