@@ -131,7 +131,13 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What the user is looking at; hashable, so that it keys caches. Empty tuples mean all."""
+    """What the user is looking at; hashable, so that it keys caches. Empty tuples mean all.
+
+    Raises
+    ------
+    InputError
+        If a word is unknown, or a field is of another type; lists become tuples.
+    """
 
     dataset_id: str
     owner: str = "local"
@@ -150,8 +156,22 @@ class Scope:
             ("truth", self.truth, tuple(TRUTHS)),
         ):
             if value not in known:
-                msg = f'Unknown {name} "{value}".'
+                msg = f'Unknown {name} "{str(value)[:60]}".'
                 raise InputError(msg, f"Choose one of: {', '.join(known)}.")
+        for name in ("dataset_id", "owner", "budget"):
+            if not isinstance(getattr(self, name), str):
+                msg = f"`{name}` is {str(getattr(self, name))[:60]}, which is no text."
+                raise InputError(msg, "Give a text.")
+        for name in ("configurations", "timepoints", "cell_types"):
+            values = getattr(self, name)
+            is_list = isinstance(values, tuple | list)
+            if not is_list or not all(isinstance(value, str) for value in values):
+                msg = f"`{name}` is no list of texts."
+                raise InputError(msg, "Give a list of texts.")
+            object.__setattr__(self, name, tuple(values))
+        if strange := sorted(set(self.timepoints) - set(TIMEPOINTS)):
+            msg = f'Unknown timepoint "{strange[0][:60]}".'
+            raise InputError(msg, f"Choose among: {', '.join(TIMEPOINTS)}.")
 
     def with_(self, **changes: Any) -> Scope:
         """Return a copy with some fields changed."""

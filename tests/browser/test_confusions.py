@@ -9,14 +9,25 @@ from urllib.parse import parse_qs, urlsplit
 import pandas as pd
 import pytest
 
+from app.identity import LOCAL
+from backend.data.uploads import user_folder
 from backend.evaluation.views import confusions, failures
+from backend.prediction.evaluate import evaluate
+from backend.prediction.saved_models import find_model
 from backend.types import Scope
 from tests.backend.evaluation.test_confusions import STRANGE, write_labelled
+from tests.backend.prediction.conftest import (  # noqa: F401 - fixtures
+    run_of,
+    trained_file,
+    trained_home,
+)
+from tests.backend.prediction.test_evaluate import new_cells
 from tests.browser.conftest import REAL, SIMULATED, expect_count, served, settled
 from tests.helpers import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Locator, Page
 
@@ -125,6 +136,36 @@ def test_donor_leads_to_its_cells(visit):
     page.get_by_role("heading", name="Confusions", level=1).wait_for()
     assert n_selected(page) > 0
     assert "labelled" in page.get_by_role("heading", name="Selected cells").inner_text()
+
+
+@pytest.fixture(scope="module")
+def upload(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:  # noqa: F811
+    """Serve a file that a stored model was evaluated on: 57 cells, so that no UMAP is compiled."""
+    home = tmp_path_factory.mktemp("upload")
+    new_cells(57).write_h5ad(home / "mine.h5ad")
+    model = find_model(run_of(trained_home, "logreg"), [trained_home])
+    evaluate(home / "mine.h5ad", [model], user_folder(home, LOCAL))
+    with served(home) as running:
+        yield running
+
+
+def test_cells_of_an_upload_are_chosen_and_found_again(visit, upload):
+    page = visit("confusions", at=upload, height=1600)
+    drawn(page, 0).locator(".mark-rect path").first.click()
+    page.wait_for_url(re.compile("predicted="))
+    n = n_selected(page)
+    assert n > 0
+    page.get_by_role("button", name="Save as link").click()
+    page.wait_for_url(re.compile(r"sel=[0-9a-f]{16}"))
+    saved = parse_qs(urlsplit(page.url).query)["sel"][0]
+    for name in ("confusions", "failure_map"):
+        other = visit(f"{name}?sel={saved}", at=upload, height=1600)
+        assert n_selected(other) == n
+    page = visit("donors", at=upload, height=1600)
+    drawn(page, 0).locator(".mark-rect path").first.click()
+    page.get_by_role("button", name="See them on the Failure map").click()
+    page.get_by_role("heading", name="Failure map", level=1).wait_for()
+    assert n_selected(page) > 0
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import numpy as np
@@ -33,15 +33,7 @@ from backend.evaluation.cells.selection_checks import (
 from backend.evaluation.error_kinds import error_kind
 from backend.evaluation.views.failures import threshold_of
 from backend.evaluation.views.series import Reader, shown_series
-from backend.types import (
-    LABEL_LEVELS,
-    PROTOCOLS,
-    TIMEPOINTS,
-    TRUTHS,
-    Scope,
-    canonical_json,
-    sha256_of,
-)
+from backend.types import Scope, canonical_json, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,6 +66,7 @@ _PARAMETER: Final = {
     "other_outcome": "other_outcomes",
     "agreement": "agreement",
 }
+_SCOPE_FIELDS: Final = tuple(field.name for field in fields(Scope) if field.name != "owner")
 _OWNER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_FILE: Final = 32 * 1024 * 1024
 
@@ -186,16 +179,7 @@ def scope_json(scope: Scope, **more: Any) -> dict[str, Any]:
         What the view adds: `configuration` (the model shown), `seed`, `against`, facets. None is
         left out.
     """
-    values = {
-        "dataset_id": scope.dataset_id,
-        "label_level": scope.label_level,
-        "protocol": scope.protocol,
-        "budget": scope.budget,
-        "configurations": list(scope.configurations),
-        "timepoints": list(scope.timepoints),
-        "cell_types": list(scope.cell_types),
-        "truth": scope.truth,
-    }
+    values = {name: getattr(scope, name) for name in _SCOPE_FIELDS}
     return values | {key: value for key, value in more.items() if value is not None}
 
 
@@ -205,29 +189,14 @@ def scope_of(selection: SavedSelection, owner: str) -> Scope:
     Raises
     ------
     InputError
-        If a word in it is unknown.
+        If it is no scope.
     """
-    given = selection.scope
-    words = (("label_level", LABEL_LEVELS), ("protocol", PROTOCOLS), ("truth", tuple(TRUTHS)))
-    for name, known in words:
-        if name in given and given[name] not in known:
-            msg = f'its scope has the {name.replace("_", " ")} "{short(given[name])}"'
-            raise refused(
-                msg,
-                f"Use: {', '.join(known)}.",
-            )
-    lists: dict[str, Any] = {}
-    for name in ("configurations", "timepoints", "cell_types"):
-        values = given.get(name, [])
-        if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-            msg = f"`{name}` of its scope is no list of texts"
-            raise refused(msg, "Give a list of texts.")
-        lists[name] = tuple(values)
-    lists["timepoints"] = tuple(t for t in TIMEPOINTS if t in lists["timepoints"])
-    plain = {name: given[name] for name in ("label_level", "protocol", "truth") if name in given}
-    if isinstance(given.get("budget"), str):
-        plain["budget"] = given["budget"]
-    return Scope(dataset_id=selection.dataset_id, owner=owner, **plain, **lists)
+    given = {name: selection.scope[name] for name in _SCOPE_FIELDS if name in selection.scope}
+    try:
+        return Scope(owner=owner, **given)
+    except InputError as error:
+        msg = f"in its scope, {error.message[:1].lower()}{error.message[1:].rstrip('.')}"
+        raise refused(msg, error.hint) from error
 
 
 def _folder(home: Path, owner: str) -> Path:

@@ -21,6 +21,7 @@ from backend.evaluation.cells.selections import (
 )
 from backend.evaluation.error_kinds import error_kind
 from backend.evaluation.views import failures
+from backend.types import Scope
 
 SQUARE = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
 SCOPE = {"dataset_id": "a" * 16}
@@ -169,12 +170,28 @@ def test_scope_comes_back_for_its_owner(results):
     assert "against" not in scope_json(scope, against=None)
 
 
+def test_scope_of_an_upload_comes_back():
+    scope = Scope(dataset_id="a" * 16, protocol="external", budget="full", cell_types=("T",))
+    assert scope_of(polygon(scope=scope_json(scope)), "local") == scope
+
+
 @pytest.mark.parametrize(
-    "words", [{"protocol": "moon"}, {"label_level": []}, {"truth": "1"}, {"timepoints": "Relapse"}]
+    ("words", "found"),
+    [
+        ({"protocol": "moon"}, 'unknown protocol "moon"'),
+        ({"label_level": []}, 'unknown label level "[]"'),
+        ({"truth": "1"}, 'unknown truth "1"'),
+        ({"timepoints": "Relapse"}, "`timepoints` is no list of texts"),
+        ({"timepoints": ["Relapse", "Later"]}, 'unknown timepoint "Later"'),
+        ({"cell_types": [1]}, "`cell_types` is no list of texts"),
+        ({"budget": 3}, "`budget` is 3, which is no text"),
+    ],
 )
-def test_scope_with_unknown_words_is_refused(words):
-    with pytest.raises(InputError):
+def test_scope_with_unknown_words_is_refused(words, found):
+    with pytest.raises(InputError) as caught:
         scope_of(polygon(scope=SCOPE | words), "local")
+    assert caught.value.message == f"This selection cannot be used: in its scope, {found}."
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
