@@ -1,4 +1,5 @@
-# `make run` starts the dashboard, `make test` runs every test that needs neither GPU nor network.
+# `make run` starts the dashboard; `make test` and `make test-slow` together run every test that
+# needs neither GPU nor network.
 # Only Python 3.11+ and make are needed; everything else goes into .venv.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -12,11 +13,16 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: help install dev run test lint benchmarks audit chromium clean
+# Tests of one file stay together, so that they share what the file makes once.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=15
+
+.PHONY: help install dev run test test-slow lint benchmarks audit chromium clean
 
 help:
 	@echo "make run         start the dashboard and a job worker on precomputed/ (PORT=$(PORT))"
-	@echo "make test        all tests that need neither GPU nor network"
+	@echo "make test        what every change must pass, a few minutes (WORKERS=$(WORKERS))"
+	@echo "make test-slow   the rest: kills, Ray, coverage of intervals, benchmarks, tutorial"
 	@echo "make lint        ruff and mypy"
 	@echo "make benchmarks  print what is fast, as ratios against the plain way"
 	@echo "make audit       known vulnerabilities of the pinned packages (needs the internet)"
@@ -42,7 +48,16 @@ run: $(RUNTIME)
 	$(BIN)/python -m backend serve --port $(PORT)
 
 test: $(DEV) chromium
-	$(BIN)/python -m pytest -m 'not gpu and not network' --durations=15
+	$(PYTEST) -m 'not gpu and not network and not slow'
+
+test-slow: $(DEV) chromium
+	$(PYTEST) -m 'slow and not gpu and not network'
+
+# Every worker has one core; threads of their own would only wait for one another.
+test test-slow: export OMP_NUM_THREADS := 1
+test test-slow: export OPENBLAS_NUM_THREADS := 1
+test test-slow: export MKL_NUM_THREADS := 1
+test test-slow: export NUMBA_NUM_THREADS := 1
 
 lint: $(DEV)
 	$(BIN)/ruff check .

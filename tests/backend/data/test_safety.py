@@ -66,6 +66,7 @@ def test_folder_is_no_file(tmp_path):
         (b"\x80\x04\x95pickle", "pickle"),
         (b"\xff\xfe\x00\x01", "unknown"),
     ],
+    ids=["empty", "text", "gzip", "zip", "pickle", "unknown"],
 )
 def test_not_hdf5(tmp_path, content, named):
     path = tmp_path / "x.h5ad"
