@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from backend.config import allows_anonymous_write
+from backend.config import allows_anonymous_write, is_behind_proxy
 from backend.evaluation.text import plain
 
 if TYPE_CHECKING:
@@ -25,10 +25,18 @@ __all__ = ["Identity", "gate", "has_sign_in", "identity", "sign_out_button"]
 
 LOCAL: Final = "local"
 ANONYMOUS: Final = "anonymous"
-_FORWARDED: Final = ("X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Forwarded", "Via")
+_FROM_BROWSERS: Final = frozenset(
+    {
+        "host", "origin", "connection", "upgrade", "user-agent", "pragma", "cache-control",
+        "cookie", "dnt", "priority", "referer",
+    }
+)  # fmt: skip
+"""Headers that a browser sends by itself when it opens the websocket, beside `Accept-` and `Sec-`."""
+_FOR_OTHERS: Final = ("browser.serverAddress", "server.baseUrlPath", "server.corsAllowedOrigins")
+"""Options that only a server for others needs."""
 
 _OPEN_SERVER: Final = (
-    "This server can be reached from other machines and has no sign-in, so it is read-only. "
+    "This server can be reached from other machines and has no sign-in, so it is read-only ({why}). "
     "Its administrator can set up sign-in (see docs/deployment.md)."
 )
 _VIEWER: Final = (
@@ -67,6 +75,14 @@ def _has_broken_secrets() -> bool:
     return not st.secrets.load_if_toml_exists() and any(Path(file).exists() for file in files)
 
 
+def _host(address: str) -> str:
+    """Return the host of `host:port` or of a URL; "" where there is none."""
+    try:
+        return urlsplit(address if "//" in address else f"//{address}").hostname or ""
+    except ValueError:
+        return ""
+
+
 def _is_loopback(name: str) -> bool:
     if name == "localhost":
         return True
@@ -76,20 +92,39 @@ def _is_loopback(name: str) -> bool:
         return False
 
 
-def _is_this_machine_only() -> bool:
-    """Say whether the visitor sits at the machine that serves.
+def _sign_of_others() -> str | None:
+    """Return what shows that the visitor may sit at another machine, or None for this one.
 
-    A proxy on the same machine makes a server at 127.0.0.1 public. It shows: it adds headers, or
-    the browser asked for another host. The latter also stops pages of other sites whose name was
-    made to lead here.
+    A proxy on the same machine makes a server at 127.0.0.1 public. Proxies differ in what they add
+    and keep, so the rule is the other way round: the visitor is local only if the server listens
+    here alone, no option speaks of others, the browser asked for this machine by name, the page
+    that asks is the one that was asked for, and no header is there that browsers do not send. That
+    also stops pages of other sites whose name was made to lead here.
     """
+    if is_behind_proxy():
+        return "`FAULTLINE_BEHIND_PROXY` is set"
     if not _is_loopback(st.get_option("server.address") or ""):
-        return False
+        return "it listens beyond 127.0.0.1"
+    for option in _FOR_OTHERS:
+        values = st.get_option(option) or ()
+        values = (values,) if isinstance(values, str) else values
+        if any(not _is_loopback(_host(str(value))) for value in values):
+            return f"`{option}` is set"
     headers = st.context.headers
-    if any(headers.get(name) for name in _FORWARDED):
-        return False
-    asked = headers.get("Host")
-    return asked is None or _is_loopback(urlsplit(f"//{asked}").hostname or "")
+    if not headers:  # no browser at all: a script, a test
+        return None
+    for name in headers:
+        if name.casefold() not in _FROM_BROWSERS and not name.casefold().startswith(
+            ("accept", "sec-")
+        ):
+            return f"the visit came with the header `{plain(name[:40])}`, as proxies add it"
+    hosts, origins = headers.get_all("Host"), headers.get_all("Origin")
+    if len(hosts) != 1 or not _is_loopback(_host(hosts[0])):
+        return "the visit asked for another machine"
+    scheme = "https" if st.get_option("server.sslCertFile") else "http"
+    if origins != [f"{scheme}://{hosts[0]}"]:
+        return "the visit came from the page of another address"
+    return None
 
 
 def _role(email: str) -> str:
@@ -125,11 +160,12 @@ def identity() -> Identity:
         if _role(str(st.user["email"])) == "analyst":
             return Identity(owner, "analyst", may_write=True)
         return Identity(owner, "viewer", may_write=False, reason=_VIEWER)
-    if _is_this_machine_only():
+    why = _sign_of_others()
+    if why is None:
         return Identity(LOCAL, "local", may_write=True)
     if allows_anonymous_write():
         return Identity(ANONYMOUS, "analyst", may_write=True)
-    return Identity(ANONYMOUS, "viewer", may_write=False, reason=_OPEN_SERVER)
+    return Identity(ANONYMOUS, "viewer", may_write=False, reason=_OPEN_SERVER.format(why=why))
 
 
 def gate() -> None:

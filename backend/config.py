@@ -14,6 +14,7 @@ __all__ = [
     "environment",
     "golden_dir",
     "home",
+    "is_behind_proxy",
     "job_hours",
     "job_memory_gib",
     "keep_days",
@@ -52,6 +53,11 @@ def environment(**changes: str) -> dict[str, str]:
 def allows_anonymous_write() -> bool:
     """Say whether visitors without sign-in may write (`FAULTLINE_ANONYMOUS_WRITE=1`)."""
     return os.environ.get("FAULTLINE_ANONYMOUS_WRITE") == "1"
+
+
+def is_behind_proxy() -> bool:
+    """Say whether visitors come through a proxy (`FAULTLINE_BEHIND_PROXY`, anything but empty or 0)."""
+    return os.environ.get("FAULTLINE_BEHIND_PROXY", "") not in ("", "0")
 
 
 def data_dirs() -> tuple[Path, ...]:

@@ -248,7 +248,7 @@ def server_on(home: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         port = int(probe.getsockname()[1])
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.port", str(port)],
+        [sys.executable, "-m", "streamlit", "run", "app/server.py", "--server.port", str(port)],
         cwd=ROOT,
         env={
             "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(home),

@@ -187,7 +187,7 @@ def served(home: Path) -> Iterator[tuple[str, int]]:
         port = probe.getsockname()[1]
     options = ["--server.port", str(port), "--server.headless", "true"]
     server = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "app/main.py", *options],
+        [sys.executable, "-m", "streamlit", "run", "app/server.py", *options],
         cwd=ROOT,
         env=environment(FAULTLINE_HOME=str(home), PYTHONPATH=str(ROOT)),
         stdout=subprocess.DEVNULL,

@@ -93,7 +93,7 @@ def serve(*, port: int, host: str, workers: int) -> int:
     web = _Child(
         "the dashboard",
         [
-            sys.executable, "-m", "streamlit", "run", "app/main.py",
+            sys.executable, "-m", "streamlit", "run", "app/server.py",
             f"--server.port={port}", f"--server.address={host}", "--server.headless=true",
         ],
         grace=_WEB_GRACE,

@@ -6,6 +6,7 @@ import hashlib
 from types import SimpleNamespace
 
 import pytest
+from streamlit.runtime.context import StreamlitHeaders
 from streamlit.testing.v1 import AppTest
 
 from app import identity as module
@@ -35,13 +36,21 @@ def seen(monkeypatch):
     """Return a function that says who the visitor is on some server."""
     monkeypatch.delenv("FAULTLINE_ANONYMOUS_WRITE", raising=False)
 
-    def see(*, address="127.0.0.1", headers=None, user=None, secrets=None, files=()):
+    monkeypatch.delenv("FAULTLINE_BEHIND_PROXY", raising=False)
+
+    def see(*, address="127.0.0.1", headers=(), user=None, secrets=None, files=(), **others):
         found = Secrets(secrets or {})
         found.is_loaded = secrets is not None
-        options = {"server.address": address, "secrets.files": files}
+        options = {"server.address": address, "secrets.files": files} | {
+            "browser.serverAddress": "localhost",
+            "server.baseUrlPath": "",
+            "server.corsAllowedOrigins": [],
+            "server.sslCertFile": None,
+            **{name.replace("_", "."): value for name, value in others.items()},
+        }
         fake = SimpleNamespace(
             get_option=options.__getitem__,
-            context=SimpleNamespace(headers=headers or {}),
+            context=SimpleNamespace(headers=StreamlitHeaders(list(headers))),
             user=user or {},
             secrets=found,
         )
@@ -51,38 +60,118 @@ def seen(monkeypatch):
     return see
 
 
+def handshake(host="localhost:8501", origin=None, **added):
+    """Return what Chromium and Firefox send between them when the page opens its websocket."""
+    return [
+        ("host", host),
+        ("connection", "keep-alive, Upgrade"),
+        ("pragma", "no-cache"),
+        ("cache-control", "no-cache"),
+        ("user-agent", "Mozilla/5.0"),
+        ("upgrade", "websocket"),
+        ("origin", f"http://{host}" if origin is None else origin),
+        ("sec-websocket-version", "13"),
+        ("sec-fetch-site", "same-origin"),
+        ("sec-gpc", "1"),
+        ("accept", "*/*"),
+        ("accept-encoding", "gzip, deflate, br"),
+        ("accept-language", "en"),
+        ("cookie", "_streamlit_xsrf=1"),
+        ("dnt", "1"),
+        *((name.replace("_", "-"), value) for name, value in added.items()),
+    ]
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1", "127.0.0.2"])
 def test_this_machine_belongs_to_its_user(seen, address):
-    who = seen(address=address, headers={"Host": "localhost:8501"})
+    who = seen(address=address, headers=handshake())
     assert (who.owner, who.role, who.may_write, who.reason) == ("local", "local", True, None)
 
 
 @pytest.mark.parametrize("address", [None, "", "0.0.0.0", "::", "10.0.0.5", "host.org", "unix://x"])
 def test_server_that_others_reach_is_for_reading(seen, address):
-    who = seen(address=address, headers={"Host": "localhost:8501"})
+    who = seen(address=address, headers=handshake())
     assert (who.owner, who.role, who.may_write) == ("anonymous", "viewer", False)
     assert "no sign-in" in who.reason
+    assert "listens beyond" in who.reason
 
 
 @pytest.mark.parametrize(
-    "headers",
+    "host", ["faultline.hospital.org", "10.0.0.5:8501", "localhost.evil.org", "[bad", ""]
+)
+def test_visit_that_asks_for_another_machine_is_from_elsewhere(seen, host):
+    who = seen(headers=handshake(host))
+    assert (who.owner, who.may_write) == ("anonymous", False)
+    assert "another machine" in who.reason
+
+
+@pytest.mark.parametrize(
+    "origin",
     [
-        {"Host": "faultline.hospital.org"},
-        {"Host": "10.0.0.5:8501"},
-        {"Host": "localhost.evil.org"},
-        {"Host": "127.0.0.1:8501", "X-Forwarded-For": "10.0.0.9"},
-        {"Host": "127.0.0.1:8501", "Forwarded": "for=10.0.0.9"},
-        {"Host": "127.0.0.1:8501", "X-Forwarded-Host": "faultline.hospital.org"},
+        "https://faultline.hospital.org",
+        "http://localhost.evil.org:8501",
+        "http://localhost:8080",
+        "http://127.0.0.1:8501",
+        "https://localhost:8501",
+        "null",
+        "",
     ],
 )
-def test_proxy_on_the_same_machine_makes_it_public(seen, headers):
-    assert seen(headers=headers).may_write is False
-    assert seen(headers=headers).owner == "anonymous"
+def test_page_of_another_address_is_from_elsewhere(seen, origin):
+    """A proxy that names this machine as host still shows in the address of the page."""
+    who = seen(headers=handshake(origin=origin))
+    assert (who.owner, who.may_write) == ("anonymous", False)
+    assert "another address" in who.reason
+
+
+def test_every_visit_says_which_page_it_is_from(seen):
+    for left_out in ("host", "origin"):
+        headers = [pair for pair in handshake() if pair[0] != left_out]
+        assert not seen(headers=headers).may_write
+    assert not seen(headers=[*handshake(), ("host", "localhost:8501")]).may_write
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Server",
+        "X-Real-IP", "X-Original-Host", "X-Request-ID", "CF-Connecting-IP", "CF-Ray", "CDN-Loop",
+        "True-Client-IP", "Fly-Client-IP", "Tailscale-User-Login", "X-Envoy-External-Address",
+        "Authorization", "Remote-User",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", ["127.0.0.1", "", "localhost"])
+def test_header_that_no_browser_sends_is_a_proxy(seen, name, value):
+    who = seen(headers=[*handshake(), (name.lower(), value)])
+    assert (who.owner, who.may_write) == ("anonymous", False)
+    assert "as proxies add it" in who.reason
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"server_corsAllowedOrigins": ["https://faultline.hospital.org"]},
+        {"server_baseUrlPath": "faultline"},
+        {"server_baseUrlPath": "/faultline"},
+        {"browser_serverAddress": "faultline.hospital.org"},
+    ],
+)
+def test_options_of_a_server_for_others_make_it_public(seen, option):
+    assert not seen(headers=handshake(), **option).may_write
+    assert not seen(**option).may_write
+
+
+def test_administrator_can_say_that_there_is_a_proxy(seen, monkeypatch):
+    see = seen
+    for text, is_local in (("1", False), ("yes", False), ("0", True), ("", True)):
+        monkeypatch.setenv("FAULTLINE_BEHIND_PROXY", text)
+        assert see(headers=handshake()).may_write == is_local
 
 
 @pytest.mark.parametrize("host", ["localhost:8501", "127.0.0.1:8501", "[::1]:8501", "localhost"])
 def test_names_of_this_machine_are_its_own(seen, host):
-    assert seen(headers={"Host": host}).may_write
+    assert seen(headers=handshake(host)).may_write
+    assert seen(headers=handshake(host, f"https://{host}"), server_sslCertFile="own.pem").may_write
 
 
 def test_anonymous_writing_must_be_asked_for(seen, monkeypatch):

@@ -32,7 +32,7 @@ def port(results_home: Path, tmp_path: Path) -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         number = int(probe.getsockname()[1])
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.port", str(number)],
+        [sys.executable, "-m", "streamlit", "run", "app/server.py", "--server.port", str(number)],
         cwd=project_root(),
         env={
             "PATH": "/usr/bin:/bin",

@@ -77,13 +77,13 @@ def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -
 def served(
     home: Path, *options: str, port: int | None = None, **environment: str
 ) -> Iterator[Server]:
-    """Start `streamlit run app/main.py` on the results below a folder, as a user would."""
+    """Start `streamlit run app/server.py` on the results below a folder, as `serve` does."""
     port, log = port or free_port(), home / "server.log"
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [
-                sys.executable, "-m", "streamlit", "run", "app/main.py",
+                sys.executable, "-m", "streamlit", "run", "app/server.py",
                 "--server.port", str(port), "--server.headless", "true",
                 *options,
             ],

@@ -77,8 +77,16 @@ def violations(context, url, pages):
 
 
 def test_every_page_runs_under_the_documented_policy(context, port):
-    with proxy(port, {"Content-Security-Policy": documented_policy()}) as url:
-        assert violations(context, url, [page.key for page in PAGES]) == []
+    url = f"http://127.0.0.1:{port}"
+    for path in ("", "_stcore/health", "methods", "no/such/file.js"):
+        try:
+            answer = urllib.request.urlopen(f"{url}/{path}")
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            assert answer.headers["Content-Security-Policy"] == documented_policy()
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert violations(context, url, [page.key for page in PAGES]) == []
 
 
 def test_only_the_cell_map_needs_to_make_functions_from_text(context, port):
@@ -102,10 +110,10 @@ def test_policy_names_no_other_host():
 
 
 def test_configuration_of_the_real_server_keeps_its_protection(tmp_path):
-    """Ask Streamlit what `streamlit run app/main.py` reads, from every file that it reads."""
+    """Ask Streamlit what `streamlit run app/server.py` reads, from every file that it reads."""
     code = """
 from streamlit import config
-config._main_script_path = "app/main.py"
+config._main_script_path = "app/server.py"
 config.get_config_options(force_reparse=True)
 for name in ("enableXsrfProtection", "enableCORS", "address", "enableAgentApi", "cookieSecret"):
     print(name, config.get_option(f"server.{name}"))
