@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal
 import streamlit as st
 
 from app.identity import identity
-from backend.types import LABEL_LEVELS, PROTOCOLS, TIMEPOINTS, TRUTHS, Scope
+from backend.protocols import EXTERNAL, PROTOCOLS, protocol_text
+from backend.types import LABEL_LEVELS, TIMEPOINTS, TRUTHS, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +25,6 @@ __all__ = [
     "CELL_TYPE",
     "CONFIGURATION",
     "MODEL",
-    "PROTOCOL_WORDS",
     "REFERENCE",
     "TIMEPOINT",
     "Source",
@@ -63,12 +63,6 @@ _DEFAULTS: Final = "faultline.default_models"
 _TARGET: Final = "faultline.target"
 _SOURCE: Final = "faultline.source"
 
-PROTOCOL_WORDS: Final = {
-    "random": "cells split at random: test donors were also trained on",
-    "donor": "donors held out: no test donor was trained on",
-    "study": "studies held out: no test study was trained on",
-    "external": "the model was fitted on another dataset, or its predictions were imported",
-}
 _LEVEL_WORDS: Final = {
     "lineage": "malignant types counted with their normal counterpart",
     "fine": "labels as the authors gave them",
@@ -174,10 +168,10 @@ def sidebar_scope(
     rows = rows[rows.label_level == label_level]
     protocol = choose_one(
         "Protocol",
-        _ordered(rows.protocol, PROTOCOLS),
+        _ordered(rows.protocol, list(PROTOCOLS)),
         PROTOCOL,
         default="donor",
-        help_text=_listed(PROTOCOL_WORDS),
+        help_text=_listed({key: protocol_text(key) for key in (*PROTOCOLS, EXTERNAL)}),
     )
     budgets = _ordered(rows[rows.protocol == protocol].budget, ("equal", "full"))
     budget = choose_one(

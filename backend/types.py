@@ -1,4 +1,4 @@
-"""Words of the project as types: timepoints, protocols, series, scope.
+"""Words of the project as types: timepoints, label levels, series, scope.
 
 Nothing here imports more than the standard library.
 """
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from backend.errors import InputError
+from backend.protocols import EXTERNAL, PROTOCOLS
 
 __all__ = [
     "EXTERNAL",
@@ -30,10 +31,6 @@ __all__ = [
 TIMEPOINTS: Final = ("Healthy", "Diagnosis", "Post-treatment", "Relapse")
 """Clinical timepoints in clinical order."""
 
-PROTOCOLS: Final = ("random", "donor", "study")
-"""How the cells of one dataset are kept apart."""
-EXTERNAL: Final = "external"
-"""In the place of a protocol: predicted by a model of another dataset, or imported."""
 LABEL_LEVELS: Final = ("fine", "lineage")
 LABEL_SOURCES: Final = ("clustering", "classifier", "expert", "unknown")
 GENOTYPES: Final = ("mutant", "wildtype_only", "none")

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from backend.protocols import protocol_label, protocol_text
 from backend.types import TRUTHS
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from backend.evaluation.intervals import Estimate
 
 __all__ = [
-    "PROTOCOL_TEXTS",
     "TimepointScore",
     "cautions",
     "difference_text",
@@ -27,19 +27,12 @@ __all__ = [
     "label_sources_text",
     "number",
     "plural",
+    "protocol_sentence",
     "range_text",
     "score_text",
     "series_sentence",
     "signed",
 ]
-
-PROTOCOL_TEXTS: Final = {
-    "random": "Random: cells split at random, so a donor's cells are in training and in test",
-    "donor": "Donor-held-out: a test donor is never trained on",
-    "study": "Cross-experiment: a test study is never trained on",
-    "external": "External: predicted by a model of another dataset, or imported; cells and donors "
-    "that the model was fitted on are not scored",
-}
 
 _SOURCE_TEXTS: Final = {
     "clustering": "clustering",
@@ -67,6 +60,12 @@ _INIT_TEXTS: Final = {
 }
 _INHOUSE: Final = "in-house"
 """Ends the display name of what starts from weights pre-trained here."""
+
+
+def protocol_sentence(key: str) -> str:
+    """Return "Donor-held-out: a test donor is never trained on"."""
+    label = protocol_label(key)
+    return f"{label[:1].upper()}{label[1:]}: {protocol_text(key)}"
 
 
 def kind_text(*, simulated: bool, is_upload: bool) -> str:

@@ -8,8 +8,9 @@ import pandas as pd
 
 from backend.evaluation import views
 from backend.evaluation.intervals import Estimate
-from backend.evaluation.wording import PROTOCOL_TEXTS, plural, score_text
+from backend.evaluation.wording import plural, score_text
 from backend.models.reference import FILE
+from backend.protocols import protocol_label
 from backend.types import Scope
 
 if TYPE_CHECKING:
@@ -99,6 +100,6 @@ def _quality(store: Reader, model: SavedModel, owner: str) -> str:
     ]
     if not parts:
         return "quality not known: no type has enough cells and donors to be scored"
-    how = PROTOCOL_TEXTS[run.protocol].partition(":")[0].lower()
+    how = protocol_label(run.protocol)
     folds = plural(int(found["n_folds"].iloc[0]), "fold")
     return f"macro-F1 {', '.join(parts)}; {how}, {folds}"

@@ -1,7 +1,7 @@
 """Splits: how cells are kept apart, frozen with a hash and a leakage report."""
 
 from backend.splits.leakage import LeakageReport, leakage_report
-from backend.splits.protocols import make_split, make_splits
+from backend.splits.make import make_split, make_splits
 from backend.splits.split import TEST, TRAIN, UNUSED, VALID, Split
 
 __all__ = [

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backend.errors import SplitError
+from backend.protocols import protocol_named
 from backend.splits.split import TEST, TRAIN, VALID, Split
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class LeakageReport:
     ----------
     donor_overlap
         Per fold: donors with cells among both the fitted (train and valid) and the test cells.
-        Expected under `random`, a fault under `donor` and `study`.
+        Expected under `random`, a fault under every other protocol.
     study_overlap
         The same for studies.
     n_duplicates
@@ -58,7 +59,11 @@ class LeakageReport:
             "No donor has cells on both sides of any fold."
             if max(shared) == 0
             else f"{max(shared)} donors have cells on both sides of a fold"
-            + (", as the protocol random means to." if self.protocol == "random" else ": a fault.")
+            + (
+                f", as the protocol {self.protocol} means to."
+                if protocol_named(self.protocol).shares_donors
+                else ": a fault."
+            )
         ]
         if self.n_duplicates is None:
             said.append("Duplicated cells were not looked for: no counts were given.")
@@ -143,7 +148,7 @@ def leakage_report(
         fitted_on_test=fitted_on_test,
         is_clean=not any(n_duplicates)
         and not any(fitted_on_test or ())
-        and (split.protocol == "random" or not any(donor_overlap)),
+        and (protocol_named(split.protocol).shares_donors or not any(donor_overlap)),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backend.splits.protocols import make_split
+from backend.splits.make import make_split
 from backend.splits.split import Split
 
 if TYPE_CHECKING:

@@ -47,7 +47,7 @@ RUN_KEYS: Final[Mapping[str, Key]] = {
     "preset": Key("text"),
     "init": Key("text", INITS),
     "checkpoint": Key("text"),
-    "protocol": Key("text", PROTOCOLS),
+    "protocol": Key("text", tuple(PROTOCOLS)),
     "fold": Key("fold"),
     "folds": Key("whole", lowest=2),
     "split_seed": Key("whole"),

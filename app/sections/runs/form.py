@@ -102,7 +102,11 @@ def _choose_run(models: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
         values["seed"] = st.number_input("Seed", 0, 2**31, 0, key="runs.seed")
     with right:
         values["protocol"] = st.selectbox(
-            "How cells are kept apart", PROTOCOLS, index=1, key="runs.protocol"
+            "How cells are kept apart",
+            list(PROTOCOLS),
+            index=list(PROTOCOLS).index("donor"),
+            key="runs.protocol",
+            help="\n".join(f"- {key}: {kept.text}" for key, kept in PROTOCOLS.items()),
         )
         values["label_level"] = st.selectbox(
             "Label level", LABEL_LEVELS, index=1, key="runs.label_level"

@@ -21,11 +21,11 @@ from backend.evaluation.views.source import (
 )
 from backend.evaluation.views.timepoints import timepoint_scores
 from backend.evaluation.wording import (
-    PROTOCOL_TEXTS,
     TimepointScore,
     init_text,
     kind_text,
     label_sources_text,
+    protocol_sentence,
     series_sentence,
 )
 from backend.store.cache import PUBLIC
@@ -198,7 +198,7 @@ def _provenance(scope: Scope, labels: Labels, configurations: list[Configuration
             )
             for item in configurations
         },
-        protocol=PROTOCOL_TEXTS[scope.protocol],
+        protocol=protocol_sentence(scope.protocol),
         budget=scope.budget,
         folds=_folds_text(configurations),
         truth=TRUTHS[scope.truth],

@@ -1,34 +1,32 @@
-"""Make splits: `random`, `donor` (donor-held-out) and `study` (cross-experiment).
+"""Make splits of the same cells under one or several protocols, with comparable training sets.
 
 Shares follow the number of folds K: 1/K test, 1/10 valid, the rest train, so that ten folds give
-80/10/10 and five give 70/10/20. Whole donors can only approach them: many seeded assignments are
-drawn and the one with the smallest imbalance is kept.
-
-Imbalance of an assignment: the total variation distance between the folds' shares of cells and
-1/K, plus the mean of the same distance over strata (cell type x timepoint), weighted by the square
-root of their cells so that rare types count.
+80/10/10 and five give 70/10/20.
 """
 
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 
 from backend.errors import InputError, SplitError
+from backend.protocols import PROTOCOLS, protocol_named
+from backend.splits.folds import N_TRIALS
 from backend.splits.split import ROLE_NAMES, TEST, TRAIN, UNUSED, VALID, Split
-from backend.types import PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from backend.protocols import Protocol
 
 __all__ = ["make_split", "make_splits"]
 
 _VALID_SHARE: Final = 0.1
 _MIN_DONORS_FOR_VALID: Final = 5
-_N_TRIALS: Final = 1000
 _NO_TIMEPOINT: Final = "no timepoint"
 _NO_LABEL: Final = "no label"
 
@@ -52,7 +50,7 @@ def make_splits(
     dataset_id
         Id of the dataset, part of each split's hash.
     protocols
-        Some of `random`, `donor`, `study`.
+        Keys of `backend.protocols`.
     folds
         Number of folds; `study` has at most one per study.
     seed
@@ -68,10 +66,8 @@ def make_splits(
         If a protocol cannot be had: too few donors at a timepoint, or one study only.
     """
     cap = _cap_of(budget)
-    unknown = [protocol for protocol in protocols if protocol not in PROTOCOLS]
-    if unknown:
-        msg = f'There is no protocol "{unknown[0]}".'
-        raise InputError(msg, f"Choose among: {', '.join(PROTOCOLS)}.")
+    for protocol in protocols:
+        protocol_named(protocol)
     if not 2 <= folds <= len(cells):
         msg = f"{folds} folds of {len(cells):,} cells cannot be made."
         raise SplitError(msg, "Choose at least 2 folds and at most one per cell; 5 is the default.")
@@ -85,7 +81,7 @@ def make_splits(
     notes: list[str] = []
     for protocol in sorted(needed):
         try:
-            roles, warnings = _assign(frame, protocol, folds=folds, seed=seed)
+            roles, warnings = _assign(frame, PROTOCOLS[protocol], folds=folds, seed=seed)
         except SplitError as error:
             if protocol in protocols:
                 raise
@@ -170,22 +166,13 @@ def _strata(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _assign(
-    frame: pd.DataFrame, protocol: str, *, folds: int, seed: int
+    frame: pd.DataFrame, protocol: Protocol, *, folds: int, seed: int
 ) -> tuple[np.ndarray, list[str]]:
     """Return roles (n_cells, n_folds) before any budget, and warnings."""
     # One generator a protocol, so that asking for another protocol changes nothing here.
-    rng = np.random.default_rng([seed, PROTOCOLS.index(protocol)])
-    warnings: list[str] = []
-    if protocol == "random":
-        test_fold = _deal_cells(frame, folds, rng)
-    elif protocol == "donor":
-        _require_donors(frame)
-        test_fold, warnings = _deal_groups(frame, "donor", folds, rng)
-    else:
-        groups = _study_groups(frame)
-        frame = frame.assign(study=groups)
-        folds = min(folds, groups.nunique())
-        test_fold, warnings = _deal_groups(frame, "study", folds, rng)
+    rng = np.random.default_rng([seed, protocol.seed])
+    module, _, name = protocol.assign.partition(":")
+    test_fold, folds, warnings = getattr(import_module(module), name)(frame, folds, rng)
 
     labelled = frame["labelled"].to_numpy()
     roles = np.full((len(frame), folds), UNUSED, dtype=np.int8)
@@ -193,7 +180,7 @@ def _assign(
     roles[np.arange(len(frame)), test_fold] = TEST
     for fold in range(folds):
         rest = (roles[:, fold] == TRAIN).nonzero()[0]
-        if protocol == "random":
+        if protocol.shares_donors:
             wanted = round(_VALID_SHARE * labelled.sum())
             chosen = rest[_systematic(frame["stratum"].to_numpy()[rest], wanted, rng)]
         else:
@@ -201,95 +188,9 @@ def _assign(
             warnings += [f"Fold {fold}: {text}" for text in said]
         roles[chosen, fold] = VALID
         if not (roles[:, fold] == TRAIN).any():
-            msg = f"Fold {fold} of protocol {protocol} has no labelled training cell."
+            msg = f"Fold {fold} of protocol {protocol.key} has no labelled training cell."
             raise SplitError(msg, "Use fewer folds, or label cells of more donors.")
     return roles, warnings
-
-
-def _deal_cells(frame: pd.DataFrame, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Deal shuffled cells of each stratum to folds in turn, going on where the last one ended."""
-    order = np.lexsort((rng.random(len(frame)), frame["stratum"].to_numpy()))
-    fold_of_turn = rng.permutation(folds)
-    test_fold = np.empty(len(frame), dtype=np.int64)
-    test_fold[order] = fold_of_turn[np.arange(len(frame)) % folds]
-    return test_fold
-
-
-def _require_donors(frame: pd.DataFrame) -> None:
-    """Raise unless every timepoint has at least two donors."""
-    donors = frame.groupby("timepoint")["donor"].nunique()
-    if frame["donor"].nunique() < 2:
-        only = frame["donor"].iloc[0]
-        msg = f'All {len(frame):,} cells come from one donor ("{only}").'
-        raise SplitError(msg, "Held-out donors need at least 2; use the protocol random.")
-    single = donors[donors < 2]
-    if len(single):
-        msg = f"Held-out donors need 2 donors a timepoint; only 1 donor: {', '.join(single.index)}."
-        raise SplitError(msg, "Leave that timepoint out, or use the protocol random.")
-
-
-def _study_groups(frame: pd.DataFrame) -> pd.Series:
-    """Return the study of each cell, studies that share a donor joined to one group."""
-    studies = frame["study"]
-    if (studies == "").any():
-        msg = f"{int((studies == '').sum()):,} of {len(frame):,} cells have no study."
-        raise SplitError(msg, "Map the study column, or use the protocol donor.")
-    group = {study: study for study in sorted(studies.unique())}
-    for shared in frame.groupby("donor")["study"].unique():
-        joined = {group[study] for study in shared}
-        first = min(joined)
-        group = {study: first if of in joined else of for study, of in group.items()}
-    if len(set(group.values())) < 2:
-        found = ", ".join(sorted(studies.unique())[:5])
-        msg = f"The protocol study needs 2 studies without common donors. Found: {found}."
-        raise SplitError(msg, "Use the protocol donor: one study cannot show transfer to another.")
-    return studies.map(group)
-
-
-def _deal_groups(
-    frame: pd.DataFrame, unit: str, folds: int, rng: np.random.Generator
-) -> tuple[np.ndarray, list[str]]:
-    """Assign whole donors or studies to folds: best of many seeded deals by imbalance."""
-    codes, names = pd.factorize(frame[unit], sort=True)
-    labelled = frame["labelled"].to_numpy()
-    counts = np.zeros((len(names), frame["stratum"].max() + 1))
-    np.add.at(counts, (codes[labelled], frame["stratum"].to_numpy()[labelled]), 1)
-    # Units that share their set of timepoints are dealt together: no fold gets two healthy
-    # donors before every fold that can have one has one.
-    timepoints = frame.groupby(unit, sort=True)["timepoint"].agg(lambda t: "|".join(sorted(set(t))))
-    kinds = pd.factorize(timepoints.loc[names], sort=True)[0]
-    turns = np.argsort(kinds + rng.random((_N_TRIALS, len(names))), axis=1)
-    fold_of_turn = rng.permuted(np.tile(np.arange(folds), (_N_TRIALS, 1)), axis=1)
-    deals = np.empty((_N_TRIALS, len(names)), dtype=np.int64)
-    np.put_along_axis(deals, turns, fold_of_turn[:, np.arange(len(names)) % folds], axis=1)
-    best = deals[np.argmin(_imbalance(counts, deals, folds))]
-
-    warnings = []
-    for timepoint, n in frame.groupby("timepoint")[unit].nunique().items():
-        if n < folds:
-            plural = {"donor": "donors", "study": "studies"}[unit]
-            warnings.append(
-                f"{timepoint} has {n} {plural} for {folds} folds: "
-                f"{folds - n} folds test no {timepoint} cell."
-            )
-    return best[codes], warnings
-
-
-def _imbalance(counts: np.ndarray, deals: np.ndarray, folds: int) -> np.ndarray:
-    """Return the imbalance of each deal.
-
-    counts : (n_units, n_strata), deals : (n_deals, n_units); the result is (n_deals,).
-    """
-    seen = counts.sum(axis=0) > 0
-    counts = counts[:, seen]
-    weights = np.sqrt(counts.sum(axis=0))
-    shares = counts / counts.sum(axis=0)
-    one_hot = (deals[:, :, None] == np.arange(folds)).astype(float)
-    by_fold = np.einsum("tuf,us->tfs", one_hot, shares)
-    distance = np.abs(by_fold - 1 / folds).sum(axis=1) / 2
-    units = counts.sum(axis=1) / counts.sum()
-    sizes = np.einsum("tuf,u->tf", one_hot, units)
-    return np.abs(sizes - 1 / folds).sum(axis=1) / 2 + distance @ weights / weights.sum()
 
 
 def _valid_donors(
@@ -315,8 +216,8 @@ def _valid_donors(
     # The share of the non-test cells of those timepoints that makes a tenth of all cells.
     wanted = _VALID_SHARE / (1 - 1 / folds)
     n_most = max(1, len(names) // _MIN_DONORS_FOR_VALID)
-    sizes = rng.integers(1, n_most + 1, (_N_TRIALS, 1))
-    ranks = np.argsort(rng.random((_N_TRIALS, len(names))), axis=1)
+    sizes = rng.integers(1, n_most + 1, (N_TRIALS, 1))
+    ranks = np.argsort(rng.random((N_TRIALS, len(names))), axis=1)
     picks = (ranks < sizes).astype(float)
     taken = picks @ counts
     reachable = counts.sum(axis=0) > 0
