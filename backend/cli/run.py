@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     folds = folds_of(args.fold)
     settings = parse_settings(args.settings)
     model = model_class(args.model)
-    is_foundation = hasattr(model, "presets")
+    is_foundation = model.kind == "foundation"
     preset = find_preset(model, args.preset) if is_foundation else args.preset
     asked = {
         "model": args.model,

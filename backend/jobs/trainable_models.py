@@ -61,14 +61,14 @@ def _models() -> list[dict[str, Any]]:
         except (ImportError, ModelUnavailable) as error:
             print(f"{key} is left out: {error}", file=sys.stderr)
             continue
-        presets = [preset.name for preset in getattr(model, "presets", {}).values()]
+        presets = [preset.name for preset in model.presets.values()]
         found.append(
             {
                 "key": key,
                 "display_name": model.display_name,
                 "presets": presets,
                 "checkpoints": [entry.name for entry in registered(key)] if presets else [],
-                "is_savable": bool(getattr(model, "is_savable", True)),
+                "is_savable": model.is_savable,
             }
         )
     return found
@@ -81,7 +81,7 @@ def _refusal(values: Any) -> dict[str, str] | None:
     try:
         request = RunRequest.of(values)
         typer = build_typer(request.series("0" * 16))
-        if request.fits != "folds" and not getattr(typer, "is_savable", True):
+        if request.fits != "folds" and not typer.is_savable:
             msg = f"{typer.display_name} cannot be saved, so a final fit of it would be lost."
             raise ModelUnavailable(msg, "Choose the folds only, or another model.")
     except FaultlineError as error:

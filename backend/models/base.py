@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
+
+from backend.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
+    import pandas as pd
     from anndata import AnnData
     from torch import Tensor, nn
 
@@ -19,7 +24,9 @@ __all__ = [
     "CellTyper",
     "FoundationModel",
     "GeneReport",
+    "Kind",
     "LoadReport",
+    "Model",
     "ModelCard",
     "ModelConfig",
     "Predictions",
@@ -56,35 +63,6 @@ class ModelCard:
     expects: str
     n_parameters: int | None = None
     gpu_gib: float | None = None
-
-
-class CellTyper(Protocol):
-    """A classifier of cells. The constructor stores arguments; `fit` does the work.
-
-    `adata.X` holds raw counts (CSR, float32), `adata.var_names` unique gene symbols,
-    `adata.obs` the columns of `cells.parquet`. `valid` may hold no cell. Learned attributes
-    end in `_`; `predict` before `fit` raises `InputError`. Inputs are never mutated.
-    """
-
-    key: ClassVar[str]
-    display_name: ClassVar[str]
-    card: ClassVar[ModelCard]
-
-    def check_input(self, adata: AnnData) -> None:
-        """Raise `InputError` when `adata` cannot be used, before any compute."""
-
-    def fit(self, train: AnnData, *, label_key: str, valid: AnnData, seed: int) -> Self:
-        """Fit on `train`; `valid` may only choose between fitted states."""
-
-    def predict(self, adata: AnnData, *, batch_size: int = 64) -> Predictions:
-        """Predict every cell of `adata`, in its order."""
-
-    def save(self, folder: Path) -> None:
-        """Write the fitted model to `folder` without pickles."""
-
-    @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
-        """Read a model that `save` wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,62 +167,174 @@ class TokenBatch:
         return len(self.ids)
 
 
-class FoundationModel(Protocol):
+Kind = Literal["baseline", "foundation"]
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class Model(ABC):
+    """What every model says of itself; a default stands for "has none"."""
+
+    key: str
+    display_name: str
+    card: ModelCard
+    kind: ClassVar[Kind]
+    is_savable: ClassVar[bool] = True
+    """Whether a fitted one can be written to a folder and read again."""
+    presets: ClassVar[Mapping[str, ModelConfig]] = _NOTHING
+    """Sizes by tag; a baseline has none."""
+    options: ClassVar[Mapping[str, type | tuple[str, ...]]] = _NOTHING
+    """Settings of its own beside those of training: `bool`, `int`, `str`, or values to choose."""
+    checkpoint_files: ClassVar[tuple[CheckpointFile, ...]] = ()
+    """What its authors publish."""
+
+
+class CellTyper(Model):
+    """A classifier of cells. The constructor stores arguments; `fit` does the work.
+
+    `adata.X` holds raw counts (CSR, float32), `adata.var_names` unique gene symbols,
+    `adata.obs` the columns of `cells.parquet`. `valid` may hold no cell. Learned attributes
+    end in `_`; `predict` before `fit` raises `InputError`. Inputs are never mutated.
+    """
+
+    kind: ClassVar[Kind] = "baseline"
+    recipe_version: ClassVar[int] = 1
+    """Part of the identity of a run: raise it when the same settings fit another model."""
+
+    classes_: tuple[str, ...] = ()
+    notes_: tuple[str, ...] = ()
+    """Sentences that a reader of the predictions must know."""
+    history_: pd.DataFrame | None = None
+    """One row an epoch, of a model that has epochs."""
+    load_report_: LoadReport | None = None
+    """What a checkpoint gave."""
+    device_: str = "cpu"
+    """Where it was fitted."""
+    checkpoint_sha256: str | None = None
+    """Hash of the files that the weights start from; part of the identity of a run."""
+
+    def at_fold(self, split_sha256: str, fold: int | str) -> None:
+        """Hear which fold will be fitted, where a checkpoint or a setting depends on it."""
+        del split_sha256, fold
+
+    def stop_like(self, histories: Sequence[pd.DataFrame]) -> None:
+        """Hear the histories of the series' finished folds, before a fit without valid cells."""
+        del histories
+
+    def work_in(self, place: Any) -> None:
+        """Hear where tokens and snapshots may be kept (`training.fit_workspace.Workplace`)."""
+        del place
+
+    @abstractmethod
+    def check_input(self, adata: AnnData) -> None:
+        """Raise `InputError` when `adata` cannot be used, before any compute."""
+
+    @abstractmethod
+    def fit(self, train: AnnData, *, label_key: str, valid: AnnData, seed: int) -> Self:
+        """Fit on `train`; `valid` may only choose between fitted states."""
+
+    @abstractmethod
+    def predict(self, adata: AnnData, *, batch_size: int = 64) -> Predictions:
+        """Predict every cell of `adata`, in its order."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the fitted model to `folder` without pickles."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+        """Read a model that `save` wrote."""
+
+
+class FoundationModel(Model):
     """A pre-trainable architecture: vocabulary, tokens, network, checkpoint, authors' defaults.
 
     `training.finetune.Classifier` turns one into a `CellTyper`.
     """
 
-    key: ClassVar[str]
-    display_name: ClassVar[str]
-    card: ClassVar[ModelCard]
-    presets: ClassVar[Mapping[str, ModelConfig]]
+    kind: ClassVar[Kind] = "foundation"
     head: ClassVar[tuple[str, ...]]
     """Patterns (`fnmatch`) of the network's tensors that no published checkpoint fills."""
-    has_random_tokens: ClassVar[bool]
+    has_random_tokens: ClassVar[bool] = False
     """Whether `tokenise` draws numbers; then it also takes `draw` (0, 1, …)."""
-    checkpoint_files: ClassVar[tuple[CheckpointFile, ...]]
-    weights: Mapping[str, Tensor] | None
+    lora_targets: ClassVar[tuple[str, ...]] = ()
+    """Linear layers beside which adapters may be trained, by the end of their names."""
+
+    config: ModelConfig
+    weights: Mapping[str, Tensor] | None = None
     """Tensors of `network` that a checkpoint gave; None for random weights."""
+    files: tuple[Path, ...] = ()
+    """Files that were read beside the published ones."""
 
     @classmethod
+    @abstractmethod
     def from_checkpoint(
         cls, folder: Path, *, accept_partial: bool = False
     ) -> tuple[Self, LoadReport]:
         """Read the authors' files; loading less than the known share is an error."""
 
     @classmethod
+    @abstractmethod
     def scratch(cls, config: ModelConfig, genes: Sequence[str], *, seed: int) -> Self:
         """Build the architecture with random weights over a vocabulary of `genes`."""
 
     @classmethod
+    @abstractmethod
     def scratch_on(cls, config: ModelConfig, train: AnnData, *, seed: int) -> Self:
         """Choose genes (and their medians, a panel, …) on training cells, then build on them."""
 
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """Return all but the weights as JSON values: preset, sizes, vocabulary."""
 
     @classmethod
+    @abstractmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Build the model that `state` described, with random weights."""
 
+    @abstractmethod
     def check_input(self, adata: AnnData) -> GeneReport:
         """Raise `InputError` when `adata` cannot be used; otherwise count the known genes."""
 
+    @abstractmethod
     def tokenise(self, chunks: Iterable[AnnData], *, seed: int) -> TokenStore:
         """Turn raw counts into tokens; memory is that of one chunk and the result."""
 
+    @abstractmethod
     def collate(self, cells: TokenBatch) -> dict[str, Tensor]:
         """Pad a batch into the keyword arguments of the network's `forward`."""
 
+    @abstractmethod
     def network(self, n_classes: int) -> nn.Module:
         """Return the backbone (with this model's weights) under a classifier head.
 
         `forward(**batch)` returns logits of shape (B, n_classes).
         """
 
+    @abstractmethod
     def recipe(self) -> RecipeDefaults:
         """Return the authors' fine-tuning defaults."""
 
-    def embed(self, chunks: Iterable[AnnData], *, pooling: str, device: str) -> np.ndarray:
-        """Return (n_cells, d) float32 embeddings of the frozen backbone."""
+    @staticmethod
+    def checkpoint_places(folder: Path) -> list[Path]:
+        """Return where files of a checkpoint may lie, the folder itself first."""
+        return [folder]
+
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        """Return the same model with some of `options` changed."""
+        if options:
+            msg = f"{self.display_name} has no option {', '.join(sorted(options))}."
+            raise InputError(msg, "Leave it out.")
+        return self
+
+    def pretraining_objective(self) -> Any:
+        """Return what pre-training hides and scores, a `backend.models.pretraining.Objective`.
+
+        Raises
+        ------
+        InputError
+            If it has none.
+        """
+        msg = f"{self.display_name} has no pre-training objective."
+        raise InputError(msg, "Choose another model, or give it `pretraining_objective()`.")

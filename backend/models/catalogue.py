@@ -71,13 +71,13 @@ class Registered:
 def models_with_files() -> dict[str, Any]:
     """Return the classes of models that have checkpoints, by key."""
     classes = {key: model_class(key) for key in list_models()}
-    return {key: found for key, found in classes.items() if hasattr(found, "checkpoint_files")}
+    return {key: found for key, found in classes.items() if found.checkpoint_files}
 
 
 def require_files(key: str) -> Any:
     """Return the class of a model that has checkpoints, or raise `InputError`."""
     model = model_class(key)
-    if not hasattr(model, "checkpoint_files"):
+    if not model.checkpoint_files:
         known = ", ".join(models_with_files())
         msg = f"{model.display_name} has no checkpoints."
         raise InputError(msg, f"Models with checkpoints: {known}.")
@@ -85,7 +85,7 @@ def require_files(key: str) -> Any:
 
 
 def _finder(model: Any, folder: Path) -> Callable[[str], Path | None]:
-    places = model.checkpoint_places(folder) if hasattr(model, "checkpoint_places") else [folder]
+    places = model.checkpoint_places(folder)
 
     def find(name: str) -> Path | None:
         return next((place / name for place in places if (place / name).is_file()), None)
@@ -173,7 +173,7 @@ def add(
     checks = verify(key, folder, of_preset)
     files = {check.file.name: check.sha256 for check in checks if check.sha256 is not None}
     # A model may have read files under other names than the published ones.
-    files |= {path.name: file_sha256(path) for path in getattr(built, "files", ())}
+    files |= {path.name: file_sha256(path) for path in built.files}
     entry = Registered(
         model=key,
         name=name,

@@ -256,7 +256,7 @@ def fit_reference(
     rows = _sample(donors, rng)
     cells, donors = train[rows], donors[rows]
     codes, _ = labels_of(cells, label_key)
-    states = typer.predict(cells).embedding if hasattr(typer, "preset") else None
+    states = typer.predict(cells).embedding if typer.kind == "foundation" else None
     if states is not None:
         is_placed = np.isfinite(states).all(axis=1)
         cells, donors, codes, states = (

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from typing import Any, Final
 
 from backend.errors import ModelUnavailable
+from backend.models.base import CellTyper, FoundationModel
 
 __all__ = ["list_models", "model_class"]
 
@@ -40,7 +41,8 @@ def model_class(key: str) -> Any:
     Raises
     ------
     ModelUnavailable
-        If no model has that key; the message lists the known ones.
+        If no model has that key; the message lists the known ones. Also if a plug-in does not
+        keep the contract of `backend.models.base`.
     """
     target = _MODULES.get(key) or _plugins().get(key)
     if target is None:
@@ -48,4 +50,29 @@ def model_class(key: str) -> Any:
         msg = f'There is no model "{key}". Known: {", ".join(list_models())}.'
         raise ModelUnavailable(msg, f'Did you mean "{near[0]}"?' if near else "Choose one of them.")
     module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)
+    found = getattr(importlib.import_module(module), name)
+    return found if key in _MODULES else _completed(key, found)
+
+
+def _completed(key: str, found: Any) -> Any:
+    """Return the class of a plug-in, which need not inherit ours, with our defaults.
+
+    A class with presets is taken for a foundation model where it does not say what it is.
+    """
+    is_foundation = getattr(found, "kind", "baseline") == "foundation" or hasattr(found, "presets")
+    contract = FoundationModel if is_foundation else CellTyper
+    needed = {"key", "display_name", "card", *contract.__abstractmethods__}
+    needed |= {"presets", "head"} if is_foundation else set()
+    left = getattr(found, "__abstractmethods__", ())
+    lacking = sorted(name for name in needed if not hasattr(found, name) or name in left)
+    if lacking or not isinstance(found, type):
+        msg = f'The plug-in model "{key}" has no {", ".join(lacking) or "class"}.'
+        hint = (
+            f"Let it inherit from `backend.models.base.{contract.__name__}`, or remove its package."
+        )
+        raise ModelUnavailable(msg, hint)
+    for part in contract.__mro__[:-2]:
+        for name, value in vars(part).items():
+            if not name.startswith("_") and not hasattr(found, name):
+                setattr(found, name, value)
+    return found

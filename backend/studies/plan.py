@@ -308,7 +308,7 @@ def _preset_of(key: str, preset: str | None) -> str | None:
     from backend.training.settings import find_preset
 
     model = model_class(key)
-    return find_preset(model, preset) if hasattr(model, "presets") else preset
+    return find_preset(model, preset) if model.kind == "foundation" else preset
 
 
 def _check_models(plan: Plan) -> None:
@@ -338,12 +338,12 @@ def _try_pretraining(made: Pretraining) -> None:
     from backend.models.registry import model_class
 
     model = model_class(made.model)
-    if not hasattr(model, "presets"):
+    if model.kind == "baseline":
         msg = f"{model.display_name} is a baseline: it cannot be pre-trained."
         raise InputError(msg, "Name a foundation model.")
     # Imports torch, which the baselines do without.
     check = importlib.import_module("backend.training.pretrain").PretrainSettings.of
-    options = getattr(model, "options", {})
+    options = model.options
     check({name: value for name, value in made.settings.items() if name not in options})
 
 
@@ -355,11 +355,11 @@ def _try(fields: Mapping[str, Any], is_final: bool, in_plan: set[tuple[str, str]
 
     series = Series(dataset_id="", **fields)
     model = model_class(series.model)
-    if not hasattr(model, "presets") and (series.preset or series.init != "scratch"):
+    if model.kind == "baseline" and (series.preset or series.init != "scratch"):
         msg = f"{model.display_name} is a baseline: it has no preset, init or checkpoint."
         raise InputError(msg, "Give baselines a [[run]] table of their own.")
     typer = build_typer(series)
-    if is_final and not getattr(typer, "is_savable", True):
+    if is_final and not typer.is_savable:
         msg = f"{model.display_name} cannot be saved, so a final fit of it would be lost."
         raise ModelUnavailable(msg, 'Leave "final" out for it.')
     if series.checkpoint is not None and (series.model, series.checkpoint) not in in_plan:

@@ -234,7 +234,7 @@ class _Preparation:
             msg = f"{place}: a final fit reads the histories of its folds, which are at a URL."
             raise InputError(msg, "Give --out as a folder, or leave out the fold final.")
         checkpoint = self._needed(series, fold, split, place)
-        recipe_version = getattr(build_typer(series), "recipe_version", 1)
+        recipe_version = build_typer(series).recipe_version
         self._check_fold(series, fold, split)
         planned = PlannedRun(
             key=key,

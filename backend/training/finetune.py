@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from backend.errors import InputError
-from backend.models.base import LoadReport, Predictions
+from backend.models.base import CellTyper, LoadReport, Predictions
 from backend.models.baselines.expression import cell_ids_of, check_counts, check_fitted, labels_of
 from backend.models.catalogue import Registered, find_checkpoint
 from backend.models.checkpoints import fit_tensors, read_json, read_tensors, with_genes
@@ -54,7 +54,7 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class Classifier:
+class Classifier(CellTyper):
     """A foundation model under a classifier head, as a `CellTyper`.
 
     Parameters
@@ -86,15 +86,8 @@ class Classifier:
         of each cell's predicted type, (n_cells,) float32. None otherwise.
     """
 
-    recipe_version: ClassVar[int] = 1
-    is_savable: ClassVar[bool] = True
-
-    classes_: tuple[str, ...] = ()
-    notes_: tuple[str, ...] = ()
-    history_: pd.DataFrame | None = None
-    load_report_: LoadReport | None = None
+    kind = "foundation"
     spread_: np.ndarray | None = None
-    device_: str = "cpu"
 
     def __init__(
         self,
@@ -130,7 +123,7 @@ class Classifier:
             msg = f'{model.display_name} has no preset "{preset}".'
             raise InputError(msg, f"Choose one of: {', '.join(configs)}.")
         self._config = configs[preset]
-        known = getattr(model, "options", {})
+        known = model.options
         self._options = {k: v for k, v in self.settings.items() if k in known}
         check_options(self._options, known, model.display_name)
         self._settings = Settings.of(
@@ -138,21 +131,21 @@ class Classifier:
             has_random_tokens=model.has_random_tokens,
             name=f"{model.display_name} ({preset})",
             init=init,
-            takes_lora=bool(getattr(model, "lora_targets", ())),
+            takes_lora=bool(model.lora_targets),
             options=known,
         )
         self._place = Workplace()
         self._of_fold: dict[str, Any] = {}
         self._histories: Sequence[pd.DataFrame] | None = None
         self.key = model_key
-        self.display_name: str = model.display_name
+        self.display_name = model.display_name
         self.card = model.card
         self._model: FoundationModel | None = None
         self._network: nn.Module | None = None
         self._seed = 0
 
     @property
-    def checkpoint_sha256(self) -> str | None:
+    def checkpoint_sha256(self) -> str | None:  # type: ignore[override]
         """Hash of the checkpoint's files, or None for random weights."""
         if self.checkpoint is None:
             return None
@@ -326,7 +319,7 @@ class Classifier:
         recipe = settings.apply(model.recipe())
         patterns = model.head if self.init == "frozen" else recipe.trainable
         if settings.lora is not None:
-            network = adapted(network, settings.lora, model.lora_targets)  # type: ignore[attr-defined]
+            network = adapted(network, settings.lora, model.lora_targets)
             patterns = ("*.lora_*", *model.head)
             notes.append(f"LoRA: adapters of rank {settings.lora} were trained, and the head")
         for name, parameter in network.named_parameters():

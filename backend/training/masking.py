@@ -16,14 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backend.errors import InputError
-from backend.models.base import TokenBatch
+from backend.models.base import FoundationModel, TokenBatch
 from backend.models.ragged import pad
 from backend.models.scfoundation.tokens import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from backend.models.base import FoundationModel
 
 __all__ = ["Objective", "choose", "objective_of"]
 
@@ -284,11 +282,8 @@ def objective_of(model: FoundationModel) -> Objective:
     InputError
         If it has none.
     """
-    own = getattr(model, "pretraining_objective", None)
-    if own is not None:
-        return own()
-    if model.key not in _OBJECTIVES:
-        msg = f"{model.display_name} has no pre-training objective."
-        known = ", ".join(sorted(_OBJECTIVES))
-        raise InputError(msg, f"Choose one of: {known}, or a plug-in that brings its own.")
+    has_own = type(model).pretraining_objective is not FoundationModel.pretraining_objective
+    if has_own or model.key not in _OBJECTIVES:
+        found: Objective = model.pretraining_objective()
+        return found
     return _OBJECTIVES[model.key](model)

@@ -156,7 +156,7 @@ class _Maker:
         self.preset = find_preset(found, preset)
         self.config = {config.name: config for config in found.presets.values()}[self.preset]
         self.settings = dict(settings or {})
-        known = getattr(found, "options", {})
+        known = found.options
         self.options = {k: v for k, v in self.settings.items() if k in known}
         check_options(self.options, known, found.display_name)
         self.steps = PretrainSettings.of({k: v for k, v in self.settings.items() if k not in known})

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,6 @@ from backend.training.fit_workspace import (
     CHECKPOINT_MINUTES,
     Bench,
     FitProgress,
-    Workplace,
     work_folder,
 )
 from backend.training.measure import Measured
@@ -59,22 +58,6 @@ _LOG = logging.getLogger(__name__)
 # What a fit may die of without being a fault of this program: diverged numbers, no memory,
 # a device that gives up. Everything else is a bug and ends the command.
 _MODEL_FAILURES: Final = (FaultlineError, ArithmeticError, MemoryError, RuntimeError, ValueError)
-
-
-@runtime_checkable
-class _Workable(Protocol):
-    """A model that keeps tokens and snapshots."""
-
-    def work_in(self, place: Workplace) -> None: ...
-
-
-@runtime_checkable
-class _OfFolds(Protocol):
-    """A model whose checkpoint, and whose length of a final fit, depend on the folds."""
-
-    def at_fold(self, split_sha256: str, fold: Fold) -> None: ...
-
-    def stop_like(self, histories: Sequence[pd.DataFrame]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +107,7 @@ def build_typer(series: Series, *, classifier: Callable[..., CellTyper] | None =
         If preset, init, checkpoint or settings do not fit the model.
     """
     model = model_class(series.model)
-    if not hasattr(model, "presets"):
+    if model.kind == "baseline":
         if series.preset or series.checkpoint or series.init != "scratch":
             msg = f"{model.display_name} is a baseline: it has no preset, checkpoint or init."
             raise InputError(msg, "Leave out --preset, --checkpoint and --init.")
@@ -206,7 +189,7 @@ def run_series(
     wanted = _check_folds(folds, split)
     typer = build_typer(series, classifier=classifier)
     origin = check_overlap(adata, rows, split, series, wanted, is_allowed=allow_overlap)
-    if "final" in wanted and not getattr(typer, "is_savable", True):
+    if "final" in wanted and not typer.is_savable:
         msg = f"{typer.display_name} cannot be saved, so a final fit of it would be lost."
         raise ModelUnavailable(msg, "Choose folds, or another model.")
     if cells is not None and not has_dataset(out, info.dataset_id):
@@ -282,20 +265,19 @@ def _run_fold(
     bench: Bench,
 ) -> RunResult:
     """Fit and predict one fold, and write its bundle."""
-    if isinstance(typer, _OfFolds):
-        typer.at_fold(split.sha256, fold)
+    typer.at_fold(split.sha256, fold)
     identity: dict[str, Any] = {
         "fold": fold,
         "split_sha256": split.sha256,
-        "checkpoint_sha256": getattr(typer, "checkpoint_sha256", None),
-        "recipe_version": getattr(typer, "recipe_version", 1),
+        "checkpoint_sha256": typer.checkpoint_sha256,
+        "recipe_version": typer.recipe_version,
     }
     run_id = series.run_id(**identity)
     if is_done(out, run_id):
         tell(RunEvent(fold, "skipped", "finished before"))
         return RunResult(fold, run_id, "skipped")
 
-    if fold == "final" and isinstance(typer, _OfFolds):
+    if fold == "final":
         typer.stop_like(fold_histories(out, series, split))
     label_key = f"cell_type_{series.label_level}"
     train_rows = _train_rows(adata, rows, split, series, fold, label_key)
@@ -319,7 +301,7 @@ def _run_fold(
     with Measured() as measured:
         try:
             tell(RunEvent(fold, "fitting", log[0]))
-            if isinstance(typer, _Workable):
+            if typer.kind == "foundation":
                 typer.work_in(bench.place(run_id, lambda at: tell(_event(fold, at))))
             typer.fit(train, label_key=label_key, valid=valid, seed=series.seed)
             log.append(f"fitted after {measured.wall_seconds:.1f} s")
@@ -335,7 +317,7 @@ def _run_fold(
     facts |= {
         "wall_seconds": round(measured.wall_seconds, 3),
         "peak_memory_mib": round(measured.peak_memory_mib, 1),
-        "device": str(getattr(typer, "device_", "cpu")),
+        "device": str(typer.device_),
         "notes": tuple(
             dict.fromkeys((*origin.notes.get(fold, ()), *_notes(typer, series), *untrained))
         ),
@@ -363,17 +345,17 @@ def _run_fold(
     record = RunRecord.for_series(
         series,
         status="done",
-        classes=tuple(getattr(typer, "classes_", ())),
+        classes=tuple(typer.classes_),
         **identity,
         **facts,
     )
-    report = getattr(typer, "load_report_", None)
+    report = typer.load_report_
     with full_disk_explained("the bundle of a run"):
         write_run(
             out,
             record,
             predictions,
-            history=getattr(typer, "history_", None),
+            history=typer.history_,
             load_report=None if report is None else dataclasses.asdict(report),
             model_writer=_model_writer(typer, train, label_key) if fold == "final" else None,
             log="\n".join(log) + "\n",
@@ -478,7 +460,7 @@ def display_name(series: Series) -> str:
 
 def _notes(typer: CellTyper, series: Series) -> tuple[str, ...]:
     """Return the sentences that every view of the run shows."""
-    notes = list(getattr(typer, "notes_", ()))
+    notes = list(typer.notes_)
     if series.preset is not None and series.init == "scratch":
         notes.insert(0, "architecture trained from scratch — published weights not used")
     return tuple(dict.fromkeys(notes))

@@ -233,7 +233,7 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def check_settings(model: type, settings: dict[str, Any]) -> None:
+def check_settings(model: Any, settings: dict[str, Any]) -> None:
     """Raise `InputError` for settings that the constructor of a baseline does not take."""
     known = [
         name
@@ -242,7 +242,7 @@ def check_settings(model: type, settings: dict[str, Any]) -> None:
     ]
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        msg = f"{getattr(model, 'display_name', model)} has no setting {', '.join(unknown[:5])}."
+        msg = f"{model.display_name} has no setting {', '.join(unknown[:5])}."
         raise InputError(msg, _nearest(unknown[0], known) if known else "It has none.")
 
 

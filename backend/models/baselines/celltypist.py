@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
 from backend.errors import ModelUnavailable
-from backend.models.base import ModelCard, Predictions
+from backend.models.base import CellTyper, ModelCard, Predictions
 from backend.models.baselines.expression import (
     MIN_CELLS,
     align_genes,
@@ -40,7 +40,7 @@ _MAX_SCALED: Final = 10.0
 _PREDICTED_AT_ONCE: Final = 4096
 
 
-class CellTypist:
+class CellTypist(CellTyper):
     """Fit CellTypist's logistic classifier by stochastic gradient descent on mini-batches.
 
     Parameters
@@ -58,9 +58,9 @@ class CellTypist:
     its independent sigmoids are scaled to sum to 1. No majority voting: a cell is judged alone.
     """
 
-    key: ClassVar[str] = "celltypist"
-    display_name: ClassVar[str] = "CellTypist"
-    card: ClassVar[ModelCard] = ModelCard(
+    key = "celltypist"
+    display_name = "CellTypist"
+    card = ModelCard(
         summary="CellTypist's logistic regression, trained here on 3,000 variable genes; none of "
         "its published models is used.",
         citation="Domínguez Conde et al. 2022, Cross-tissue immune cell analysis reveals "
@@ -69,9 +69,6 @@ class CellTypist:
         weights_licence="no weights; code MIT",
         expects="raw counts, gene symbols",
     )
-
-    classes_: tuple[str, ...] = ()
-    notes_: tuple[str, ...] = ()
 
     def __init__(self, *, n_genes: int = 3000, min_cells: int = MIN_CELLS) -> None:
         self.n_genes = n_genes

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
 from backend.errors import ModelUnavailable
-from backend.models.base import ModelCard, Predictions
+from backend.models.base import CellTyper, ModelCard, Predictions
 from backend.models.baselines.expression import (
     MIN_CELLS,
     align_genes,
@@ -35,7 +35,7 @@ _MAX_LEAVES: Final = 15
 _MIN_CELLS_FOR_THREADS: Final = 50_000
 
 
-class GradientBoosting:
+class GradientBoosting(CellTyper):
     """Fit histogram-based gradient boosting: the non-linear baseline.
 
     Parameters
@@ -51,20 +51,17 @@ class GradientBoosting:
         Genes detected in fewer training cells are left out before that.
     """
 
-    key: ClassVar[str] = "hgb"
-    display_name: ClassVar[str] = "Gradient boosting"
-    card: ClassVar[ModelCard] = ModelCard(
+    key = "hgb"
+    display_name = "Gradient boosting"
+    card = ModelCard(
         summary="Histogram gradient boosting on 50 principal components of 3,000 variable genes.",
         citation="Ke et al. 2017, LightGBM; scikit-learn's HistGradientBoostingClassifier.",
         doi="10.5555/3294996.3295074",
         weights_licence="no weights; cannot be saved",
         expects="raw counts, gene symbols",
     )
-    is_savable: ClassVar[bool] = False
+    is_savable = False
     """Trees need pickle, which a saved model never holds."""
-
-    classes_: tuple[str, ...] = ()
-    notes_: tuple[str, ...] = ()
 
     def __init__(
         self,

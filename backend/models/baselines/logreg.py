@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 from scipy import sparse
 
 from backend.errors import InputError
-from backend.models.base import ModelCard, Predictions
+from backend.models.base import CellTyper, ModelCard, Predictions
 from backend.models.baselines.expression import (
     MIN_CELLS,
     align_genes,
@@ -44,7 +44,7 @@ _N_JOBS: Final = 2
 _MIN_VALUES_FOR_JOBS: Final = 1_000_000
 
 
-class LogisticRegressionL1:
+class LogisticRegressionL1(CellTyper):
     """Fit one sparse linear classifier a type, as Boiarsky et al. set against foundation models.
 
     Parameters
@@ -64,9 +64,9 @@ class LogisticRegressionL1:
         (n_classes, n_genes) sparse and (n_classes,) weights of the log-normalised counts.
     """
 
-    key: ClassVar[str] = "logreg"
-    display_name: ClassVar[str] = "L1 logistic regression"
-    card: ClassVar[ModelCard] = ModelCard(
+    key = "logreg"
+    display_name = "L1 logistic regression"
+    card = ModelCard(
         summary="One-vs-rest logistic regression with an L1 penalty on log1p CP10k of every gene "
         "detected in 10 training cells.",
         citation="Boiarsky et al. 2024, Deeper evaluation of a single-cell foundation model, "
@@ -75,9 +75,6 @@ class LogisticRegressionL1:
         weights_licence="no weights",
         expects="raw counts, gene symbols",
     )
-
-    classes_: tuple[str, ...] = ()
-    notes_: tuple[str, ...] = ()
 
     def __init__(
         self, *, grid: Sequence[float] = (0.01, 0.1, 1.0), min_cells: int = MIN_CELLS

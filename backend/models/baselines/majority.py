@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from backend.models.base import ModelCard, Predictions
+from backend.models.base import CellTyper, ModelCard, Predictions
 from backend.models.baselines.expression import (
     cell_ids_of,
     check_counts,
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["MajorityClass"]
 
 
-class MajorityClass:
+class MajorityClass(CellTyper):
     """Predict the most frequent training type for every cell.
 
     The probability of a type is its share of the training cells; of equally frequent types the
     first by name is predicted.
     """
 
-    key: ClassVar[str] = "majority"
-    display_name: ClassVar[str] = "Majority class"
-    card: ClassVar[ModelCard] = ModelCard(
+    key = "majority"
+    display_name = "Majority class"
+    card = ModelCard(
         summary="Names every cell by the most frequent training type. It reads no gene.",
         citation="A control, after Open Problems in Single-Cell Analysis (Luecken et al. 2025).",
         doi="10.1038/s41587-025-02694-w",
@@ -41,9 +41,6 @@ class MajorityClass:
         expects="any counts",
         n_parameters=0,
     )
-
-    classes_: tuple[str, ...] = ()
-    notes_: tuple[str, ...] = ()
 
     def check_input(self, adata: AnnData) -> None:
         """Raise `InputError` when `X` does not hold raw counts."""

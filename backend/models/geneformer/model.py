@@ -12,6 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from backend.errors import InputError
 from backend.models.base import (
+    FoundationModel,
     GeneReport,
     LoadReport,
     ModelCard,
@@ -22,7 +23,6 @@ from backend.models.base import (
 )
 from backend.models.baselines.expression import check_counts
 from backend.models.checkpoints import (
-    CheckpointFile,
     fit_tensors,
     read_json,
     read_tensors,
@@ -95,7 +95,7 @@ def _rank(counts: sp.csr_matrix, genes: _Genes, n_counts: np.ndarray) -> tuple[R
     return ranked, values[order]
 
 
-class Geneformer:
+class Geneformer(FoundationModel):
     """Geneformer as a `FoundationModel`: V1 (no special tokens) and V2 (`<cls>`, `<eos>`).
 
     Parameters
@@ -108,9 +108,9 @@ class Geneformer:
         Seed of random weights; None draws from torch's current generator.
     """
 
-    key: ClassVar[str] = "geneformer"
-    display_name: ClassVar[str] = "Geneformer"
-    card: ClassVar[ModelCard] = ModelCard(
+    key = "geneformer"
+    display_name = "Geneformer"
+    card = ModelCard(
         summary="BERT over genes ranked by expression relative to each gene's median, pre-trained on 30 (V1) or 104 (V2) million human cells.",
         citation="Theodoris CV, Xiao L, Chopra A, et al. Transfer learning enables predictions in network biology. Nature 2023;618:616–624.",
         doi="10.1038/s41586-023-06139-9",
@@ -120,11 +120,10 @@ class Geneformer:
         gpu_gib=24.0,
     )
     presets: ClassVar[Mapping[str, ModelConfig]] = PRESETS
-    head: ClassVar[tuple[str, ...]] = ("bert.pooler.*", "classifier.*")
-    has_random_tokens: ClassVar[bool] = False
-    lora_targets: ClassVar[tuple[str, ...]] = ("query", "value")
+    head = ("bert.pooler.*", "classifier.*")
+    lora_targets = ("query", "value")
     """Linear layers beside which adapters may be trained, by the end of their names."""
-    checkpoint_files: ClassVar[tuple[CheckpointFile, ...]] = FILES
+    checkpoint_files = FILES
     checkpoint_places = staticmethod(checkpoint_places)
 
     def __init__(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from backend.errors import InputError
 from backend.models.base import (
+    FoundationModel,
     GeneReport,
     LoadReport,
     ModelCard,
@@ -143,7 +144,7 @@ def model_config(name: str, sizes: ScBertSizes) -> ModelConfig:
     return ModelConfig(name, asdict(sizes), is_published_size)
 
 
-class ScBert:
+class ScBert(FoundationModel):
     """scBERT as a `FoundationModel`.
 
     Parameters
@@ -158,9 +159,9 @@ class ScBert:
         Of the weights that no checkpoint gives; None draws from torch's current generator.
     """
 
-    key: ClassVar[str] = "scbert"
-    display_name: ClassVar[str] = "scBERT"
-    card: ClassVar[ModelCard] = ModelCard(
+    key = "scbert"
+    display_name = "scBERT"
+    card = ModelCard(
         summary="Performer over all 16,906 panel genes with binned expression.",
         citation="Yang et al., Nature Machine Intelligence 2022",
         doi="10.1038/s42256-022-00534-z",
@@ -185,15 +186,14 @@ class ScBert:
         )
     }
 
-    head: ClassVar[tuple[str, ...]] = ("to_out.*",)
-    has_random_tokens: ClassVar[bool] = False
+    head = ("to_out.*",)
     options: ClassVar[Mapping[str, type | tuple[str, ...]]] = {
         "expressed_only": bool,
         "key_maximum": ("cell", "batch"),
         "redraw_features": bool,
         "checkpoint_activations": bool,
     }
-    checkpoint_files: ClassVar[tuple[CheckpointFile, ...]] = (
+    checkpoint_files = (
         CheckpointFile("scbert.panglao", "panglao_pretrain.pth", None, "", _WHERE),
         CheckpointFile(
             "scbert.panglao",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from backend.errors import InputError
 from backend.models.base import (
+    FoundationModel,
     GeneReport,
     LoadReport,
     ModelCard,
@@ -103,7 +104,7 @@ def model_config(name: str, sizes: ScFoundationSizes) -> ModelConfig:
     return ModelConfig(name, asdict(sizes), is_published_size)
 
 
-class ScFoundation:
+class ScFoundation(FoundationModel):
     """scFoundation as a `FoundationModel`.
 
     Parameters
@@ -120,9 +121,9 @@ class ScFoundation:
         Of the weights that no checkpoint gives; None draws from torch's current generator.
     """
 
-    key: ClassVar[str] = "scfoundation"
-    display_name: ClassVar[str] = "scFoundation"
-    card: ClassVar[ModelCard] = ModelCard(
+    key = "scfoundation"
+    display_name = "scFoundation"
+    card = ModelCard(
         summary="Transformer over expressed genes of a 19,264-gene index, values as soft bins.",
         citation="Hao et al., Nature Methods 2024",
         doi="10.1038/s41592-024-02305-7",
@@ -154,15 +155,14 @@ class ScFoundation:
         )
     }
 
-    head: ClassVar[tuple[str, ...]] = ("fc1.*", "norm.*")
-    has_random_tokens: ClassVar[bool] = False
+    head = ("fc1.*", "norm.*")
     options: ClassVar[Mapping[str, type | tuple[str, ...]]] = {
         "max_tokens": int,
         "resolution": str,
         "depth_tokens": bool,
         "pool_padding": bool,
     }
-    checkpoint_files: ClassVar[tuple[CheckpointFile, ...]] = (
+    checkpoint_files = (
         CheckpointFile("scfoundation.cell_01b", "models.ckpt", None, "", _WHERE),
         CheckpointFile(
             "scfoundation.cell_01b",

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from backend.errors import InputError
 from backend.models.base import (
+    FoundationModel,
     GeneReport,
     LoadReport,
     ModelCard,
@@ -134,7 +135,7 @@ def _explain(missing: Sequence[str], unknown: Sequence[str]) -> str:
     return ""
 
 
-class ScGPT:
+class ScGPT(FoundationModel):
     """scGPT as a `FoundationModel`.
 
     Parameters
@@ -147,9 +148,9 @@ class ScGPT:
         Seed of random weights; None draws from torch's current generator.
     """
 
-    key: ClassVar[str] = "scgpt"
-    display_name: ClassVar[str] = "scGPT"
-    card: ClassVar[ModelCard] = ModelCard(
+    key = "scgpt"
+    display_name = "scGPT"
+    card = ModelCard(
         summary="Transformer over expressed genes and their quantile bins, pre-trained on 33 million human cells.",
         citation="Cui H, Wang C, Maan H, et al. scGPT: toward building a foundation model for single-cell multi-omics using generative AI. Nat Methods 2024;21:1470–1480.",
         doi="10.1038/s41592-024-02201-0",
@@ -178,9 +179,9 @@ class ScGPT:
             is_published_size=False,
         ),
     }
-    head: ClassVar[tuple[str, ...]] = ("cls_decoder.*",)
-    has_random_tokens: ClassVar[bool] = True
-    checkpoint_files: ClassVar[tuple[CheckpointFile, ...]] = (
+    head = ("cls_decoder.*",)
+    has_random_tokens = True
+    checkpoint_files = (
         CheckpointFile("scgpt.whole_human", "args.json", 1_300, "c18e075e", _SOURCE),
         CheckpointFile("scgpt.whole_human", "vocab.json", 1_317_639, "acca93d1", _SOURCE),
         CheckpointFile(

@@ -11,7 +11,7 @@ from backend.cli import main
 from backend.data import cells_table, describe
 from backend.data.fingerprint import cell_fingerprints
 from backend.errors import InputError, JobFailed, ModelUnavailable, SplitError
-from backend.models.base import LoadReport, Predictions
+from backend.models.base import CellTyper, LoadReport, Predictions
 from backend.models.baselines.majority import MajorityClass
 from backend.splits import TEST, TRAIN, VALID, make_split
 from backend.store.bundle import list_runs, read_dataset, read_predictions, read_run
@@ -280,16 +280,22 @@ def test_impossible_series_are_refused(cohort, tmp_path, changes, folds, message
     assert not (tmp_path / "runs").exists()
 
 
-class _Wrapped:
+class _Wrapped(CellTyper):
     """Stands for the classifier that wraps a foundation model."""
 
     display_name = "Fake"
     recipe_version = 7
     checkpoint_sha256 = "c" * 64
     device_ = "cuda:0"
+    kind = "foundation"
 
     def __init__(self, model, preset, init, checkpoint, settings):
         self.given = (model, preset, init, checkpoint, settings)
+
+    def check_input(self, adata):
+        raise NotImplementedError
+
+    save = load = check_input
 
     def fit(self, train, *, label_key, valid, seed):
         self.classes_ = ("HSC", "Mono", "T")
@@ -310,6 +316,7 @@ def fake_model(monkeypatch):
 
     class Fake:
         display_name = "Fake"
+        kind = "foundation"
         presets = {"small": Config()}  # noqa: RUF012
 
     monkeypatch.setattr(runs, "model_class", lambda _: Fake)
