@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     for match in done.labels:
         target = match.cell_type or "not scored"
         why = "; ".join(part for part in (match.how, match.term) if part and part != "none")
+        if match.suggestion:
+            why += f"; perhaps {match.suggestion}"
         print(f"  {match.label} → {target}  ({plural(match.n_cells, 'cell')}; {why})")
     for n, what in (
         (done.n_unlabelled, "without a label"),

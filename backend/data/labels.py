@@ -22,7 +22,7 @@ __all__ = [
     "to_lineage",
 ]
 
-_MALIGNANT_SUFFIX: Final = "-like"
+_MALIGNANT_SUFFIX: Final = re.compile(r"(?<=\w)[-_. ]like$", re.IGNORECASE)
 
 FAMILIES: Final = (
     "Stem and progenitor",
@@ -84,12 +84,12 @@ _LABEL_SOURCE_WORDS: Final = {
 
 def is_malignant_label(label: str) -> bool:
     """Say whether a fine label names a malignant state (`X-like`)."""
-    return label.endswith(_MALIGNANT_SUFFIX) and len(label) > len(_MALIGNANT_SUFFIX)
+    return _MALIGNANT_SUFFIX.search(label) is not None
 
 
 def to_lineage(label: str) -> str:
     """Return the normal counterpart of a fine label; a normal label is returned unchanged."""
-    return label.removesuffix(_MALIGNANT_SUFFIX) if is_malignant_label(label) else label
+    return _MALIGNANT_SUFFIX.sub("", label)
 
 
 def family(label: str) -> str:

@@ -1,8 +1,10 @@
 """Map the labels of a file to the types that a model can output.
 
-Three ways are tried in this order: the same name; the same name but for case, marks and the word
-"cell"; and the Cell Ontology, by label, synonym or identifier, where a narrower term counts as the
-nearest type above it. What none of them finds is for the user to say, and not scored until then.
+Four ways are tried in this order: the same name; the same name but for case, marks and the word
+"cell"; the field's published vocabularies and the rules by which their labels are written
+(`backend.data.vocabularies`); and the Cell Ontology, by label, synonym or identifier, where a
+narrower term counts as the nearest type above it. A doubtful find is offered as a suggestion. What
+nothing finds is for the user to say, and not scored until then.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from backend.data.labels import is_malignant_label, to_lineage
 from backend.data.problems import some
+from backend.data.vocabularies import Counterpart, counterpart, names_no_type
 from backend.errors import LabelError
 
 if TYPE_CHECKING:
@@ -23,7 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["LabelMatch", "common_types", "given_names", "match_labels", "ontology_version"]
 
 How = Literal[
-    "exact", "spelling", "normal counterpart", "synonym", "narrower term", "chosen", "none"
+    "exact",
+    "spelling",
+    "normal counterpart",
+    "vocabulary",
+    "synonym",
+    "narrower term",
+    "chosen",
+    "none",
 ]
 
 _TERMS: Final = {
@@ -48,8 +58,8 @@ _TERMS: Final = {
 """Cell Ontology terms of the study's abbreviations, which are no names of the ontology."""
 
 _OWN_TYPES: Final = {term: name for name, term in _TERMS.items()}
-_OWN_SPELLINGS: Final = {re.sub(r"[^a-z0-9]", "", name.casefold()): name for name in _TERMS}
-_NO_TYPE: Final = {"unknown", "unclear", "doublet", "lowquality", "other", "ambiguous"}
+_BROAD: Final = "CL:0008001"
+"""Precursor: so wide that what is merely below it is offered, not taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +67,9 @@ class LabelMatch:
     """What becomes of one label.
 
     cell_type : the model's type, or None: predicted, not scored
-    how : "exact", "spelling", "normal counterpart", "synonym", "narrower term", "chosen" or "none"
-    term : the term of the Cell Ontology that led there, or why there is none
+    how : the way it was found, or "chosen" by the user, or "none"
+    term : the vocabulary or the term of the Cell Ontology that led there, or why there is none
+    suggestion : a type that may be meant, for the user to take or leave
     """
 
     label: str
@@ -66,6 +77,7 @@ class LabelMatch:
     cell_type: str | None
     how: How
     term: str = ""
+    suggestion: str | None = None
 
 
 def ontology_version() -> str:
@@ -153,49 +165,80 @@ class _Matcher:
         for name in types:
             for word in _spellings(name):
                 self.by_spelling.setdefault(word, set()).add(name)
-            term = _TERMS.get(name) or _only(_terms_named(name))
+            known = counterpart(name)
+            term = _TERMS.get(name) or (known.term if known else None) or _only(_terms_named(name))
             if term is not None:
                 self.by_term.setdefault(term, set()).add(name)
 
-    def find(self, label: str) -> tuple[str | None, How, str]:
-        """Return type, way and term of one label."""
+    def find(self, label: str) -> tuple[str | None, How, str, str | None]:
+        """Return type, way, term and suggestion of one label."""
         if label in self.types:
-            return label, "exact", ""
-        if _folded(label) in _NO_TYPE:
-            return None, "none", "says that the type is not known"
-        found, how, term = self._find(label)
-        if found is None and is_malignant_label(label):
-            found, how, term = self._find(to_lineage(label))
-            if found is not None and how in ("exact", "spelling"):
-                how = "normal counterpart"
-        return found, how, term
+            return label, "exact", "", None
+        if names_no_type(label):
+            return None, "none", "says that the type is not known", None
+        found = self._find(label)
+        if found[0] is None and is_malignant_label(label):
+            normal = self._find(to_lineage(label))
+            if normal[0] is not None:
+                how: How = "normal counterpart" if normal[1] in ("exact", "spelling") else normal[1]
+                return normal[0], how, *normal[2:]
+            found = (*found[:3], normal[3])
+        return found
 
-    def _find(self, label: str) -> tuple[str | None, How, str]:
+    def _find(self, label: str) -> tuple[str | None, How, str, str | None]:
         if label in self.types:
-            return label, "exact", ""
+            return label, "exact", "", None
         for word in _spellings(label):
             if name := _only(self.by_spelling.get(word, ())):
-                return name, "spelling", ""
+                return name, "spelling", "", None
         terms = _terms_named(label)
         term = _only(terms)
-        # A type of its own is not counted as the one above it, however near.
-        lacking = _OWN_TYPES.get(term or "") or _OWN_SPELLINGS.get(_folded(label))
-        if lacking is not None and lacking not in self.types and term not in self.by_term:
-            return None, "none", f"is {lacking}, which the models cannot output"
+        if (known := counterpart(label)) is not None:
+            listed = self._listed(known)
+            by_name = self._by_term(term) if term is not None else listed
+            # Where both agree, the term of the ontology says more than the name of a vocabulary.
+            return by_name if by_name[0] == listed[0] is not None else listed
+        if lacking := self._lacking(_OWN_TYPES.get(term or ""), term):
+            return lacking
         if term is None:
             why = "several terms of the Cell Ontology" if terms else "no term of the Cell Ontology"
-            return None, "none", why
+            return None, "none", why, None
+        return self._by_term(term)
+
+    def _listed(self, known: Counterpart) -> tuple[str | None, How, str, str | None]:
+        """Return what an entry of a vocabulary means to these models."""
+        suggestion = known.suggestion if known.suggestion in self.types else None
+        if known.cell_type in self.types:
+            return known.cell_type, "vocabulary", known.source, None
+        if lacking := self._lacking(known.cell_type, known.term):
+            return lacking
+        if suggestion is not None or not known.term:
+            return None, "none", f"{known.source}: not certain", suggestion
+        found = self._by_term(known.term)
+        # What the table holds without a type of ours is not below one of ours either.
+        is_ours = known.cell_type is None and found[0] in _TERMS
+        return (None, "none", found[2], None) if is_ours else found
+
+    def _lacking(self, name: str | None, term: str | None) -> tuple[None, How, str, None] | None:
+        """Refuse a type of its own that the models lack: it is not counted as the one above it."""
+        if name is None or name in self.types or term in self.by_term:
+            return None
+        return None, "none", f"is {name}, which the models cannot output", None
+
+    def _by_term(self, term: str) -> tuple[str | None, How, str, str | None]:
         shown = f"{term} {_parser().get_term_label(term)}"
         if name := _only(self.by_term.get(term, ())):
-            return name, "synonym", shown
+            return name, "synonym", shown, None
         above = _parser().get_term_ancestors_with_distances(term)
         distances = {t: distance for t, distance in above.items() if t in self.by_term}
         nearest = [t for t, d in distances.items() if d == min(distances.values())]
         names = {name for t in nearest for name in self.by_term[t]}
         if name := _only(names):
-            return name, "narrower term", shown
+            if nearest == [_BROAD]:
+                return None, "none", f"{shown}; not certain", name
+            return name, "narrower term", shown, None
         why = f"; {some(names)} are equally near" if names else "; not below any type of the models"
-        return None, "none", shown + why
+        return None, "none", shown + why, None
 
 
 def _only(names: Iterable[str]) -> str | None:

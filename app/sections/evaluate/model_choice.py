@@ -14,6 +14,8 @@ from backend.models.baselines.expression import MIN_SHARE_OF_GENES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from backend.evaluation.mapping import LabelMatch
+
 __all__ = ["choose_models", "map_labels"]
 
 _NOT_SCORED: Final = "not scored"
@@ -21,6 +23,7 @@ _HOW: Final = {
     "exact": "same name",
     "spelling": "same name, written otherwise",
     "normal counterpart": "malignant form of it",
+    "vocabulary": "listed",
     "synonym": "synonym",
     "narrower term": "narrower term",
     "chosen": "your choice",
@@ -83,7 +86,7 @@ def map_labels(
             "label": [match.label for match in guessed],
             "n_cells": [match.n_cells for match in guessed],
             "cell_type": [match.cell_type or _NOT_SCORED for match in guessed],
-            "how": [f"{_HOW[m.how]}{f' ({m.term})' if m.term else ''}" for m in guessed],
+            "how": [_why(match) for match in guessed],
         }
     )
     edited = st.data_editor(
@@ -121,3 +124,8 @@ def map_labels(
         for match in guessed
         if wanted[match.label] != (match.cell_type or _NOT_SCORED)
     }
+
+
+def _why(match: LabelMatch) -> str:
+    why = _HOW[match.how] + (f" ({match.term})" if match.term else "")
+    return why if match.suggestion is None else f"{why}; perhaps {match.suggestion}?"
