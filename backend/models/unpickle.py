@@ -1,31 +1,90 @@
 """Read pickled dictionaries of names and numbers, and nothing else.
 
-A pickle is a program: reading one runs what it says. The dictionaries that some authors
-distribute need two harmless names only; any other name is refused before it is looked up.
+A pickle is a program: reading one runs what it says. The dictionaries that some authors distribute
+need three harmless names only. In place of each stands a function of ours that makes text and plain
+numbers; any other name is refused before it is looked up. Reading happens in a process of its own
+with little memory and time, because pickles can also be made to exhaust or crash their reader.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import pickle
-from typing import TYPE_CHECKING, Any, Final
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
 
-import numpy as np
-from numpy._core.multiarray import scalar
-
+from backend.config import environment, project_root
 from backend.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["read_pickled_dict"]
 
 MAX_BYTES: Final = 64 * 2**20
 """The largest published dictionary has 4 MB."""
+_MEMORY: Final = 2 * 2**30
+_SECONDS: Final = 60
+_MOST_NAMES: Final = 2_000_000
+_LONGEST_NAME: Final = 1000
+
+_FORMATS: Final = {
+    "b1": "?", "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q",
+    "u8": "Q", "f2": "e", "f4": "f", "f8": "d",
+}  # fmt: skip
+"""How `struct` calls the number types of numpy."""
+
+
+class _NumberType:
+    """A number type of numpy, of which only size and byte order matter."""
+
+    __slots__ = ("format", "order")
+
+    def __init__(self, code: object, align: object = False, copy: object = True) -> None:  # noqa: FBT002 (numpy's order)
+        if not isinstance(code, str) or code not in _FORMATS or {align, copy} - {False, True}:
+            msg = "a number type that is not known"
+            raise pickle.UnpicklingError(msg)
+        self.format = _FORMATS[code]
+        self.order = "="
+
+    def __setstate__(self, state: object) -> None:
+        order = state[1] if isinstance(state, tuple) and len(state) == 8 else None
+        if order not in ("<", ">", "|", "=") or state[2:] != (None, None, None, -1, -1, 0):  # type: ignore[index]
+            msg = "a number type with parts"
+            raise pickle.UnpicklingError(msg)
+        self.order = "=" if order == "|" else order
+
+
+def _number(kind: object, raw: object) -> float:
+    if not isinstance(kind, _NumberType) or not isinstance(raw, bytes):
+        msg = "a number without type or bytes"
+        raise pickle.UnpicklingError(msg)
+    try:
+        value: float = struct.unpack(kind.order + kind.format, raw)[0]
+    except struct.error:
+        msg = "a number of a wrong size"
+        raise pickle.UnpicklingError(msg) from None
+    return value
+
+
+def _encoded(text: object, encoding: object) -> bytes:
+    """Protocols before 3 write bytes as text."""
+    if not isinstance(text, str) or encoding != "latin1" or len(text) > 8:
+        msg = "encoded text"
+        raise pickle.UnpicklingError(msg)
+    return text.encode("latin1")
+
+
+def _number_type(*given: object) -> _NumberType:
+    return _NumberType(*given)
+
 
 _ALLOWED: Final = {
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "scalar"): scalar,
-    ("numpy._core.multiarray", "scalar"): scalar,
+    ("numpy", "dtype"): _number_type,
+    ("numpy.core.multiarray", "scalar"): _number,
+    ("numpy._core.multiarray", "scalar"): _number,
+    ("_codecs", "encode"): _encoded,
 }
 
 
@@ -34,8 +93,41 @@ class _RestrictedUnpickler(pickle.Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            msg = f"the forbidden name `{module}.{name}`"
+            msg = f"the forbidden name `{module[:80]}.{name[:80]}`"
             raise pickle.UnpicklingError(msg) from None
+
+    def persistent_load(self, pid: object) -> Any:
+        msg = "a persistent object"
+        raise pickle.UnpicklingError(msg)
+
+
+def _looked_through(path: Path) -> dict[str, Any]:
+    """Return `{"values": …}` or `{"refused": why}` for a pickle."""
+    try:
+        with path.open("rb") as file:
+            value = _RestrictedUnpickler(file).load()
+    except pickle.UnpicklingError as error:
+        return {"refused": f"was not read: it holds {error}"}
+    except (
+        ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RecursionError,
+        TypeError, ValueError,
+    ):  # fmt: skip
+        return {"refused": "was not read: it is not a complete pickle"}
+    if type(value) is not dict:
+        return {"refused": f"holds a {type(value).__name__}; a dictionary is expected"}
+    if len(value) > _MOST_NAMES:
+        return {"refused": f"holds {len(value):,} names; at most {_MOST_NAMES:,} are read"}
+    for key, item in value.items():
+        if type(key) is not str or type(item) not in (str, int, float, bool):
+            kinds = f"{type(key).__name__} to {type(item).__name__}"
+            return {"refused": f"maps {kinds}; text to text or to numbers is expected"}
+        if len(key) > _LONGEST_NAME or (type(item) is str and len(item) > _LONGEST_NAME):
+            return {"refused": f"holds a name of more than {_LONGEST_NAME:,} characters"}
+        if (type(item) is float and not math.isfinite(item)) or (
+            type(item) is int and item.bit_length() > 64
+        ):
+            return {"refused": "holds a number that is not finite or needs more than 64 bits"}
+    return {"values": value}
 
 
 def read_pickled_dict(path: Path) -> dict[str, Any]:
@@ -52,25 +144,42 @@ def read_pickled_dict(path: Path) -> dict[str, Any]:
         msg = f"`{path.name}` has {path.stat().st_size:,} bytes; dictionaries have at most {MAX_BYTES:,}."
         raise InputError(msg, hint)
     try:
-        with path.open("rb") as file:
-            value = _RestrictedUnpickler(file).load()
-    except pickle.UnpicklingError as error:
-        msg = f"`{path.name}` was not read: it holds {error}."
+        done = subprocess.run(
+            [sys.executable, "-m", "backend.models.unpickle", str(path.resolve())],
+            cwd=project_root(), env=environment(), stdin=subprocess.DEVNULL,
+            capture_output=True, timeout=2 * _SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        msg = f"`{path.name}` was not read: reading it came to no end."
         raise InputError(msg, hint) from None
-    except (EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError, MemoryError):
-        msg = f"`{path.name}` was not read: it is not a complete pickle."
-        raise InputError(msg, hint) from None
-    if not isinstance(value, dict):
-        msg = f"`{path.name}` holds a {type(value).__name__}; a dictionary is expected."
+    if done.returncode or not done.stdout:
+        msg = f"`{path.name}` was not read: reading it crashed ({done.returncode})."
         raise InputError(msg, hint)
-    plain = {
-        key: item.item() if isinstance(item, np.generic) else item for key, item in value.items()
-    }
-    for key, item in plain.items():
-        if not isinstance(key, str) or not isinstance(item, (str, int, float)):
-            msg = (
-                f"`{path.name}` maps {type(key).__name__} to {type(item).__name__}; "
-                "text to text or to numbers is expected."
-            )
-            raise InputError(msg, hint)
-    return plain
+    found = json.loads(done.stdout)
+    if "refused" in found:
+        msg = f"`{path.name}` {found['refused']}."
+        raise InputError(msg, hint)
+    values: dict[str, Any] = found["values"]
+    return values
+
+
+def _limit() -> None:
+    """Take little memory and time for this process, and leave no files."""
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def _main() -> int:
+    _limit()
+    # ASCII: lone surrogates of a hostile name are carried as escapes.
+    sys.stdout.write(json.dumps(_looked_through(Path(sys.argv[1])), allow_nan=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

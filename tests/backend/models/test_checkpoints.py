@@ -167,7 +167,7 @@ def test_broken_json_is_refused(tmp_path, text):
         read_json(path)
 
 
-@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_pickled_dictionaries_of_numbers_are_read(tmp_path, protocol):
     path = tmp_path / "token_dictionary.pkl"
     path.write_bytes(pickle.dumps({"A": np.int16(3), "B": np.float64(0.5), "C": "id"}, protocol))
