@@ -220,14 +220,12 @@ def _subset(args: argparse.Namespace) -> int:
 def _neighbours(args: argparse.Namespace) -> int:
     from backend.config import home
     from backend.data import describe, load
-    from backend.data.embedding import fit_components
-    from backend.data.neighbours import nearest_cells
+    from backend.data.cell_map import components_of, nearest_cells
     from backend.store.neighbours import add_neighbours
 
     adata = load(args.dataset, _roles(args))
     dataset_id = describe(adata).dataset_id
-    components, _ = fit_components(adata, seed=args.seed)
-    nearest = nearest_cells(components, seed=args.seed)
+    nearest = nearest_cells(components_of(adata, seed=args.seed), seed=args.seed)
     folder = add_neighbours(args.out or home(), dataset_id, adata.obs_names, nearest)
     if args.json:
         n_cells, k = nearest.shape

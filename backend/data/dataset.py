@@ -12,7 +12,7 @@ from backend.data.labels import not_labelled
 from backend.types import TIMEPOINTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import pandas as pd
     from anndata import AnnData
@@ -151,52 +151,61 @@ def cells_table(adata: AnnData, seed: int = 0, *, umap: bool = True) -> pd.DataF
     adata
         In the layout that `load` returns.
     seed
-        Of the embedding.
+        Of the map.
     umap
-        False leaves the embedding empty, which saves its time.
+        False leaves the coordinates empty, which saves their time.
 
     Returns
     -------
     The columns of `CELLS_COLUMNS`, one row per cell in the order of `adata`. Text is plain str or
     None. `umap_x` and `umap_y` are for display only.
     """
-    from backend.data.embedding import fit_umap
+    import pandas as pd
 
-    place = fit_umap(adata, seed=seed) if umap else np.full((adata.n_obs, 2), np.nan)
-    return _table(adata, place)
+    if umap:
+        return cells_and_neighbours(adata, seed)[0]
+    obs = adata.obs
+    table = pd.DataFrame({"cell_id": adata.obs_names.to_numpy(dtype=object)})
+    for name in CELLS_COLUMNS[1:-2]:
+        values = obs[name].array
+        if isinstance(values, pd.Categorical):
+            values = pd.Categorical(values).astype(object)
+            values = np.where(pd.isna(values), None, values)
+        table[name] = values
+    for name in CELLS_COLUMNS[-2:]:
+        table[name] = np.full(len(table), np.nan, dtype=np.float32)
+    return table
 
 
-def cells_and_neighbours(adata: AnnData, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return `cells_table` and the nearest cells of each cell in the components under its map.
+def cells_and_neighbours(
+    adata: AnnData,
+    seed: int = 0,
+    *,
+    progress: Callable[[float, str], None] = lambda share, message: None,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the table of cells with their map, and the nearest cells of each cell.
+
+    Parameters
+    ----------
+    progress
+        Called with the share done and what is done now: many cells take minutes.
 
     Returns
     -------
     cells
         As `cells_table` returns them.
     neighbours
-        (n_cells, 15) int32 row numbers, see `backend.data.neighbours.nearest_cells`.
+        (n_cells, 15) int32 row numbers, see `backend.data.cell_map.nearest_cells`.
     """
-    from backend.data.embedding import fit_components, place_cells
-    from backend.data.neighbours import nearest_cells
+    from backend.data.cell_map import components_of, map_components, part_of
 
-    components, rows = fit_components(adata, seed=seed)
-    cells = _table(adata, place_cells(components, rows, seed=seed))
-    return cells, nearest_cells(components, seed=seed)
-
-
-def _table(adata: AnnData, place: np.ndarray) -> pd.DataFrame:
-    import pandas as pd
-
-    obs = adata.obs
-    table = pd.DataFrame({"cell_id": adata.obs_names.to_numpy(dtype=object)})
-    for name in CELLS_COLUMNS[1:13]:
-        values = obs[name].array
-        if isinstance(values, pd.Categorical):
-            values = pd.Categorical(values).astype(object)
-            values = np.where(pd.isna(values), None, values)
-        table[name] = values
-    table["umap_x"], table["umap_y"] = place.astype(np.float32).T
-    return table
+    cells = cells_table(adata, umap=False)
+    components = components_of(adata, seed=seed, progress=part_of(progress, 0.0, 0.2))
+    found = map_components(
+        components, cells["donor"].to_numpy(), seed=seed, progress=part_of(progress, 0.2, 1.0)
+    )
+    cells["umap_x"], cells["umap_y"] = found.coordinates.T
+    return cells, found.neighbours
 
 
 def _counts_parts(chunk: AnnData) -> list[tuple[str, bytes]]:

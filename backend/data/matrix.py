@@ -1,4 +1,4 @@
-"""Matrices inside an `.h5ad`: their layout, their values in pieces, and what the values are."""
+"""Matrices of an `.h5ad`: their layout, their values in pieces, what these are, and their logs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import h5py
     from scipy.sparse import csr_matrix
 
-__all__ = ["COUNTS_PLACES", "Matrix", "ValueSummary", "find_matrix"]
+__all__ = ["COUNTS_PLACES", "Matrix", "ValueSummary", "find_matrix", "log_cp10k"]
 
 COUNTS_PLACES: Final = ("X", "layers/counts", "raw/X")
 """Where counts are looked for, in this order."""
@@ -245,6 +245,23 @@ def find_matrix(file: h5py.File, name: str, shape: tuple[int, int]) -> Matrix | 
         )
         raise Refusal(msg, "The file is damaged; write it again with anndata.", code="shape")
     return Matrix(name, kind, node, shape, indptr)
+
+
+def log_cp10k(counts: csr_matrix) -> csr_matrix:
+    """Return log(1 + counts per 10,000) of each cell; a cell without counts stays zero."""
+    from scipy.sparse import csr_matrix
+
+    totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    scale = np.divide(1e4, totals, out=np.zeros_like(totals), where=totals > 0)
+    expression = csr_matrix(
+        (
+            np.log1p(counts.data * np.repeat(scale, np.diff(counts.indptr))),
+            counts.indices,
+            counts.indptr,
+        ),
+        shape=counts.shape,
+    )
+    return expression.astype(np.float32)
 
 
 def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int, int]) -> None:

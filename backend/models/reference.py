@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from backend.data.matrix import log_cp10k
 from backend.errors import ModelUnavailable
 from backend.models.baselines.expression import (
     MIN_SHARE_OF_GENES,
     align_genes,
     labels_of,
-    log_cp10k,
     variable_genes,
 )
 

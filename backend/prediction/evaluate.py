@@ -13,15 +13,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from backend.data.cell_map import QUICK_FIT, ComponentStream, map_components, part_of
 from backend.data.check import check
-from backend.data.dataset import CELLS_COLUMNS, describe_chunks
+from backend.data.dataset import cells_table, describe_chunks
 from backend.data.h5ad import open_dataset
 from backend.data.labels import not_labelled, to_lineage
 from backend.data.problems import Refusal, some
 from backend.errors import InputError
 from backend.evaluation.mapping import LabelMatch, common_types, match_labels, ontology_version
 from backend.models.reference import OUTSIDE
-from backend.prediction.coordinates import SAMPLED, Placer
 from backend.prediction.predict import CHUNK, Predictor
 from backend.store.bundle import RunRecord, predictions_frame, write_dataset, write_run
 from backend.types import EXTERNAL, Series, sha256_of
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from backend.data.roles import Roles
     from backend.prediction.saved_models import SavedModel
 
-__all__ = ["OOD_SCHEMA", "Evaluated", "evaluate", "label_counts"]
+__all__ = ["OOD_SCHEMA", "Evaluated", "evaluate"]
 
 BUDGET: Final = "full"
 """A final run is fitted on all labelled cells of its dataset."""
@@ -75,12 +75,6 @@ class Evaluated:
         """Return plain values."""
         values = asdict(self)
         return values | {name: list(values[name]) for name in ("labels", "run_ids", "notes")}
-
-
-def label_counts(dataset: OpenDataset) -> dict[str, int]:
-    """Return label → number of cells of an opened file."""
-    labels = dataset.obs()["cell_type_fine"]
-    return {str(name): int(n) for name, n in labels.value_counts().items() if n}
 
 
 def evaluate(
@@ -132,7 +126,9 @@ def evaluate(
     purpose = "evaluate" if is_scored else "predict"
     _check(path, roles, purpose, progress)
     with open_dataset(path, roles, purpose=purpose) as dataset:
-        counts = label_counts(dataset) if is_scored else {}
+        obs = dataset.obs()
+        counts = obs["cell_type_fine"].value_counts() if is_scored else {}
+        counts = {str(label): int(n) for label, n in counts.items() if n}
         types = common_types([model.classes for model in models])
         if models and not types:
             names = ", ".join(sorted(model.run.display_name for model in models))
@@ -140,23 +136,26 @@ def evaluate(
             raise InputError(msg, "Evaluate them one at a time.")
         matches = match_labels(counts, types, given=given)
         predictor = Predictor(models, device=device)
-        placer = Placer(dataset.obs()["donor"].astype(str).to_numpy())
-        seen = _Seen(dataset, predictor, placer, progress)
-        info = describe_chunks(seen.chunks())
-        table = seen.table()
-        progress(0.75, "Placing the cells on a map")
-        places = placer.places(
-            dataset,
-            size=CHUNK,
-            progress=lambda share: progress(0.75 + 0.2 * share, "Placing the cells on a map"),
-        )
-        table["umap_x"], table["umap_y"] = places.T
+        donors = obs["donor"].astype(str).to_numpy()
+        stream = ComponentStream(donors, fitted_on=QUICK_FIT)
+        parts: list[pd.DataFrame] = []
+        told = part_of(progress, 0.15, 0.7)
+        info = describe_chunks(_predicted(dataset, obs, predictor, stream, parts, told))
+        components = stream.components(_pieces(dataset, obs), progress=part_of(progress, 0.7, 0.8))
         notes = tuple(dataset.notes)
+    table = pd.concat(parts, ignore_index=True)
+    cell_map = map_components(
+        components,
+        donors,
+        fitted_on=QUICK_FIT,
+        progress=part_of(progress, 0.8, 0.95),
+    )
+    table["umap_x"], table["umap_y"] = cell_map.coordinates.T
     progress(0.95, "Writing the results")
     own = table["cell_type_fine"].to_numpy(dtype=object) if is_scored else _nothing(len(table))
     type_of = {match.label: match.cell_type for match in matches}
     mapped = np.array([None if pd.isna(v) else type_of[v] for v in own], dtype=object)
-    in_training = seen.in_training()
+    in_training = _in_training(predictor, table["donor"])
     labels = mapped.copy()
     labels[in_training] = None
     level = predictor.label_level
@@ -187,7 +186,9 @@ def evaluate(
         outside=_outside(predictor, dataset_id, len(table)),
         notes=notes,
     )
-    _write(path, out, done, info.to_json(), table, labels, predictor, facts or {}, started)
+    values = _dataset_facts(path, done, info.to_json(), labels, facts or {})
+    write_dataset(out, values, table, neighbours=cell_map.neighbours)
+    _write_runs(out, done, table["cell_id"].to_numpy(dtype=object), labels, predictor, started)
     progress(1.0, "Done")
     return done
 
@@ -208,55 +209,37 @@ def _check(
         raise Refusal(worst.message, worst.hint, code=worst.code)
 
 
-class _Seen:
-    """What one pass over the file leaves: answers of the models, and the role columns."""
+def _pieces(dataset: OpenDataset, obs: pd.DataFrame) -> Iterator[AnnData]:
+    for start in range(0, dataset.n_cells, CHUNK):
+        yield dataset.cells(start, start + CHUNK, obs)
 
-    def __init__(
-        self,
-        dataset: OpenDataset,
-        predictor: Predictor,
-        placer: Placer,
-        progress: Callable[[float, str], None],
-    ) -> None:
-        self._dataset, self._predictor, self._progress = dataset, predictor, progress
-        self._placer = placer
-        self._frames: list[pd.DataFrame] = []
-        self._names: list[np.ndarray] = []
 
-    def chunks(self) -> Iterator[AnnData]:
-        """Yield the cells in pieces, each after the models were asked."""
-        obs, n = self._dataset.obs(), self._dataset.n_cells
-        for start in range(0, n, CHUNK):
-            cells = self._dataset.cells(start, start + CHUNK, obs)
-            self._predictor.add(cells)
-            self._placer.add(cells)
-            self._frames.append(cells.obs[list(CELLS_COLUMNS[1:13])])
-            self._names.append(cells.obs_names.to_numpy(dtype=object))
-            done = min(n, start + CHUNK)
-            self._progress(0.15 + 0.6 * done / n, f"Predicted {done:,} of {n:,} cells")
-            yield cells
+def _predicted(
+    dataset: OpenDataset,
+    obs: pd.DataFrame,
+    predictor: Predictor,
+    stream: ComponentStream,
+    parts: list[pd.DataFrame],
+    progress: Callable[[float, str], None],
+) -> Iterator[AnnData]:
+    """Yield the cells in pieces, each after the models were asked; its table goes to `parts`."""
+    done, n = 0, dataset.n_cells
+    for cells in _pieces(dataset, obs):
+        predictor.add(cells)
+        stream.add(cells)
+        parts.append(cells_table(cells, umap=False))
+        done += cells.n_obs
+        progress(done / n, f"Predicted {done:,} of {n:,} cells")
+        yield cells
 
-    def table(self) -> pd.DataFrame:
-        """Return the cells in the columns of `cells.parquet`, not yet placed on the map."""
-        columns: dict[str, Any] = {"cell_id": np.concatenate(self._names)}
-        for name in CELLS_COLUMNS[1:13]:
-            parts = [frame[name] for frame in self._frames]
-            if isinstance(parts[0].dtype, pd.CategoricalDtype):
-                plain = pd.concat([part.astype(object) for part in parts], ignore_index=True)
-                columns[name] = plain.where(plain.notna(), None)
-            else:
-                columns[name] = pd.concat(parts, ignore_index=True)
-        self._donors = columns["donor"]
-        return pd.DataFrame(columns)
 
-    def in_training(self) -> np.ndarray:
-        """Say of each cell whether any of the models was fitted on it or on its donor."""
-        donors = pd.Series(self._donors, dtype=object)
-        found = np.zeros(len(donors), dtype=bool)
-        for model, answers in zip(self._predictor.models, self._predictor.answers, strict=True):
-            found |= answers.joined("was_trained_on")
-            found |= donors.isin(model.train_donors()).to_numpy()
-        return found
+def _in_training(predictor: Predictor, donors: pd.Series) -> np.ndarray:
+    """Say of each cell whether any of the models was fitted on it or on its donor."""
+    found = np.zeros(len(donors), dtype=bool)
+    for model, answers in zip(predictor.models, predictor.answers, strict=True):
+        found |= answers.joined("was_trained_on")
+        found |= donors.isin(model.train_donors()).to_numpy()
+    return found
 
 
 def _record(model: SavedModel, dataset_id: str, n_cells: int, **values: Any) -> RunRecord:
@@ -324,17 +307,14 @@ def _notes(model: SavedModel, done: Evaluated) -> tuple[str, ...]:
     return (*notes, *model.run.notes)
 
 
-def _write(
+def _dataset_facts(
     path: Path,
-    out: Path,
     done: Evaluated,
     info: dict[str, Any],
-    table: pd.DataFrame,
     labels: np.ndarray,
-    predictor: Predictor,
     facts: Mapping[str, Any],
-    started: float,
-) -> None:
+) -> dict[str, Any]:
+    """Return what `dataset.json` says."""
     values = info | {
         "dataset_id": done.dataset_id,
         "name": done.name,
@@ -348,17 +328,27 @@ def _write(
             "n_unmapped": done.n_unmapped,
             "n_in_training": done.n_in_training,
             "n_scored": done.n_scored,
-            "map_fitted_on": min(SAMPLED, done.n_cells),
+            "map_fitted_on": min(QUICK_FIT, done.n_cells),
         },
         **facts,
     }
     if values.get("file_name") and values["source"] == f"file {path.name}":
         # An upload lies on disk under another name than its owner knows.
         values["source"] = f"file {values['file_name']}"
-    write_dataset(out, values, table)
-    ids = table["cell_id"].to_numpy(dtype=object)
+    return values
+
+
+def _write_runs(
+    out: Path,
+    done: Evaluated,
+    cell_ids: np.ndarray,
+    labels: np.ndarray,
+    predictor: Predictor,
+    started: float,
+) -> None:
     for model, answers in zip(predictor.models, predictor.answers, strict=True):
-        frame = predictions_frame(ids, labels, answers.joined("proba"), model.classes, 0, "test")
+        proba = answers.joined("proba")
+        frame = predictions_frame(cell_ids, labels, proba, model.classes, 0, "test")
         record = _record(
             model,
             done.dataset_id,
@@ -367,7 +357,8 @@ def _write(
             wall_seconds=round(time.perf_counter() - started, 3),
         )
         ood = pa.table(
-            [ids, answers.joined("distances"), answers.joined("percentiles")], schema=OOD_SCHEMA
+            [cell_ids, answers.joined("distances"), answers.joined("percentiles")],
+            schema=OOD_SCHEMA,
         )
         log = f"predicted {done.n_cells:,} cells with final run {model.run_id}\n"
         write_run(out, record, frame, tables={"ood": ood}, log=log)

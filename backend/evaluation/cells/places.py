@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["place_by_predictions", "places_file", "read_places", "write_places"]
 
 logger = logging.getLogger(__name__)
-
-_FITTED: Final = 50_000
-"""Cells that the map is fitted on at most; the others are placed into it."""
 
 
 def places_file(home: Path, owner: str, dataset_id: str) -> Path:
@@ -92,7 +89,7 @@ def place_by_predictions(
     InputError
         If no cell has probabilities.
     """
-    from backend.data.embedding import place_cells
+    from backend.data.cell_map import map_components, part_of
 
     row = shown_series(store, scope, configuration)
     asked = {"dataset_id": scope.dataset_id, "owner": scope.owner}
@@ -118,12 +115,13 @@ def place_by_predictions(
     if table.empty:
         msg = f"No cell has class probabilities of {row['display_name']}."
         raise InputError(msg, "Choose another model, or bring a table with places for its cells.")
-    progress(0.3, "placing the cells")
-    components = np.sqrt(np.clip(table.to_numpy(dtype=np.float32), 0, 1))
-    fitted = np.arange(len(components))
-    if len(fitted) > _FITTED:
-        fitted = np.sort(np.random.default_rng(seed).choice(fitted, _FITTED, replace=False))
+    rows = table.index.to_numpy(dtype=np.int64)
+    found = map_components(
+        np.sqrt(np.clip(table.to_numpy(dtype=np.float32), 0, 1)),
+        cells["donor"].to_numpy()[rows],
+        seed=seed,
+        progress=part_of(progress, 0.3, 1.0),
+    )
     places = np.full((len(cells), 2), np.nan, dtype=np.float32)
-    places[table.index.to_numpy(dtype=np.int64)] = place_cells(components, fitted, seed=seed)
-    progress(1.0, "done")
+    places[rows] = found.coordinates
     return places

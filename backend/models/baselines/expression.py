@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy import sparse
 
+from backend.data.matrix import log_cp10k
 from backend.errors import InputError, LabelError, ModelUnavailable
 
 if TYPE_CHECKING:
@@ -150,21 +151,6 @@ def align_genes(adata: AnnData, genes: Sequence[str]) -> tuple[sparse.csr_matrix
     aligned = columns if is_present.all() else (columns @ spread).tocsr()
     aligned.sort_indices()
     return aligned, is_present
-
-
-def log_cp10k(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Return log(1 + counts per 10,000) of each cell; a cell without counts stays zero."""
-    totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-    scale = np.divide(1e4, totals, out=np.zeros_like(totals), where=totals > 0)
-    expression = sparse.csr_matrix(
-        (
-            np.log1p(counts.data * np.repeat(scale, np.diff(counts.indptr))),
-            counts.indices,
-            counts.indptr,
-        ),
-        shape=counts.shape,
-    )
-    return expression.astype(np.float32)
 
 
 def variable_genes(expression: sparse.csr_matrix, n_genes: int) -> np.ndarray:

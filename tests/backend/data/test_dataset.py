@@ -10,13 +10,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import sparse
-from sklearn.neighbors import NearestNeighbors
 
 from backend.data import CELLS_COLUMNS, cells_table, describe, load, read_chunks
 from backend.data.dataset import describe_chunks
-from backend.data.embedding import fit_umap, is_fitted_on_sample
-from backend.data.simulate import simulate
 
 
 @pytest.fixture
@@ -120,42 +116,6 @@ def test_table_of_cells(adata, tmp_path):
 
 def test_table_without_embedding(adata):
     assert cells_table(adata, umap=False)["umap_x"].isna().all()
-
-
-def test_embedding_of_very_few_cells(adata):
-    assert fit_umap(adata[:1]).shape == (1, 2)
-    assert fit_umap(adata[:3]).shape == (3, 2)
-    assert np.isfinite(fit_umap(adata)).all()
-
-
-def test_embedding_of_cells_without_counts(adata):
-    empty = adata.copy()
-    empty.X = sparse.csr_matrix(empty.shape, dtype=np.float32)
-    assert np.isfinite(fit_umap(empty)).all()
-
-
-def test_pages_are_told_about_the_sample():
-    assert not is_fitted_on_sample(50_000)
-    assert is_fitted_on_sample(50_001)
-
-
-@pytest.mark.slow
-def test_embedding_is_the_same_for_a_seed_and_separates_lineages():
-    cohort = simulate(1_500, seed=0, n_genes=600)
-    place = fit_umap(cohort, seed=0)
-    np.testing.assert_array_equal(place, fit_umap(cohort, seed=0))
-    lineage = cohort.obs["cell_type_lineage"].astype(str).to_numpy()
-    near = NearestNeighbors(n_neighbors=10).fit(place).kneighbors(return_distance=False)
-    by_chance = (np.unique(lineage, return_counts=True)[1] / len(lineage)) ** 2
-    assert (lineage[near] == lineage[:, None]).mean() > 4 * by_chance.sum()
-
-
-@pytest.mark.slow
-def test_embedding_by_a_sample_places_every_cell():
-    cohort = simulate(1_500, seed=0, n_genes=600)
-    place = fit_umap(cohort, seed=0, largest_fit=500)
-    assert place.shape == (1_500, 2)
-    assert np.isfinite(place).all()
 
 
 def test_import_is_light():

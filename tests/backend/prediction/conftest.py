@@ -53,7 +53,7 @@ def plain_map(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
     """Draw maps by two components: compiling UMAP takes longer than all of these tests."""
     if "slow" not in request.keywords:
         monkeypatch.setattr(
-            "backend.prediction.coordinates._umap", lambda places, seed: places[:, :2]
+            "backend.data.cell_map._umap", lambda components, *_: components[:, :2].copy()
         )
 
 

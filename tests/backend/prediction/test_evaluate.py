@@ -11,6 +11,7 @@ from backend.evaluation import views
 from backend.prediction.evaluate import evaluate
 from backend.prediction.saved_models import find_model
 from backend.store.bundle import read_dataset, read_predictions, read_run
+from backend.store.neighbours import neighbours_of
 from backend.types import Scope
 from tests.backend.prediction.conftest import run_of
 from tests.conftest import build_adata
@@ -62,8 +63,13 @@ def test_new_donors_are_scored_and_shown(logreg, write, tmp_path):
     assert set(cells["cell_type_lineage"]) == {"HSC", "Mono", "T"}
     assert np.isfinite(cells[["umap_x", "umap_y"]]).all(axis=None)
     assert info["evaluation"]["n_scored"] == 120
+    assert info["evaluation"]["map_fitted_on"] == 120
 
     store = open_store(tmp_path)
+    near = neighbours_of(store, done.dataset_id)
+    assert near.shape == (120, 15)
+    own = cells["cell_type_fine"].to_numpy()
+    assert (own[near] == own[:, None]).mean() > 0.9
     (choice,) = views.scope_choices(store).itertuples()
     assert (choice.protocol, choice.label_level) == ("external", "lineage")
     scope = Scope(
@@ -179,6 +185,17 @@ def test_the_chunk_size_changes_nothing(logreg, write, tmp_path, monkeypatch):
     one = read_predictions(tmp_path / "same" / "runs" / whole.run_ids[0])
     two = read_predictions(tmp_path / "x" / "same" / "runs" / pieces.run_ids[0])
     assert one["predicted"].tolist() == two["predicted"].tolist()
+    folders = [tmp_path / "same", tmp_path / "x" / "same"]
+    for name in ("cells.parquet", "neighbours.parquet"):
+        files = [folder / "datasets" / whole.dataset_id / name for folder in folders]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_note_on_the_file_is_given_once(logreg, write, tmp_path):
+    adata = new_cells()
+    adata.obs["timepoint"] = "week nine"
+    done = evaluate(write(adata), [logreg], tmp_path)
+    assert sum("week nine" in note for note in done.notes) == 1
 
 
 def test_too_few_genes_say_which_model(logreg, write, tmp_path):
@@ -186,51 +203,3 @@ def test_too_few_genes_say_which_model(logreg, write, tmp_path):
     with pytest.raises(InputError, match="L1 logistic regression cannot read the file: Only 2 of"):
         evaluate(write(adata), [logreg], tmp_path)
     assert not (tmp_path / "runs").exists()
-
-
-def placed(path, donors, size):
-    from backend.data.h5ad import open_dataset
-    from backend.prediction.coordinates import Placer
-
-    with open_dataset(path) as dataset:
-        placer, obs = Placer(donors), dataset.obs()
-        for start in range(0, dataset.n_cells, size):
-            placer.add(dataset.cells(start, start + size, obs))
-        return placer.places(dataset, size=size)
-
-
-@pytest.mark.parametrize("sampled", [40, 70])
-def test_cells_outside_the_sample_stand_among_their_like(write, monkeypatch, sampled):
-    monkeypatch.setattr("backend.prediction.coordinates.SAMPLED", sampled)
-    adata = new_cells(150)
-    path, donors = write(adata), adata.obs["donor"].to_numpy()
-    places = placed(path, donors, 32)
-    np.testing.assert_allclose(places, placed(path, donors, 150), rtol=1e-4, atol=1e-4)
-    assert np.isfinite(places).all()
-    types = adata.obs["cell_type"].to_numpy()
-    centres = {t: places[types == t].mean(axis=0) for t in set(types)}
-    nearest = [min(centres, key=lambda t: np.linalg.norm(p - centres[t])) for p in places]
-    assert np.mean(np.array(nearest) == types) > 0.95
-
-
-def test_each_donor_is_sampled_by_its_share(monkeypatch):
-    from backend.prediction.coordinates import _sample
-
-    monkeypatch.setattr("backend.prediction.coordinates.SAMPLED", 40)
-    donors = np.array(["A", "B", "B", "B"] * 100, dtype=object)
-    rows = _sample(donors, np.random.default_rng(0))
-    assert dict(zip(*np.unique(donors[rows], return_counts=True), strict=True)) == {
-        "A": 10,
-        "B": 30,
-    }
-    assert len(np.unique(rows)) == 40
-    assert (np.diff(rows) > 0).all()
-    each_its_own = np.array([f"D{i}" for i in range(400)], dtype=object)
-    assert len(_sample(each_its_own, np.random.default_rng(0))) == 40
-
-
-@pytest.mark.slow
-def test_the_map_is_a_umap(write):
-    adata = new_cells(90)
-    path, donors = write(adata), adata.obs["donor"].to_numpy()
-    np.testing.assert_array_equal(*(placed(path, donors, 50) for _ in range(2)))

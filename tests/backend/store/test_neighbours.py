@@ -8,63 +8,13 @@ import numpy as np
 import pytest
 
 from backend.cli import main
-from backend.data import cells_and_neighbours, cells_table, describe, load
-from backend.data.neighbours import nearest_cells
+from backend.data import cells_table, describe, load
+from backend.data.cell_map import nearest_cells
 from backend.errors import StoreError
 from backend.store.bundle import write_dataset
 from backend.store.cache import Store
 from backend.store.neighbours import NEIGHBOURS_FILE, add_neighbours, neighbours_of
 from tests.backend.store import builders
-from tests.conftest import build_adata
-
-
-def by_hand(points, k):
-    distance = ((points[:, None].astype(float) - points[None]) ** 2).sum(axis=2)
-    np.fill_diagonal(distance, np.inf)
-    return np.argsort(distance, axis=1, kind="stable")[:, :k]
-
-
-def test_nearest_cells_are_those_of_all_distances():
-    points = np.random.default_rng(0).normal(size=(200, 7)).astype(np.float32)
-    found = nearest_cells(points, k=15)
-    assert found.dtype == np.int32
-    np.testing.assert_array_equal(found, by_hand(points, 15))
-
-
-def test_a_cell_is_never_its_own_neighbour():
-    points = np.zeros((40, 3), dtype=np.float32)  # more equal cells than neighbours asked for
-    found = nearest_cells(points, k=15)
-    assert (found != np.arange(40)[:, None]).all()
-    assert (np.sort(found)[:, 1:] != np.sort(found)[:, :-1]).all()
-
-
-@pytest.mark.parametrize(("n", "n_found"), [(0, 0), (1, 0), (2, 1), (5, 4)])
-def test_few_cells_have_as_many_neighbours_as_there_are(n, n_found):
-    found = nearest_cells(np.arange(2 * n, dtype=np.float32).reshape(n, 2), k=15)
-    assert found.shape == (n, 15)
-    assert ((found >= 0).sum(axis=1) == n_found).all()
-
-
-@pytest.mark.slow
-def test_approximate_search_finds_most_of_them():
-    points = np.random.default_rng(1).normal(size=(3_000, 5)).astype(np.float32)
-    exact = nearest_cells(points)
-    found = [nearest_cells(points, largest_exact=100) for _ in range(2)]
-    np.testing.assert_array_equal(found[0], found[1])
-    shared = [len(set(a) & set(b)) / 15 for a, b in zip(exact, found[0], strict=True)]
-    assert np.mean(shared) > 0.95
-
-
-def test_map_is_the_same_with_and_without_neighbours():
-    adata = build_adata(59)  # few enough to need no UMAP
-    cells, neighbours = cells_and_neighbours(adata)
-    assert neighbours.shape == (59, 15)
-    expected = cells_table(adata)
-    np.testing.assert_array_equal(cells[["umap_x", "umap_y"]], expected[["umap_x", "umap_y"]])
-    assert cells.columns.tolist() == expected.columns.tolist()
-    # Types own genes in this data, so neighbours share them.
-    label = cells["cell_type_fine"].to_numpy()
-    assert (label[neighbours] == label[:, None]).mean() > 0.9
 
 
 def _opened(root, owner="public"):
