@@ -120,13 +120,11 @@ def _import_geo(args: argparse.Namespace) -> int:
         f"{args.out}: {report.n_cells:,} cells of {len(report.samples)} samples, "
         f"{report.n_genes:,} genes, {report.n_unlabelled:,} cells without label."
     )
-    for names, why in (
-        (report.folder.without_counts, "annotation without counts, left out"),
-        (report.folder.without_annotation, "counts without annotation, left out"),
-        (report.folder.skipped, "not named like a sample of this study, left out"),
-    ):
-        if names:
-            print(f"note: {', '.join(names)}: {why}.")
+    left_out: dict[str, list[str]] = {}
+    for name, why in report.folder.left_out.items():
+        left_out.setdefault(why, []).append(name)
+    for why, names in left_out.items():
+        print(f"note: {len(names)} left out ({why}): {', '.join(names)}.")
     for n, what in (
         (report.n_cells_without_annotation, "cells have counts but no annotation: kept, no label"),
         (report.n_annotations_without_cell, "annotated cells have no counts: left out"),

@@ -1,13 +1,12 @@
 """Read van Galen et al. 2019 (GEO GSE116256) from the files that GEO offers.
 
 Each sample is a pair `…_<sample>.dem.txt.gz` (genes × cells, UMI counts as text) and
-`…_<sample>.anno.txt.gz` (one row per cell). More than 90 % of the text is zeros, so only the
-other numbers are turned into values.
+`…_<sample>.anno.txt.gz` (one row per cell). The two are paired by the name of the sample: their GSM
+numbers differ.
 """
 
 from __future__ import annotations
 
-import gzip
 import re
 import zlib
 from dataclasses import dataclass, field
@@ -16,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from backend.data.geo_counts import read_counts
 from backend.data.labels import to_lineage
 from backend.data.writer import H5adWriter
 from backend.errors import InputError
 from backend.types import TIMEPOINTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
-    from scipy.sparse import csr_matrix
 
 __all__ = ["ABOUT", "GeoFolder", "GeoReport", "import_geo", "read_clinical", "scan_folder"]
 
@@ -44,9 +43,8 @@ ABOUT: Final = {
 
 _FILE: Final = re.compile(r"^(?:GSM\d+_)?(?P<sample>.+)\.(?P<kind>dem|anno)\.txt(?:\.gz)?$")
 _SAMPLE: Final = re.compile(r"^(?:AML\d+[A-Z]?-D\d+|BM\d+(?:-\S+)?)$")
-_BLOCK_BYTES: Final = 4 << 20
-_LONGEST_LINE: Final = 64 << 20
-_ZERO, _NINE, _TAB, _NEWLINE = (ord(char) for char in "09\t\n")
+_CELL_LINES: Final = ("MUTZ3", "OCI-AML3")
+_NANOPORE: Final = re.compile(r"^(?:GSM\d+_)?(?P<sample>.+)\.nanopore\.txt(?:\.gz)?$")
 _ANNOTATION: Final = ("Cell", "CellType")
 _ANNOTATION_OPTIONAL: Final = ("PredictionRefined", "MutTranscripts", "WtTranscripts")
 
@@ -58,14 +56,34 @@ class GeoFolder:
     pairs : sample → (counts file, annotation file), in the order of the sample names
     without_counts, without_annotation : samples with one file only
     skipped : sample names that do not follow the naming of this study
-    other_files : files that are neither counts nor annotation
+    nanopore : samples with a file of mutation calls
+    other_files : files that are none of these
     """
 
     pairs: Mapping[str, tuple[Path, Path]]
     without_counts: tuple[str, ...] = ()
     without_annotation: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    nanopore: tuple[str, ...] = ()
     other_files: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Name → why it is not read, for samples and files that look like this study's."""
+        reasons = dict.fromkeys(self.without_counts, "annotation without counts (.dem.txt.gz)")
+        reasons |= dict.fromkeys(
+            self.without_annotation, "counts without annotation (.anno.txt.gz)"
+        )
+        for sample in self.skipped:
+            is_line = sample in _CELL_LINES
+            reasons[sample] = (
+                "a cell line, not a patient" if is_line else "not a sample name of GSE116256"
+            )
+        reasons |= {
+            f"{sample}.nanopore": "mutation calls by nanopore sequencing, no counts"
+            for sample in self.nanopore
+        }
+        return reasons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +112,7 @@ class GeoReport:
             "without_counts": list(self.folder.without_counts),
             "without_annotation": list(self.folder.without_annotation),
             "skipped": list(self.folder.skipped),
+            "left_out": self.folder.left_out,
             "notes": list(self.notes),
         }
 
@@ -112,9 +131,12 @@ def scan_folder(folder: str | Path) -> GeoFolder:
         msg = f'"{folder}" is not a folder.'
         raise InputError(msg, "Give the folder that holds the files of GSE116256.")
     found: dict[str, dict[str, Path]] = {"dem": {}, "anno": {}}
-    skipped, other = set(), []
+    skipped, nanopore, other = set(), set(), []
     for path in sorted(folder.iterdir()):
         match = _FILE.match(path.name)
+        if (calls := _NANOPORE.match(path.name)) is not None:
+            nanopore.add(calls["sample"])
+            continue
         if match is None or not path.is_file():
             other.append(path.name)
             continue
@@ -135,6 +157,7 @@ def scan_folder(folder: str | Path) -> GeoFolder:
         without_counts=tuple(sorted(annotation.keys() - counts.keys())),
         without_annotation=tuple(sorted(counts.keys() - annotation.keys())),
         skipped=tuple(sorted(skipped)),
+        nanopore=tuple(sorted(nanopore)),
         other_files=tuple(other),
     )
     if not result.pairs:
@@ -254,7 +277,7 @@ def import_geo(
         totals["bare"] += int((~np.isin(cell_ids, table.index.to_numpy())).sum())
         totals["lost"] += int((~np.isin(table.index.to_numpy(), cell_ids)).sum())
         obs = _sample_obs(sample, cell_ids, table.reindex(cell_ids), clinical.get(sample))
-        obs.insert(1, "cell_type_lineage", obs["cell_type_fine"].map(to_lineage, "ignore"))
+        obs.insert(1, "cell_type_lineage", _lineages(obs["cell_type_fine"]))
         obs["n_counts"] = np.asarray(counts.sum(axis=1), dtype=np.float32).ravel()
         obs["n_genes"] = counts.getnnz(axis=1).astype(np.int32)
         totals["unlabelled"] += int(obs["cell_type_fine"].isna().sum())
@@ -280,120 +303,6 @@ def import_geo(
         n_annotations_without_cell=totals["lost"],
         folder=found,
         notes=tuple(notes),
-    )
-
-
-def read_counts(path: Path) -> tuple[np.ndarray, list[str], csr_matrix]:
-    """Read one counts file.
-
-    Returns
-    -------
-    Cell ids, gene names, and cells × genes counts (int32).
-    """
-    from scipy.sparse import csr_matrix
-
-    lines = _line_blocks(path)
-    head, *body = next(lines, [b""])
-    cells = head.rstrip(b"\r").split(b"\t")[1:]
-    cell_ids = np.array([_text(cell, path) for cell in cells], dtype=object)
-    if not cells or len(set(cells)) != len(cells) or b"" in cells:
-        msg = f'The first line of "{path.name}" does not name each cell once.'
-        raise InputError(msg, "It must read Gene, then one cell id per column, split by tabs.")
-    genes: list[str] = []
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    while True:
-        if body:
-            parts.append(_parse_block(body, len(cells), len(genes), path))
-            genes.extend(_text(line.partition(b"\t")[0], path) for line in body)
-        following = next(lines, None)
-        if following is None:
-            break
-        body = following
-    if not genes:
-        msg = f'"{path.name}" names no gene.'
-        raise InputError(msg, "The file may be cut off: download it again.")
-    if len(set(genes)) != len(genes) or "" in genes:
-        msg = f'"{path.name}" names a gene twice, or not at all.'
-        raise InputError(msg, "Download the file again from GEO.")
-    rows, columns, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    counts = csr_matrix((values, (columns, rows)), shape=(len(cells), len(genes)), dtype=np.int32)
-    return cell_ids, genes, counts
-
-
-def _line_blocks(path: Path) -> Iterator[list[bytes]]:
-    """Yield complete, non-empty lines in blocks of some megabytes."""
-    rest = b""
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                lines = (rest + block).split(b"\n")
-                rest = lines.pop()
-                if len(rest) > _LONGEST_LINE:
-                    msg = f'"{path.name}" has a line longer than 64 MiB.'
-                    raise InputError(msg, "It is not a table of counts.")
-                if lines := [line for line in lines if line]:
-                    yield lines
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        msg = f'"{path.name}" is cut off or damaged ({error}).'
-        raise InputError(msg, "Download it again from GEO.") from error
-    if rest:
-        yield [rest]
-
-
-def _parse_block(
-    lines: list[bytes], n_cells: int, first_row: int, path: Path
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (row, column, value) of the numbers that are not 0 in some lines of a table.
-
-    A number other than 0 starts with a digit above 0 right after a separator; its column is the
-    number of separators before it.
-    """
-    numbers = b"\n".join(line.partition(b"\t")[2].rstrip(b"\r") for line in lines) + b"\n"
-    text = np.frombuffer(numbers, dtype=np.uint8)
-    ends_line = text == _NEWLINE
-    is_separator = ends_line | (text == _TAB)
-    is_digit = (text >= _ZERO) & (text <= _NINE)
-    separators = np.flatnonzero(is_separator)
-    last = np.flatnonzero(ends_line[separators])
-    if not np.array_equal(last, np.arange(1, len(lines) + 1) * n_cells - 1):
-        widths = np.diff(last, prepend=-1)
-        row = int(np.flatnonzero(widths != n_cells)[0])
-        gene = _text(lines[row].partition(b"\t")[0], path)
-        msg = (
-            f'"{path.name}" has {widths[row]:,} values for gene "{gene}", '
-            f"but names {n_cells:,} cells."
-        )
-        raise InputError(msg, "The file may be cut off: download it again from GEO.")
-    after_separator = np.empty(len(text), dtype=bool)
-    after_separator[0] = True
-    after_separator[1:] = is_separator[:-1]
-    is_wrong = ~(is_digit | is_separator) | (after_separator & is_separator)
-    # A 0 that starts a longer number is refused as well: it is not how counts are written.
-    is_wrong[:-1] |= after_separator[:-1] & (text[:-1] == _ZERO) & is_digit[1:]
-    if is_wrong.any():
-        row = int(ends_line[: int(np.argmax(is_wrong))].sum())
-        gene = _text(lines[row].partition(b"\t")[0], path)
-        msg = f'"{path.name}" holds something else than whole counts in the line of gene "{gene}".'
-        raise InputError(msg, "Use the .dem.txt.gz files of GSE116256 as they are on GEO.")
-    starts = np.flatnonzero(after_separator & (text > _ZERO) & is_digit)
-    cell_number = np.searchsorted(separators, starts)
-    values = np.zeros(len(starts), dtype=np.int64)
-    at, open_numbers = starts.copy(), np.arange(len(starts))
-    for _ in range(10):
-        values[open_numbers] = values[open_numbers] * 10 + (text[at] - _ZERO)
-        at = at + 1
-        goes_on = is_digit[at]
-        at, open_numbers = at[goes_on], open_numbers[goes_on]
-        if not len(at):
-            break
-    if len(at) or (len(values) and values.max() > np.iinfo(np.int32).max):
-        msg = f'"{path.name}" holds a count above 2,147,483,647.'
-        raise InputError(msg, "Use the .dem.txt.gz files of GSE116256 as they are on GEO.")
-    rows, columns = np.divmod(cell_number, n_cells)
-    return (
-        (rows + first_row).astype(np.int32),
-        columns.astype(np.int32),
-        values.astype(np.int32),
     )
 
 
@@ -478,18 +387,23 @@ def _sample_obs(
     )
 
 
+def _lineages(fine: pd.Series) -> pd.Categorical:
+    """Return the lineage of each label. A sample may have no label at all (BM5-34p38n in part)."""
+    import pandas as pd
+
+    lineages = [to_lineage(label) for label in fine.cat.categories]
+    names = sorted(set(lineages))
+    position = {name: code for code, name in enumerate(names)}
+    codes = np.array([*(position[name] for name in lineages), -1], dtype=np.int64)
+    return pd.Categorical.from_codes(
+        codes[fine.cat.codes.to_numpy()], categories=pd.Index(names, dtype=object)
+    )
+
+
 def _gene_table(genes: list[str]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(index=pd.Index(genes, name="gene", dtype=object))
-
-
-def _text(value: bytes, path: Path) -> str:
-    try:
-        return value.decode("utf-8").strip('" ')
-    except UnicodeDecodeError as error:
-        msg = f'"{path.name}" is not text.'
-        raise InputError(msg, "Download it again from GEO.") from error
 
 
 def _some(names: tuple[str, ...] | list[str]) -> str:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from backend.cli import main
 from backend.data import describe, load
-from backend.data.geo import _parse_block, import_geo, read_clinical, read_counts, scan_folder
+from backend.data.geo import import_geo, read_clinical, scan_folder
+from backend.data.geo_counts import _parse_block, read_counts
 from backend.errors import InputError
 from tests.backend.data.conftest import GENES
 
@@ -293,8 +294,8 @@ def test_command_lists_what_was_left_out(folder, tmp_path, capsys):
     write_sample(folder, "MUTZ3")
     assert main(["data", "import-geo", str(folder), str(tmp_path / "out.h5ad")]) == 0
     printed = capsys.readouterr().out
-    assert "AML921A-D0: annotation without counts" in printed
-    assert "MUTZ3: not named like a sample" in printed
+    assert "1 left out (annotation without counts (.dem.txt.gz)): AML921A-D0." in printed
+    assert "1 left out (a cell line, not a patient): MUTZ3." in printed
 
 
 def test_command_as_json(folder, tmp_path, capsys):
@@ -334,3 +335,61 @@ def test_the_real_files(van_galen, tmp_path):
     is_normal = obs["timepoint"] == "Healthy"
     assert not obs.loc[is_normal, "is_malignant"].any()
     assert obs.loc[~is_normal, "is_malignant"].isna().sum() > 0
+
+
+def test_a_sample_without_any_label_is_read(folder, tmp_path):
+    write_sample(folder, "BM5-34p")
+    path = folder / "GSM2_BM5-34p.anno.txt.gz"
+    cells = [f"BM5-34p_CELL{i}" for i in range(6)]
+    write(path, ANNOTATION + "\n".join(f"{cell}\t\t\t\t" for cell in cells) + "\n")
+    out = tmp_path / "out.h5ad"
+    report = import_geo(folder, out)
+    assert report.n_unlabelled == 15 + 6
+    obs = load(out).obs
+    sorted_cells = obs[obs["sample"] == "BM5-34p"]
+    assert sorted_cells["cell_type_fine"].isna().all()
+    assert sorted_cells["cell_type_lineage"].isna().all()
+    assert set(sorted_cells["donor"]) == {"BM5"}
+    assert set(obs["cell_type_lineage"].dropna()) == {"HSC", "Mono", "T"}
+
+
+def test_a_folder_of_unlabelled_samples_only_is_read(tmp_path):
+    folder = tmp_path / "geo"
+    folder.mkdir()
+    write_sample(folder, "BM1")
+    cells = [f"BM1_CELL{i}" for i in range(6)]
+    write(folder / "GSM2_BM1.anno.txt.gz", ANNOTATION + "\n".join(f"{c}\t\t\t\t" for c in cells))
+    assert import_geo(folder, tmp_path / "out.h5ad").n_unlabelled == 6
+
+
+def test_what_is_left_out_is_named_with_the_reason(folder, tmp_path, capsys):
+    write_sample(folder, "AML921A-D0", parts="anno")
+    write_sample(folder, "BM3", parts="dem")
+    write_sample(folder, "MUTZ3")
+    write_sample(folder, "OCI-AML3")
+    write(folder / "GSM9_AML328.nanopore.txt.gz", "cell\tcall\n")
+    assert scan_folder(folder).left_out == {
+        "AML921A-D0": "annotation without counts (.dem.txt.gz)",
+        "BM3": "counts without annotation (.anno.txt.gz)",
+        "MUTZ3": "a cell line, not a patient",
+        "OCI-AML3": "a cell line, not a patient",
+        "AML328.nanopore": "mutation calls by nanopore sequencing, no counts",
+    }
+    assert main(["data", "import-geo", str(folder), str(tmp_path / "out.h5ad")]) == 0
+    said = capsys.readouterr().out
+    assert "2 left out (a cell line, not a patient): MUTZ3, OCI-AML3." in said
+    assert "1 left out (mutation calls by nanopore sequencing, no counts): AML328.nanopore." in said
+
+
+def test_a_donor_with_post_treatment_samples_only(tmp_path):
+    folder = tmp_path / "geo"
+    folder.mkdir()
+    write_sample(folder, "AML329-D20")
+    write_sample(folder, "AML329-D37")
+    import_geo(folder, tmp_path / "out.h5ad", clinical={"AML329-D37": "Relapse"})
+    obs = load(tmp_path / "out.h5ad").obs
+    assert obs.groupby("sample", observed=True)["timepoint"].first().to_dict() == {
+        "AML329-D20": "Post-treatment",
+        "AML329-D37": "Relapse",
+    }
+    assert set(obs["donor"]) == {"AML329"}
