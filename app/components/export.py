@@ -36,7 +36,8 @@ def file_name(source: Source, name: str, suffix: str) -> str:
 
 def _as_text(value: object) -> object:
     """Keep a spreadsheet program from taking a text for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    is_formula = isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA)
+    return f"'{value}" if is_formula else value
 
 
 def csv_bytes(frame: pd.DataFrame, source: Source) -> bytes:
@@ -55,9 +56,12 @@ def csv_bytes(frame: pd.DataFrame, source: Source) -> bytes:
     for column, kind in frame.dtypes.items():
         if not is_numeric_dtype(kind):
             table[column] = frame[column].astype(object).map(_as_text, na_action="ignore")
+    table.columns = [_as_text(column) for column in table.columns]
+    # A table over several datasets or protocols has columns of these names for its own rows.
+    before = {f"{key}_of_scope" if key in table else key: value for key, value in before.items()}
     for position, (column, value) in enumerate(before.items()):
         table.insert(position, column, _as_text(value))
-    table["use"] = FOOTER
+    table["use_of_data" if "use" in table else "use"] = FOOTER
     # A byte order mark, so that spreadsheet programs read the text as UTF-8.
     return table.to_csv(index=False).encode("utf-8-sig")
 

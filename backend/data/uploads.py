@@ -216,10 +216,27 @@ def find_server_file(name: str) -> Path:
     raise InputError(msg, "Choose one of the list; the administrator sets FAULTLINE_DATA_DIRS.")
 
 
+def _root_names(roots: list[Path]) -> dict[Path, str]:
+    """Return what each folder is called: its last name, and where it lies if others share that.
+
+    The name of a file must lead to that file alone, whatever else is listed and in which order.
+    """
+    unique = list(dict.fromkeys(roots))
+    names = {}
+    for root in unique:
+        alike = [other for other in unique if other != root and other.name == root.name]
+        names[root] = root.name
+        for depth in range(2, len(root.parts) + 1):
+            if not any(other.parts[-depth:] == root.parts[-depth:] for other in alike):
+                break
+        if alike:
+            names[root] += f" ({'/'.join(root.parts[-depth:-1])})"
+    return names
+
+
 def _server_files() -> Iterator[tuple[str, Path]]:
     n = 0
-    for folder in data_dirs():
-        root = folder.resolve()
+    for root, shown in _root_names([folder.resolve() for folder in data_dirs()]).items():
         if not root.is_dir():
             continue
         found = sorted(
@@ -230,7 +247,7 @@ def _server_files() -> Iterator[tuple[str, Path]]:
         for path in found:
             real = path.resolve()
             if real.is_file() and real.is_relative_to(root) and not path.name.startswith("."):
-                yield f"{root.name}/{path.relative_to(root).as_posix()}", real
+                yield f"{shown}/{path.relative_to(root).as_posix()}", real
                 n += 1
             if n >= _MOST_SERVER_FILES:
                 return

@@ -157,6 +157,17 @@ def test_csv_says_what_it_holds_and_what_it_is_for():
     assert table.f1.tolist() == [0.5]
 
 
+def test_csv_of_a_table_with_columns_of_the_provenance_keeps_both():
+    frame = pd.DataFrame({"dataset": ["own"], "data": [1], "use": ["=1+1"], "=2+2": [3]})
+    table = pd.read_csv(io.BytesIO(export.csv_bytes(frame, SIMULATED)), dtype=str)
+    assert table["dataset"].tolist() == ["own"]
+    assert table["dataset_of_scope"].tolist() == [SIMULATED.dataset]
+    assert table["data_of_scope"].tolist() == ["SIMULATED"]
+    assert table["use"].tolist() == ["'=1+1"]
+    assert table["use_of_data"].tolist() == [export.FOOTER]
+    assert table["'=2+2"].tolist() == ["3"]
+
+
 def test_file_names_mark_simulated_data():
     assert "SIMULATED" in export.file_name(SIMULATED, "f1", "csv")
     assert export.file_name(REAL, "f1 by type", "svg") == (

@@ -113,6 +113,23 @@ def test_server_files_are_found_by_real_path_only(tmp_path, monkeypatch):
     assert server_files() == []
 
 
+def test_folders_of_the_same_name_keep_their_files_apart(tmp_path, monkeypatch):
+    places = [tmp_path / where / "data" for where in ("one", "two", "two/data")]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "a.h5ad").write_text(str(place))
+    listed = [*places, tmp_path / "one" / "." / "data"]
+    for order in (listed, listed[::-1]):
+        monkeypatch.setenv("FAULTLINE_DATA_DIRS", os.pathsep.join(map(str, order)))
+        names = server_files()
+        assert len(set(names)) == len(names)
+        for where, shown in (("one", "one"), ("two", "two"), ("two/data", "data")):
+            (name,) = [name for name in names if name.startswith(f"data ({shown})/a")]
+            assert find_server_file(name).read_text() == str(tmp_path / where / "data")
+        with pytest.raises(InputError, match="not among those"):
+            find_server_file("data/a.h5ad")
+
+
 def test_a_quick_look_tells_what_a_person_decides_on(tmp_path):
     adata = build_adata(60)
     adata.obs["stage"] = ["weird", "D0"] * 30
