@@ -19,7 +19,7 @@ import streamlit as st
 
 from app.identity import LOCAL
 from backend.config import home, project_root
-from backend.data.inspect_upload import look
+from backend.data.inspect_upload import inspect_upload
 from backend.evaluation import cells as cell_map
 from backend.evaluation import views
 from backend.evaluation.cells import selection_source, selections
@@ -462,8 +462,10 @@ def stored_models(owner: str) -> tuple[pd.DataFrame, dict[str, str]]:
 # What belongs to an upload stays in the session that brought it.
 @st.cache_data(scope="session", max_entries=4, show_spinner="Checking the file …")
 def look_at(path: str, size: int, roles: str, gene_files: dict[str, str]) -> dict[str, Any]:
-    """Return what `backend.data.inspect_upload.look` finds in a file; `roles` as JSON, "" to guess."""
-    return look(Path(path), roles=json.loads(roles) if roles else None, gene_files=gene_files)
+    """Return what `inspect_upload` finds in a file; `roles` as JSON, "" to guess."""
+    return inspect_upload(
+        Path(path), roles=json.loads(roles) if roles else None, gene_files=gene_files
+    )
 
 
 @st.cache_data(scope="session", max_entries=4, show_spinner=False)

@@ -111,9 +111,9 @@ def predict_whole(path: Path, _: Path) -> dict[str, Any]:
 
 
 def look_once(path: Path, _: Path) -> dict[str, Any]:
-    from backend.data.inspect_upload import look
+    from backend.data.inspect_upload import inspect_upload
 
-    found = look(path)
+    found = inspect_upload(path)
     assert not found["problems"], found["problems"]
     return {"n_cells": found["facts"]["n_cells"], "check": found["facts"]["seconds"]}
 

@@ -26,7 +26,7 @@ def results_folder(folder: Path) -> Iterator[None]:
     DiskFull
         If there was no room for the results.
     """
-    from backend.training.disk import full_disk_explained
+    from backend.files import full_disk_explained
 
     folder = Path(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -1,31 +1,29 @@
 """Look at a file in a process of its own, for a page that must answer within seconds.
 
-`look` starts `python -m backend.data.inspect_upload`, which does the quick check under limits of memory and
-time, and reads what a person decides on: columns, labels and timepoints. A file made to crash or
-hang the HDF5 library ends that process, not the caller.
+That process does the quick check under limits of memory and time, and reads what a person decides
+on: columns, labels and timepoints. A file made to crash or hang the HDF5 library ends it, not the
+caller.
 """
 
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from backend.config import environment
 from backend.data.roles import ROLE_NAMES, Roles
+from backend.processes import ChildEnded, Limits, ask_child
 
 if TYPE_CHECKING:
     import h5py
 
     from backend.data.check import Examined
     from backend.data.genes import GeneMap
+    from backend.processes import Channel
 
-__all__ = ["look", "roles_from"]
+__all__ = ["inspect_upload", "roles_from"]
 
-_PATIENCE: Final = 120
+_LIMITS: Final = Limits(seconds=120.0, spare_space=4 << 30)
 _MOST_COLUMNS: Final = 200
 _MOST_VALUES: Final = 300
 _EXAMPLES: Final = 4
@@ -39,7 +37,7 @@ def roles_from(values: dict[str, Any] | None) -> Roles | None:
     return Roles(**known, timepoints=values.get("timepoints") or {})
 
 
-def look(
+def inspect_upload(
     path: Path, *, roles: dict[str, Any] | None = None, gene_files: dict[str, str] | None = None
 ) -> dict[str, Any]:
     """Check a file quickly and say what is in it.
@@ -59,35 +57,22 @@ def look(
     (list of {name, n_values, examples}), `labels` and `timepoints` (value → cells), `genes` (name →
     {n_known, n_model}). Of a file that cannot be used only `problems` is filled.
     """
-    order = {"path": str(path), "roles": roles, "gene_files": gene_files or {}}
     try:
-        child = subprocess.run(
-            [sys.executable, "-m", "backend.data.inspect_upload"],
-            input=json.dumps(order),
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            env=environment(OMP_NUM_THREADS="1"),
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return _ended(f"reading it came to no end (stopped after {_PATIENCE} s)")
-    if child.returncode == 0:
-        found: dict[str, Any] = json.loads(child.stdout)
-        return found
-    if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
-        return _ended(f"reading it crashed the HDF5 library ({name})")
-    return _ended(f"reading it failed (exit code {child.returncode})")
-
-
-def _ended(how: str) -> dict[str, Any]:
-    problem = {
-        "code": "damaged",
-        "message": f"The file is damaged: {how}.",
-        "hint": "Copy or download the file again.",
-    }
-    return _empty() | {"problems": [problem]}
+        found: dict[str, Any] = ask_child(
+            "backend.data.inspect_upload:inspect_in_child", path, roles, gene_files or {},
+            limits=_LIMITS, env={"OMP_NUM_THREADS": "1"}, is_quiet=True,
+        )  # fmt: skip
+    except ChildEnded as end:
+        how = f"the process that read it {end}"
+        if end.exceeded:
+            how = f"reading it came to no end (stopped after {_LIMITS.seconds:g} s)"
+        problem = {
+            "code": "damaged",
+            "message": f"The file is damaged: {how}.",
+            "hint": "Copy or download the file again.",
+        }
+        return _empty() | {"problems": [problem]}
+    return found
 
 
 def _empty() -> dict[str, Any]:
@@ -97,8 +82,10 @@ def _empty() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _look(path: Path, roles: Roles | None, gene_files: dict[str, str]) -> dict[str, Any]:
-    """Do what `look` does, in this process; the file is opened and examined once."""
+def inspect_in_child(
+    channel: Channel, path: Path, given: dict[str, Any] | None, gene_files: dict[str, str]
+) -> dict[str, Any]:
+    """Do what `inspect_upload` does, in this process; the file is opened and examined once."""
     from backend.data.check import check
     from backend.data.columns import column_names, read_column
 
@@ -115,13 +102,16 @@ def _look(path: Path, roles: Roles | None, gene_files: dict[str, str]) -> dict[s
                 seen[place] = {str(name): int(n) for name, n in counts.items() if name}
         seen["genes"] = _known_genes(found.genes, gene_files)
 
-    report = check(path, quick=True, roles=roles, purpose="predict", look=read)
+    report = check(path, quick=True, roles=roles_from(given), purpose="predict", look=read)
     about = {
         "problems": [problem.to_json() for problem in report.problems],
         "notes": list(report.notes),
         "facts": report.facts | {"seconds": round(report.seconds, 2)},
     }
-    return _empty() | about | (seen if report.is_usable else {})
+    found = _empty() | about | (seen if report.is_usable else {})
+    # Numbers of numpy become plain ones.
+    plain: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False, default=str))
+    return plain
 
 
 def _column(file: h5py.File, name: str) -> dict[str, Any]:
@@ -163,18 +153,3 @@ def _longest_names(value: Any) -> set[str]:
             if isinstance(part, list | dict):
                 best = max(best, _longest_names(part), key=len)
     return best
-
-
-def main() -> int:
-    """Answer one order from the standard input."""
-    from backend.data.isolated import limit_process
-
-    order = json.load(sys.stdin)
-    limit_process()
-    found = _look(Path(order["path"]), roles_from(order["roles"]), order["gene_files"])
-    json.dump(found, sys.stdout, allow_nan=False, default=str)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

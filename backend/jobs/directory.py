@@ -13,7 +13,6 @@ import math
 import os
 import re
 import secrets
-import shutil
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,8 +20,9 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from backend.errors import InputError, JobFailed, JobNotFound, StoreError
-from backend.jobs import claims
+from backend.files import link_first, published, remove_folder, write_text
 from backend.jobs.handlers import kind_named
+from backend.processes import Process, myself
 
 __all__ = [
     "JobStatus",
@@ -33,15 +33,18 @@ __all__ = [
     "create_job",
     "delete_job",
     "is_cancel_asked",
+    "is_won",
     "job_folder",
     "jobs_folder",
     "list_jobs",
     "read_log",
     "read_request",
     "read_status",
-    "replace_file",
     "retry_job",
     "seconds_since",
+    "seconds_since_won",
+    "win",
+    "winner",
     "write_status",
 ]
 
@@ -127,20 +130,39 @@ def job_folder(home: Path, job_id: str) -> Path:
     return jobs_folder(home) / job_id
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a file so that readers see the old text or the new one."""
-    draft = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+def win(folder: Path, name: str) -> bool:
+    """Win `name` in a job's folder; return whether this process was the first.
+
+    A job that vanishes meanwhile is not won.
+    """
+    return link_first(folder / name, json.dumps(myself()._asdict()))
+
+
+def is_won(folder: Path, name: str) -> bool:
+    """Say whether somebody has won `name`."""
+    return (folder / name).exists()
+
+
+def winner(folder: Path, name: str) -> Process | None:
+    """Return the process that won `name`, or None."""
     try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        return Process(**json.loads((folder / name).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def seconds_since_won(folder: Path, name: str) -> float:
+    """Return the seconds since `name` was won; 0 when nobody has."""
+    try:
+        return max(0.0, time.time() - (folder / name).stat().st_mtime)
+    except FileNotFoundError:
+        return 0.0
 
 
 def write_status(folder: Path, status: JobStatus) -> None:
     """Replace `status.json`."""
     text = json.dumps(dataclasses.asdict(status), indent=1, allow_nan=False)
-    replace_file(folder / "status.json", text + "\n")
+    write_text(folder / "status.json", text + "\n")
 
 
 def _read(folder: Path) -> JobStatus | None:
@@ -196,19 +218,15 @@ def create_job(home: Path, kind: str, request: dict[str, Any], *, owner: str) ->
     if n_open >= _MAX_OPEN:
         msg = f"{n_open} jobs of yours wait or run already."
         raise JobFailed(msg, "Wait for one to end, or cancel one on the Runs page.")
-    parent = jobs_folder(home)
-    parent.mkdir(parents=True, exist_ok=True)
     job_id = secrets.token_hex(8)
     status = JobStatus(
         job_id=job_id, kind=kind, state="queued", attempt=1, owner=owner, created_at=now(),
         message="Waiting for a worker",
     )  # fmt: skip
-    draft = parent / f".tmp-{job_id}"
-    draft.mkdir(mode=0o700)
-    replace_file(draft / "request.json", text + "\n")
-    (draft / "log.txt").touch()
-    write_status(draft, status)
-    draft.rename(parent / job_id)
+    with published(jobs_folder(home) / job_id, what="the job", mode=0o700) as folder:
+        write_text(folder / "request.json", text + "\n")
+        (folder / "log.txt").touch()
+        write_status(folder, status)
     return job_id
 
 
@@ -269,7 +287,7 @@ def cancel_job(home: Path, job_id: str, *, owner: str) -> JobStatus:
     if not status.is_open:
         return status
     (folder / f"{_CANCEL}-{status.attempt}").touch()
-    if status.state == "queued" and claims.win(folder, f"claim-{status.attempt}"):
+    if status.state == "queued" and win(folder, f"claim-{status.attempt}"):
         status = status.with_(state="cancelled", message="Cancelled", ended_at=now())
         write_status(folder, status)
         add_log(folder, "cancelled before it started")
@@ -289,7 +307,7 @@ def retry_job(home: Path, job_id: str, *, owner: str) -> JobStatus:
     if status.is_open:
         msg = f"The job is {status.state}."
         raise JobFailed(msg, "Cancel it first, or wait for its end.")
-    if claims.win(folder, f"retry-{status.attempt}"):
+    if win(folder, f"retry-{status.attempt}"):
         fresh = JobStatus(
             job_id=job_id, kind=status.kind, state="queued", attempt=status.attempt + 1,
             owner=owner, created_at=status.created_at, message="Waiting for a worker",
@@ -316,13 +334,7 @@ def delete_job(home: Path, job_id: str, *, owner: str) -> None:
 
 def remove_job(home: Path, job_id: str) -> None:
     """Remove the folder of a job, at once for readers."""
-    folder = job_folder(home, job_id)
-    doomed = folder.with_name(f".old-{job_id}-{secrets.token_hex(4)}")
-    try:
-        folder.rename(doomed)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(doomed, ignore_errors=True)
+    remove_folder(job_folder(home, job_id))
 
 
 def add_log(folder: Path, text: str) -> None:

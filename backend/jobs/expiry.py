@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from backend.errors import JobFailed
+from backend.files import remove_folder, remove_leftovers
 from backend.jobs.directory import (
     all_jobs,
     cancel_job,
@@ -52,7 +52,7 @@ def _age(path: Path) -> float:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
     else:
         path.unlink(missing_ok=True)
 
@@ -86,10 +86,7 @@ def expire(home: Path, *, days: float) -> int:
         elif seconds_since(status.ended_at or status.created_at) > oldest:
             remove_job(home, status.job_id)
             n_removed += 1
-    for path in _children(jobs_folder(home)):
-        # What a killed process left half-made or half-removed.
-        if path.name.startswith(".") and _age(path) > _DAY:
-            _remove(path)
+    remove_leftovers(jobs_folder(home))
     for owned in _children(home / "users"):
         if owned.name in busy:
             continue

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Final
 
-from backend.jobs import claims
 from backend.jobs.directory import (
     JobStatus,
     add_log,
@@ -14,6 +13,9 @@ from backend.jobs.directory import (
     job_folder,
     now,
     seconds_since,
+    seconds_since_won,
+    win,
+    winner,
     write_status,
 )
 from backend.processes import Process, end_group, host, is_alive
@@ -44,8 +46,8 @@ def _is_lost(folder: Path, status: JobStatus, stale_seconds: float) -> bool:
     """Say whether an attempt was begun by a process that is gone."""
     if status.state == "queued":
         # Claimed, and its worker died before it could say so.
-        holder = claims.winner(folder, f"claim-{status.attempt}")
-        silence = claims.age(folder, f"claim-{status.attempt}")
+        holder = winner(folder, f"claim-{status.attempt}")
+        silence = seconds_since_won(folder, f"claim-{status.attempt}")
     else:
         holder = Process(status.host or "", status.worker_pid or 0, status.worker_started)
         silence = seconds_since(status.heartbeat_at)
@@ -59,7 +61,7 @@ def _is_lost(folder: Path, status: JobStatus, stale_seconds: float) -> bool:
 def _may_end(folder: Path, status: JobStatus, stale_seconds: float) -> bool:
     """Win the right to end the attempt, or take it from one who won it and died."""
     name = f"end-{status.attempt}"
-    return claims.win(folder, name) or claims.age(folder, name) > stale_seconds
+    return win(folder, name) or seconds_since_won(folder, name) > stale_seconds
 
 
 def _end(folder: Path, status: JobStatus) -> JobStatus:

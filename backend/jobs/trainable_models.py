@@ -1,56 +1,48 @@
-"""Which models can be trained, asked of a process of its own: networks import torch, pages do not.
-
-python -m backend.jobs.trainable_models                 # the models, as JSON
-python -m backend.jobs.trainable_models '{"model": …}'  # check a request; refusals as JSON
-"""
+"""Which models can be trained, asked of a process of its own: networks import torch, pages do not."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from backend.config import environment
 from backend.errors import FaultlineError, InputError, JobFailed, ModelUnavailable
+from backend.processes import ChildEnded, Limits, ask_child
+
+if TYPE_CHECKING:
+    from backend.processes import Channel
 
 __all__ = ["check_request", "list_trainable"]
 
-_PATIENCE: Final = 180.0
+_LIMITS: Final = Limits(seconds=180.0)
 
 
-def _ask(*words: str) -> Any:
+def _ask(function: str, *args: Any) -> Any:
     """Return the answer of a process that may import what the pages may not."""
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "backend.jobs.trainable_models", *words],
-            env=environment(), capture_output=True, text=True, timeout=_PATIENCE, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        msg = f"The models could not be read within {_PATIENCE:.0f} s: this machine is busy."
-        raise JobFailed(msg, "Try again later.") from error
-    if done.returncode:
-        msg = f"The models could not be read (exit code {done.returncode})."
-        raise JobFailed(
-            msg, "Ask the administrator to run `python -m backend.jobs.trainable_models`."
-        )
-    return json.loads(done.stdout)
+        return ask_child(f"backend.jobs.trainable_models:{function}", *args, limits=_LIMITS)
+    except ChildEnded as end:
+        if end.exceeded:
+            msg = f"The models could not be read within {_LIMITS.seconds:g} s: the machine is busy."
+            raise JobFailed(msg, "Try again later.") from end
+        msg = f"The models could not be read: their process {end}."
+        raise JobFailed(msg, "The server's log has the details; tell the administrator.") from end
 
 
 def list_trainable() -> list[dict[str, Any]]:
     """Return the models: key, display_name, presets, checkpoints, is_savable; baselines first."""
-    found: list[dict[str, Any]] = _ask()
+    found: list[dict[str, Any]] = _ask("models_in_child")
     return found
 
 
 def check_request(values: dict[str, Any]) -> None:
     """Raise `InputError` if a run cannot be made of this, before it is queued."""
-    answer = _ask(json.dumps(values))
+    answer = _ask("refusal_in_child", values)
     if answer is not None:
         raise InputError(answer["message"], answer["hint"])
 
 
-def _models() -> list[dict[str, Any]]:
+def models_in_child(channel: Channel) -> list[dict[str, Any]]:
+    """Return what `list_trainable` does."""
     from backend.models.catalogue import registered
     from backend.models.registry import list_models, model_class
 
@@ -74,7 +66,8 @@ def _models() -> list[dict[str, Any]]:
     return found
 
 
-def _refusal(values: Any) -> dict[str, str] | None:
+def refusal_in_child(channel: Channel, values: Any) -> dict[str, str] | None:
+    """Return message and hint of what is wrong with a request, or None."""
     from backend.jobs.requests import RunRequest
     from backend.training.runs import build_typer
 
@@ -87,8 +80,3 @@ def _refusal(values: Any) -> dict[str, str] | None:
     except FaultlineError as error:
         return {"message": error.message, "hint": error.hint}
     return None
-
-
-if __name__ == "__main__":
-    given = sys.argv[1:]
-    print(json.dumps(_refusal(json.loads(given[0])) if given else _models()))

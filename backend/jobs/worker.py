@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
-import signal
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from backend.config import environment, job_hours, job_memory_gib, keep_days
+from backend.config import job_hours, job_memory_gib, keep_days
 from backend.errors import JobFailed
-from backend.jobs import claims, expiry, workers
-from backend.jobs.child import Order
+from backend.jobs import expiry, workers
 from backend.jobs.directory import (
     JobStatus,
     add_log,
     all_jobs,
     is_cancel_asked,
+    is_won,
     job_folder,
     now,
+    win,
     write_status,
 )
 from backend.jobs.handlers import Kind, kind_named
 from backend.jobs.recovery import STALE_SECONDS, recover
-from backend.processes import end_group, myself, resident_bytes, started
+from backend.processes import Child, Limits, machine_memory, myself, started
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +32,9 @@ __all__ = ["Worker"]
 
 _LOG: Final = logging.getLogger(__name__)
 _TICK: Final = 0.2
-_WATCH_SECONDS: Final = 1.0
+_NEWS_SECONDS: Final = 1.0
+_NICE: Final = 5
+"""The web process beside a job stays quick."""
 _ANNOUNCE_SECONDS: Final = 10.0
 _RECOVER_SECONDS: Final = 5.0
 _EXPIRE_SECONDS: Final = 3600.0
@@ -117,7 +115,7 @@ class Worker:
             if status.state == "queued":
                 folder = job_folder(self.home, status.job_id)
                 name = f"claim-{status.attempt}"
-                if not claims.is_won(folder, name) and claims.win(folder, name):
+                if not is_won(folder, name) and win(folder, name):
                     return status
         return None
 
@@ -140,7 +138,7 @@ class Worker:
 
 def _finish(folder: Path, status: JobStatus, after: JobStatus) -> bool:
     """Write how an attempt ended, unless somebody else ended it."""
-    if not claims.win(folder, f"end-{status.attempt}"):
+    if not win(folder, f"end-{status.attempt}"):
         return False
     write_status(folder, after)
     return True
@@ -172,14 +170,18 @@ class _Attempt:
         self.worker = worker
         self.folder = folder
         self.kind = kind
-        gib = job_memory_gib() or kind.memory_gib
-        self.memory = int(gib * 2**30)
-        self.seconds = 3600.0 * (job_hours() or kind.hours)
-        self.begun = time.monotonic()
+        memory = int((job_memory_gib() or kind.memory_gib) * 2**30)
+        # Address space says nothing about a process that maps a GPU's memory.
+        on_gpu = kind.uses_gpu and bool(worker.gpus)
+        self.limits = Limits(
+            address_space=None if on_gpu else memory,
+            resident=min(memory, int(_RESIDENT_SHARE * machine_memory())),
+            seconds=3600.0 * (job_hours() or kind.hours),
+            nice=_NICE,
+        )
         self.ended: dict[str, Any] = {}
-        self._rest = b""
         self._is_news = False
-        self._due = {"beat": 0.0, "news": 0.0, "memory": 0.0}
+        self._due = {"beat": 0.0, "news": 0.0}
         me = myself()
         self.status = status.with_(
             state="running", host=me.host, worker_pid=me.pid, worker_started=me.started,
@@ -187,40 +189,22 @@ class _Attempt:
         )  # fmt: skip
 
     def __enter__(self) -> _Attempt:
-        reading, writing = os.pipe()
-        os.set_blocking(reading, False)
-        self.pipe = reading
-        # Address space says nothing about a process that maps a GPU's memory.
-        on_gpu = self.kind.uses_gpu and bool(self.worker.gpus)
-        order = Order(
-            folder=str(self.folder), home=str(self.worker.home), owner=self.status.owner,
-            target=self.kind.target, address_space=None if on_gpu else self.memory, pipe=writing,
+        home = str(self.worker.home)
+        self.child = Child(
+            "backend.jobs.child:work", str(self.folder), home, self.status.owner, self.kind.target,
+            limits=self.limits, env={"FAULTLINE_HOME": home},
         )  # fmt: skip
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "backend.jobs.child", order.to_json()],
-                env=environment(FAULTLINE_HOME=str(self.worker.home)),
-                stdin=subprocess.DEVNULL,
-                pass_fds=(writing,),
-                start_new_session=True,
-            )
-        finally:
-            os.close(writing)
-        pid = self.process.pid
-        self.status = self.status.with_(pid=pid, pid_started=started(pid))
+        self.status = self.status.with_(pid=self.child.pid, pid_started=started(self.child.pid))
         write_status(self.folder, self.status)
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Also what the process started and left behind.
-        end_group(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        os.close(self.pipe)
+        self.child.end()
 
     def watch(self) -> JobStatus | None:
         """Wait for the end; return the state after it, or None when the job is no longer ours."""
         stopped_by, reason = None, ""
-        while self.process.poll() is None:
+        while not self.child.has_ended:
             self._listen()
             if not self._is_ours():
                 return None
@@ -237,30 +221,21 @@ class _Attempt:
                 "hint": "Choose less data, or ask the administrator for a higher limit.",
             }
         elif not self.ended:
-            self.ended = {"error": self._how_it_ended()}
+            self.ended = {"error": f"Its process {self.child.how_it_ended}, without a result."}
         return _after(self.status, self.ended, stopped_by=stopped_by)
 
     def _listen(self) -> None:
-        """Read what the process has said so far."""
-        while True:
-            try:
-                part = os.read(self.pipe, 1 << 16)
-            except BlockingIOError:
-                return
-            if not part:
-                return
-            *lines, self._rest = (self._rest + part).split(b"\n")
-            for line in lines:
-                words = json.loads(line)
-                if "progress" in words:
-                    self.status = self.status.with_(**words)
-                    self._is_news = True
-                else:
-                    self.ended = words
+        """Take what the process has said so far."""
+        for words in self.child.heard():
+            if "answer" in words:
+                self.ended = words["answer"]
+            else:
+                self.status = self.status.with_(**words)
+                self._is_news = True
 
     def _is_ours(self) -> bool:
         """Say whether nobody has taken the job for lost, or removed it."""
-        return self.folder.is_dir() and not claims.is_won(self.folder, f"end-{self.status.attempt}")
+        return self.folder.is_dir() and not is_won(self.folder, f"end-{self.status.attempt}")
 
     def _must_stop(self) -> tuple[str | None, str]:
         """Return why the process must end now, if it must."""
@@ -268,13 +243,13 @@ class _Attempt:
             return "cancel", ""
         if self.worker.is_stopping:
             return "shutdown", ""
-        if time.monotonic() - self.begun > self.seconds:
-            return "limit", f"It took longer than the {self.seconds / 3600:g} hours that it may."
-        if self._is_due("memory", _WATCH_SECONDS):
-            limit = min(self.memory, int(_RESIDENT_SHARE * workers.memory_bytes()))
-            if resident_bytes(self.process.pid) > limit:
-                gib = limit / 2**30
-                return "limit", f"It needed more than the {gib:.1f} GiB of memory that it may use."
+        exceeded = self.child.exceeded()
+        if exceeded == "seconds":
+            hours = (self.limits.seconds or 0) / 3600
+            return "limit", f"It took longer than the {hours:g} hours that it may."
+        if exceeded == "resident":
+            gib = (self.limits.resident or 0) / 2**30
+            return "limit", f"It needed more than the {gib:.1f} GiB of memory that it may use."
         return None, ""
 
     def _is_due(self, what: str, seconds: float) -> bool:
@@ -286,7 +261,7 @@ class _Attempt:
     def _beat(self) -> None:
         """Write progress and the sign of life."""
         self.worker.look_after_others(self.status.job_id)
-        is_news = self._is_news and self._is_due("news", _WATCH_SECONDS)
+        is_news = self._is_news and self._is_due("news", _NEWS_SECONDS)
         if self._is_due("beat", self.worker.heartbeat_seconds) or is_news:
             self._is_news = False
             self.status = self.status.with_(heartbeat_at=now())
@@ -296,19 +271,9 @@ class _Attempt:
 
     def _stop(self) -> None:
         """Ask the whole process group to end, then end it."""
-        end_group(self.process.pid, signal.SIGTERM)
+        self.child.ask_to_end()
         patience = time.monotonic() + self.worker.grace_seconds
-        while time.monotonic() < patience and self.process.poll() is None:
+        while time.monotonic() < patience and not self.child.wait(_TICK):
             self._listen()
             self._beat()
-            time.sleep(_TICK)
-        end_group(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def _how_it_ended(self) -> str:
-        code = self.process.returncode
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            hint = ": the machine may be out of memory" if name == "SIGKILL" else ""
-            return f"Its process was ended by {name}{hint}."
-        return f"Its process ended without a result (exit code {code})."
+        self.child.end()

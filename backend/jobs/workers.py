@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backend.jobs.directory import now, replace_file, seconds_since
+from backend.files import write_text
+from backend.jobs.directory import now, seconds_since
 from backend.processes import host
 
-__all__ = ["WorkerInfo", "announce", "find_gpus", "list_workers", "memory_bytes", "withdraw"]
+__all__ = ["WorkerInfo", "announce", "find_gpus", "list_workers", "withdraw"]
 
 _ALIVE_SECONDS: Final = 60.0
 _FORGET_SECONDS: Final = 24 * 3600.0
-_CGROUP: Final = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ def announce(home: Path, gpus: tuple[str, ...], job_id: str | None = None) -> No
     path = _file(home)
     path.parent.mkdir(parents=True, exist_ok=True)
     info = WorkerInfo(host=host(), pid=os.getpid(), heartbeat_at=now(), gpus=gpus, job_id=job_id)
-    replace_file(path, json.dumps(dataclasses.asdict(info)))
+    write_text(path, json.dumps(dataclasses.asdict(info)))
 
 
 def withdraw(home: Path) -> None:
@@ -83,13 +83,3 @@ def find_gpus() -> tuple[str, ...]:
     if answer.returncode:
         return ()
     return tuple(line.strip() for line in answer.stdout.splitlines() if line.strip())
-
-
-def memory_bytes() -> int:
-    """Return the memory of this machine, or of its container when that has less."""
-    whole = os.sysconf("SC_PAGESIZE") * os.sysconf("SC_PHYS_PAGES")
-    if _CGROUP.is_file():
-        text = _CGROUP.read_text(encoding="ascii").strip()
-        if text.isdecimal():
-            return min(whole, int(text))
-    return whole

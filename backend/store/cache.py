@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -20,6 +19,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from backend.config import home, precomputed_dir
 from backend.errors import StoreError
@@ -29,6 +29,8 @@ from backend.store.sync import PUBLIC, SyncReport, sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from filelock import BaseFileLock
 
 __all__ = ["Store", "probabilities", "query_names"]
 
@@ -123,7 +125,7 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> int:
     return len(ours) - len(applied)
 
 
-def _own_file(path: Path) -> tuple[Path | None, int | None]:
+def _own_file(path: Path) -> tuple[Path | None, BaseFileLock | None]:
     """Find a store file for this process alone: `path`, else `path` with -1, -2, … at its stem.
 
     DuckDB lets one process open a file for writing. Ownership is a kernel lock on `<file>.lock`,
@@ -132,20 +134,18 @@ def _own_file(path: Path) -> tuple[Path | None, int | None]:
 
     Returns
     -------
-    The file and the handle that holds its lock; (None, None) when the folder cannot be written or
-    all files are taken.
+    The file and its lock; (None, None) when the folder cannot be written or all files are taken.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for number in range(_MAX_FILES):
             file = path if number == 0 else path.with_stem(f"{path.stem}-{number}")
-            handle = os.open(f"{file}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            lock = FileLock(f"{file}.lock", blocking=False, mode=0o600, thread_local=False)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(handle)
+                lock.acquire()
+            except Timeout:
                 continue
-            return file, handle
+            return file, lock
     except OSError as error:
         logger.warning("No store file in %s (%s): working in memory.", path.parent, error)
     return None, None
@@ -182,8 +182,8 @@ class Store:
         self._n_cursors = 0
         self._maker: int | None = None
         self._generation = 0
-        self._file, handle = (None, None) if path == ":memory:" else _own_file(Path(path))
-        self._release = None if handle is None else weakref.finalize(self, os.close, handle)
+        self._file, lock = (None, None) if path == ":memory:" else _own_file(Path(path))
+        self._release = None if lock is None else weakref.finalize(self, lock.release)
         self._connection = self._connect()
         self._version = self._read_version()
 

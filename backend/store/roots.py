@@ -7,16 +7,13 @@ the file that makes a folder a bundle (its *head*: `run.json`, `dataset.json`) i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
-import secrets
-import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.errors import StoreError
+from backend.files import published, replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,8 +24,6 @@ Location = Path | str
 """A local path, or a URL such as `s3://bucket/folder`."""
 
 ID: Final = re.compile(r"[0-9a-f]{16}")
-_TEMPORARY_SECONDS: Final = 24 * 3600
-"""Temporary folders of killed writers are removed once they are this old."""
 
 
 def check_id(value: object, what: str) -> str:
@@ -58,44 +53,6 @@ def open_root(location: Location) -> Root:
     if is_url(location):
         return _RemoteRoot(str(location))
     return Root(Path(location))
-
-
-def _sync_to_disk(path: Path) -> None:
-    """Flush a file or folder, so that a rename is never seen before what it names."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def _publishing(folder: Path) -> Iterator[None]:
-    """Let one writer at a time look at and change the names in `folder`.
-
-    The lock is the kernel's, so a killed writer leaves none behind. Network file systems lock no
-    folders; there a file in the folder is locked instead.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            os.close(handle)
-            handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed writers left, once no living writer can still own it."""
-    limit = time.time() - _TEMPORARY_SECONDS
-    for path in [*folder.glob(".tmp-*"), *folder.glob(".old-*")]:
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < limit:
-                shutil.rmtree(path, ignore_errors=True)
 
 
 class Root:
@@ -140,14 +97,8 @@ class Root:
         write
             Writes the file at the path that it is given.
         """
-        folder = Path(self.location) / kind / name
-        new = folder / f".{file}-{os.getpid()}-{secrets.token_hex(4)}"
-        try:
-            write(new)
-            _sync_to_disk(new)
-            new.replace(folder / file)
-        finally:
-            new.unlink(missing_ok=True)
+        with replaced(Path(self.location) / kind / name / file, is_durable=True) as draft:
+            write(draft)
 
     def publish(
         self,
@@ -173,29 +124,14 @@ class Root:
         -------
         The bundle's folder: the new one, or the existing one when it may not be replaced.
         """
-        parent = Path(self.location) / kind
-        parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent)
-        target = parent / name
-        mark = f"{name}-{os.getpid()}-{secrets.token_hex(4)}"
-        new, old = parent / f".tmp-{mark}", parent / f".old-{mark}"
-        new.mkdir()
-        try:
-            fill(new)
-            for path in sorted(new.rglob("*"), reverse=True):
-                _sync_to_disk(path)
-            _sync_to_disk(new)
-            with _publishing(parent):
-                existing = self.read_bytes(kind, name, head)
-                if existing is not None and not is_replaceable(existing):
-                    return target
-                if target.exists():
-                    target.rename(old)
-                new.rename(target)
-                _sync_to_disk(parent)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+        target = Path(self.location) / kind / name
+
+        def keep(_: Path) -> bool:
+            existing = self.read_bytes(kind, name, head)
+            return existing is not None and not is_replaceable(existing)
+
+        with published(target, keep=keep, what="the results", is_durable=True) as folder:
+            fill(folder)
         return target
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -12,11 +11,11 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from backend.errors import InputError, StoreError
+from backend.errors import InputError
+from backend.files import link_first, locked
 from backend.processes import Process, is_alive, myself
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["NAME", "SweepLock"]
@@ -60,39 +59,23 @@ class SweepLock:
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        draft = self.folder / f".{NAME}-{self._token}"
         values = {
             "process": myself()._asdict(),
             "plan": self.plan,
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
             "token": self._token,
         }
-        try:
-            draft.write_text(json.dumps(values), encoding="utf-8")
-            while not self._is_linked(draft):
-                self._remove_dead()
-        finally:
-            draft.unlink(missing_ok=True)
+        while not link_first(self.path, json.dumps(values)):
+            self._remove_dead()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        with _alone(self.folder):
+        with locked(self.folder):
             if (self._read() or {}).get("token") == self._token:
                 self.path.unlink()
-
-    def _is_linked(self, draft: Path) -> bool:
-        try:
-            os.link(draft, self.path)
-        except FileExistsError:
-            # A file server may answer "exists" to the repeat of a request that it had granted.
-            return draft.stat().st_nlink == 2
-        except OSError as error:
-            msg = f"The results folder is on a file system without hard links ({error.strerror})."
-            raise StoreError(msg, "Give --out on a local disk or on NFS.") from error
-        return True
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -108,7 +91,7 @@ class SweepLock:
 
     def _remove_dead(self) -> None:
         """Remove the lock of a dead process of this machine, or raise."""
-        with _alone(self.folder):
+        with locked(self.folder):
             found = self._read()
             if found is None:
                 return
@@ -133,20 +116,3 @@ class SweepLock:
             # Gone only if somebody deleted it by hand; then there is nothing to keep alive.
             with contextlib.suppress(FileNotFoundError):
                 os.utime(self.path)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process of this machine at a time look at a lock and remove it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            # Network file systems lock files, but no folders.
-            os.close(handle)
-            handle = os.open(folder / f".{NAME}", os.O_CREAT | os.O_RDWR, 0o644)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

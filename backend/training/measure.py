@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from pathlib import Path
-from typing import Final, Self
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Self
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Measured", "resident_mib"]
 
 _SECONDS_BETWEEN_LOOKS: Final = 0.1
+_SECONDS_BETWEEN_SEARCHES: Final = 2.0
+"""Workers are searched for less often: it takes a look at every process of the machine."""
 
 
 class Measured:
@@ -22,7 +28,7 @@ class Measured:
         Time from the block's start to its end, or so far.
     peak_memory_mib
         Largest resident memory of this process and its workers seen in the block, looked at ten
-        times a second; where `/proc` is missing, the peak of this process since its start.
+        times a second.
     """
 
     peak_memory_mib: float = 0.0
@@ -31,6 +37,8 @@ class Measured:
         self._started = time.perf_counter()
         self._ended: float | None = None
         self._stop = threading.Event()
+        self._workers: list[psutil.Process] = []
+        self._search_due = 0.0
         self._look()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -52,30 +60,16 @@ class Measured:
             self._look()
 
     def _look(self) -> None:
-        self.peak_memory_mib = max(self.peak_memory_mib, resident_mib())
+        if time.perf_counter() >= self._search_due:
+            self._workers = psutil.Process().children(recursive=True)
+            self._search_due = time.perf_counter() + _SECONDS_BETWEEN_SEARCHES
+        self.peak_memory_mib = max(self.peak_memory_mib, resident_mib(self._workers))
 
 
-def resident_mib() -> float:
-    """Return the resident memory of this process and its workers in MiB; see `Measured`."""
-    own = Path("/proc/self")
-    if not (own / "status").exists():
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # Bytes on macOS, KiB elsewhere.
-        return peak / (2**20 if sys.platform == "darwin" else 2**10)
-    total, waiting = 0.0, [own]
-    while waiting:
-        process = waiting.pop()
-        try:
-            status = (process / "status").read_text(encoding="utf-8", errors="replace")
-            for task in (process / "task").iterdir():
-                children = (task / "children").read_text(encoding="utf-8").split()
-                waiting += [Path("/proc", child) for child in children]
-        except OSError:
-            # A worker may end between two looks.
-            continue
-        for line in status.splitlines():
-            if line.startswith("VmRSS:"):
-                total += int(line.split()[1]) / 2**10
-    return total
+def resident_mib(workers: Sequence[psutil.Process] = ()) -> float:
+    """Return the resident memory of this process, and of some others that may have ended, in MiB."""
+    total = 0
+    for process in (psutil.Process(), *workers):
+        with suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total / 2**20

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from backend.errors import FaultlineError, InputError, ModelUnavailable, SplitError
+from backend.files import DiskFull, full_disk_explained
 from backend.models import catalogue
 from backend.models.registry import model_class
 from backend.splits import TEST, TRAIN, VALID
 from backend.store.bundle import RunRecord, is_done, predictions_frame, write_dataset, write_run
-from backend.training.disk import DiskFull, full_disk_explained
 from backend.training.final_epochs import fold_histories
 from backend.training.fit_workspace import (
     CHECKPOINT_MINUTES,

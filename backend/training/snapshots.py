@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import random
-import secrets
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from backend.training.disk import full_disk_explained
+from backend.files import full_disk_explained, replaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,17 +113,11 @@ class Snapshots:
         JobFailed
             If the disk is full; the snapshot before stays.
         """
-        new = self._path.with_name(f".{_FILE}-{os.getpid()}-{secrets.token_hex(4)}")
-        with full_disk_explained("the snapshot of a fit"):
-            try:
-                new.parent.mkdir(parents=True, exist_ok=True)
-                with new.open("wb") as file:
-                    torch.save({"format": FORMAT, "of": self._of, **values}, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                new.replace(self._path)
-            finally:
-                new.unlink(missing_ok=True)
+        what = "the snapshot of a fit"
+        with full_disk_explained(what):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(self._path, what=what, is_durable=True) as draft:
+            torch.save({"format": FORMAT, "of": self._of, **values}, draft)
 
     def read(self) -> dict[str, Any] | None:
         """Return the last snapshot, on the CPU; None when there is none of this fit."""

@@ -1,7 +1,7 @@
 """Tokens on disk: made once per dataset and vocabulary, then read through the memory map.
 
-A folder of tokens is complete or absent: it is written under another name and renamed. Two
-processes that start together both write, and the second takes what the first left.
+A folder of tokens is complete or absent. Two processes that start together both write, and the
+second takes what the first left.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import secrets
-import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -21,8 +19,8 @@ from numpy.lib import format as npy
 
 from backend import __version__
 from backend.errors import InputError
+from backend.files import published
 from backend.models.base import TokenBatch, TokenStore
-from backend.training.disk import full_disk_explained
 from backend.types import sha256_of
 
 if TYPE_CHECKING:
@@ -237,24 +235,12 @@ class TokenCache:
         return MappedTokens(target, rows)
 
     def _write(self, target: Path, stores: Iterable[TokenStore], about: Mapping[str, Any]) -> None:
-        new = target.with_name(f".tmp-{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
-        try:
-            with full_disk_explained("the tokens of the cells"):
-                new.mkdir(parents=True)
-                n_cells = _write_arrays(new, stores, about)
+        what = "the tokens of the cells"
+        with published(target, keep=_is_complete, what=what) as folder:
+            n_cells = _write_arrays(folder, stores, about)
             if n_cells != len(self._index):
                 msg = f"{n_cells:,} cells were read, but the dataset has {len(self._index):,}."
                 raise InputError(msg, "Use the dataset that the run names.")
-            if target.exists() and not _is_complete(target):
-                shutil.rmtree(target)
-            try:
-                new.rename(target)
-            except OSError:
-                # Another process was faster; any other reason is a failure.
-                if not _is_complete(target):
-                    raise
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
 
 
 def _is_complete(folder: Path) -> bool:

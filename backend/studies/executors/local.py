@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import socket
-import subprocess
-import sys
+import time
 from collections import deque
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
-from os import getpid
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Final
 
 from backend.config import environment
-from backend.processes import end_group
+from backend.processes import Child
 from backend.studies.executors.common import ATTEMPTS, Outcome, TaskEvent, leave_failure
 
 if TYPE_CHECKING:
@@ -46,8 +42,7 @@ def gpu_names() -> tuple[str, ...]:
 class _Worker:
     """A process and what it does; `slot` is the number of its GPU, if any."""
 
-    process: subprocess.Popen[bytes]
-    connection: Connection
+    child: Child
     slot: int
     task: Task | None = None
 
@@ -90,7 +85,7 @@ class LocalExecutor:
                 self._give(waiting)
                 for worker in self._ready():
                     self._listen(worker, tell, end)
-                    if worker.process.poll() is None:
+                    if not worker.child.has_ended:
                         continue
                     task, how = self._bury(worker, tell, end)
                     if task is None:
@@ -115,42 +110,28 @@ class LocalExecutor:
                 return
             worker = idle[0] if idle else self._start()
             worker.task = waiting.popleft()
-            try:
-                worker.connection.send(worker.task)
-            except BrokenPipeError:
-                # It died idle: `run` finds it dead, and the task is tried again.
-                return
+            # One that died idle is found dead by `run`, and its task is tried again.
+            worker.child.send(worker.task)
 
     def _start(self) -> _Worker:
         taken = {worker.slot for worker in self._workers}
         slot = next(number for number in range(self.jobs) if number not in taken)
-        ours, theirs = socket.socketpair()
         gpu = {"CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]} if self.gpus else {}
-        with theirs:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "backend.studies.executors.worker",
-                    *map(str, (theirs.fileno(), self.threads, getpid())),
-                ],
-                pass_fds=[theirs.fileno()],
-                env=environment(**thread_limits(self.threads), **gpu),
-                stdin=subprocess.DEVNULL,
-                # Ctrl-C in a terminal reaches the sweep only, which ends its workers in order.
-                start_new_session=True,
-            )
-        worker = _Worker(process, Connection(ours.detach()), slot)
+        child = Child(
+            "backend.studies.executors.worker:work", self.threads,
+            env=thread_limits(self.threads) | gpu, has_orders=True,
+        )  # fmt: skip
+        worker = _Worker(child, slot)
         self._workers.append(worker)
         return worker
 
     def _ready(self) -> list[_Worker]:
         """Wait a little, and return the workers that said something or ended."""
-        found = wait([worker.connection for worker in self._workers], timeout=_LOOK_SECONDS)
+        found = wait([worker.child.fileno() for worker in self._workers], timeout=_LOOK_SECONDS)
         return [
             worker
             for worker in self._workers
-            if worker.connection in found or worker.process.poll() is not None
+            if worker.child.fileno() in found or worker.child.has_ended
         ]
 
     def _listen(
@@ -160,17 +141,12 @@ class LocalExecutor:
         end: Callable[[Outcome], None],
     ) -> None:
         """Take what a worker has sent."""
-        try:
-            while worker.connection.poll():
-                said = worker.connection.recv()
-                if isinstance(said, Outcome):
-                    worker.task = None
-                    end(said)
-                else:
-                    tell(said)
-        except (EOFError, ConnectionResetError):
-            # The other end is closed, so the process is ending: collect it.
-            worker.process.wait()
+        for words in worker.child.heard():
+            if "outcome" in words:
+                worker.task = None
+                end(Outcome(**words["outcome"]))
+            elif "event" in words:
+                tell(TaskEvent(**words["event"]))
 
     def _bury(
         self,
@@ -180,29 +156,18 @@ class LocalExecutor:
     ) -> tuple[Task | None, str]:
         """Forget a worker that ended; return the task it left, if any, and how it ended."""
         self._listen(worker, tell, end)
-        end_group(worker.process.pid, signal.SIGKILL)
-        worker.connection.close()
+        worker.child.end()
         self._workers.remove(worker)
-        return worker.task, _how_it_ended(worker.process.returncode)
+        return worker.task, worker.child.how_it_ended
 
     def _close(self) -> None:
-        """End all workers: idle ones by closing their connection, busy ones by a signal."""
+        """End all workers: idle ones by ending their orders, busy ones by a signal."""
         for worker in self._workers:
-            worker.connection.close()
+            worker.child.close_input()
             if worker.task is not None:
-                end_group(worker.process.pid, signal.SIGTERM)
+                worker.child.ask_to_end()
+        end = time.monotonic() + _GRACE_SECONDS
         for worker in self._workers:
-            try:
-                worker.process.wait(timeout=_GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                end_group(worker.process.pid, signal.SIGKILL)
-                worker.process.wait()
+            worker.child.wait(max(0.0, end - time.monotonic()))
+            worker.child.end()
         self._workers.clear()
-
-
-def _how_it_ended(code: int) -> str:
-    if code < 0:
-        name = signal.Signals(-code).name
-        cause = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
-        return f"was killed ({name}{cause})"
-    return f"ended with exit code {code}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from backend.cli import main
+from backend.data import isolated
 from backend.data.isolated import check_isolated
 from backend.errors import InputError
 from backend.files import complete_or_absent
+from backend.processes import Limits
 
 ROOT = Path(__file__).parents[3]
 
@@ -70,28 +72,37 @@ def test_check_leaves_no_temporary_file(upload, saved):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_crash_of_the_reader_is_a_verdict(upload, saved, monkeypatch):
-    monkeypatch.setattr("backend.data.isolated.check", lambda *_, **__: os.kill(os.getpid(), 9))
-    report = check_isolated(saved(upload))
-    assert not report.is_usable
-    assert report.problems[0].code == "damaged"
-    assert "SIGKILL" in report.problems[0].message
+@pytest.fixture
+def verdict_on(upload, saved, monkeypatch):
+    """Return a function that checks a file with a bad reader; gives the problem and the progress."""
+
+    def verdict_on(reader, **limits):
+        monkeypatch.setattr(isolated, "_TARGET", f"tests.backend.data.bad_readers:{reader}")
+        monkeypatch.setattr(isolated, "_LIMITS", Limits(**limits))
+        seen = []
+        report = check_isolated(
+            saved(upload), progress=contextlib.nullcontext(lambda *words: seen.append(words))
+        )
+        assert not report.is_usable
+        assert report.problems[0].code == "damaged"
+        return report.problems[0].message, seen
+
+    return verdict_on
 
 
-def test_a_reader_without_end_is_stopped(upload, saved, monkeypatch):
-    def hang(*_, **__):
-        while True:
-            pass
-
-    monkeypatch.setattr("backend.data.isolated.check", hang)
-    monkeypatch.setattr("backend.data.isolated._PATIENCE", 1)
-    assert "no end" in check_isolated(saved(upload)).problems[0].message
+def test_a_crash_of_the_reader_is_a_verdict(verdict_on):
+    assert "SIGKILL" in verdict_on("die")[0]
 
 
-def test_memory_without_bounds_is_refused(upload, saved, monkeypatch):
-    monkeypatch.setattr("backend.data.isolated._SPARE_MEMORY", 64 << 20)
-    monkeypatch.setattr("backend.data.isolated.check", lambda *_, **__: np.ones(1 << 28))
-    assert check_isolated(saved(upload)).problems[0].code == "damaged"
+def test_a_reader_without_end_is_stopped(verdict_on):
+    message, seen = verdict_on("hang", silence=2.0)
+    assert "no end" in message
+    assert seen == [(1, 2, "Reading values")]
+
+
+def test_memory_without_bounds_is_refused(verdict_on, capfd):
+    assert "exit code 1" in verdict_on("hog", spare_space=64 << 20)[0]
+    assert capfd.readouterr().err == ""
 
 
 def test_simulate_and_check(tmp_path, capsys):

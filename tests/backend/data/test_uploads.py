@@ -7,7 +7,7 @@ import os
 import pytest
 
 from backend.data import uploads
-from backend.data.inspect_upload import look
+from backend.data.inspect_upload import inspect_upload
 from backend.data.uploads import (
     delete_results,
     delete_upload,
@@ -139,7 +139,7 @@ def test_a_quick_look_tells_what_a_person_decides_on(tmp_path):
     (tmp_path / "state.json").write_text(
         json.dumps({"size": 3, "vocabulary": {"LYZ": 0, "x": 1, "ENSG00000174059": 2}})
     )
-    found = look(
+    found = inspect_upload(
         path,
         roles={"cell_type": "cell_type_fine", "timepoint": "stage"},
         gene_files={"one": str(tmp_path / "genes.json"), "two": str(tmp_path / "state.json")},

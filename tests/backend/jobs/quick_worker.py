@@ -13,7 +13,7 @@ from backend.jobs.worker import Worker
 KINDS = {
     name: Kind(f"tests.backend.jobs.work:{name}", memory_gib=2.0, hours=0.1)
     for name in ("echo", "write_once", "sleep", "cling", "refuse", "crash", "die", "hog")
-} | {"short": Kind("tests.backend.jobs.work:sleep", hours=0.8 / 3600)}
+} | {"short": Kind("tests.backend.jobs.work:sleep", hours=3 / 3600)}
 
 if __name__ == "__main__":
     handlers.KINDS.update(KINDS)

@@ -10,10 +10,10 @@ from backend.config import environment, project_root
 
 TELL = """
 import os, sys
-from backend.jobs.child import Context, Order
+from backend.jobs.child import Context
+from backend.processes import Channel
 reading, writing = os.pipe()
-order = Order(folder="x", home="x", owner="x", target="x:x", address_space=None, pipe=writing)
-context = Context(order)
+context = Context(Channel(writing), "x", "x", "x")
 context.progress(0.1, "heard")
 os.close(reading)
 try:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from backend.data.inspect_upload import look
+from backend.data.inspect_upload import inspect_upload
 from backend.data.uploads import list_uploads, save_upload, user_folder
 from backend.errors import FaultlineError, InputError
 from backend.jobs.evaluate import run
@@ -146,8 +146,12 @@ def test_the_page_looks_at_broken_files_in_a_process_of_its_own(valid, tmp_path)
     for name, content in mutations(valid, tmp_path):
         if name in wanted:
             path.write_bytes(content)
-            (problem, *_) = look(path)["problems"]
+            (problem, *_) = inspect_upload(path)["problems"]
             assert problem["message"], name
             assert str(tmp_path) not in problem["message"]
     path.write_bytes(valid)
-    assert look(path)["labels"] == {"HSC-like": 14, "T cells": 13, "classical monocyte": 13}
+    assert inspect_upload(path)["labels"] == {
+        "HSC-like": 14,
+        "T cells": 13,
+        "classical monocyte": 13,
+    }

@@ -9,8 +9,15 @@ import time
 
 import pytest
 
-from backend.jobs import claims, workers
-from backend.jobs.directory import cancel_job, create_job, read_log, read_status, write_status
+from backend.jobs import workers
+from backend.jobs.directory import (
+    cancel_job,
+    create_job,
+    read_log,
+    read_status,
+    win,
+    write_status,
+)
 from backend.jobs.recovery import recover
 from backend.processes import Process, host, is_alive, started
 
@@ -175,7 +182,7 @@ def lost(home, *, on: str, silent: str, pid: int = 0):
     """A job that says it runs, on some machine, and has been silent since some time."""
     job_id = create_job(home, "echo", {}, owner="local")
     folder = home / "jobs" / job_id
-    assert claims.win(folder, "claim-1")
+    assert win(folder, "claim-1")
     status = outcome(home, job_id).with_(
         state="running", host=on, worker_pid=pid, worker_started="1", heartbeat_at=silent
     )
@@ -215,7 +222,7 @@ def test_attempt_is_ended_by_one_only(home):
     job_id = lost(home, on=host(), silent=LONG_AGO)
     folder = home / "jobs" / job_id
     # Another process has just won the right to end it.
-    assert claims.win(folder, "end-1")
+    assert win(folder, "end-1")
     assert recover(home) == []
     # It died before it wrote what it had decided.
     os.utime(folder / "end-1", (0, 0))
@@ -247,7 +254,7 @@ def test_attempt_that_was_taken_away_stops_and_writes_nothing(home, start_worker
     status = wait_for(job_id, "running")
     child = Process(host(), status.pid, status.pid_started)
     folder = home / "jobs" / job_id
-    assert claims.win(folder, "end-1")
+    assert win(folder, "end-1")
     write_status(folder, status.with_(state="failed", message="ended elsewhere"))
     deadline = time.monotonic() + 10
     while is_alive(child) and time.monotonic() < deadline:

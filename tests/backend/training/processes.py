@@ -27,7 +27,7 @@ def _one_thread():
 
 def _die_at(moment: str, count: int) -> None:
     """Kill this process at the `count`-th step, or in the middle of the `count`-th snapshot."""
-    from backend.training import optimiser_step, snapshots
+    from backend.training import optimiser_step
 
     left = [count]
 
@@ -52,7 +52,7 @@ def _die_at(moment: str, count: int) -> None:
             sync(number)
             last_breath()
 
-        snapshots.os.fsync = sync_and_die
+        os.fsync = sync_and_die
 
 
 def fit(folder: str, name: str, moment: str = "", count: int = 0) -> None:

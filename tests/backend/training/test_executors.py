@@ -18,6 +18,7 @@ from backend.cli import main
 from backend.config import environment, project_root
 from backend.data import cells_table, describe, load
 from backend.errors import InputError
+from backend.processes import Child
 from backend.store.bundle import list_runs, read_predictions, read_run, write_dataset
 from backend.studies.executors.common import Outcome, Tally, TaskEvent, execute
 from backend.studies.executors.local import LocalExecutor, thread_limits
@@ -63,7 +64,7 @@ class Killer:
         if self.left and event == TaskEvent(self.key, "started"):
             self.left -= 1
             busy = [w for w in self.executor._workers if w.task and w.task.key == self.key]
-            os.kill(busy[0].process.pid, signal.SIGKILL)
+            os.kill(busy[0].child.pid, signal.SIGKILL)
 
 
 def test_a_worker_that_dies_costs_one_attempt(sweep_of):
@@ -172,12 +173,12 @@ def test_a_final_fit_of_epochs_needs_a_folder(sweep_of, tmp_path):
 def test_gpus_are_dealt_to_the_workers(sweep_of, monkeypatch):
     started = []
 
-    class Recorded(subprocess.Popen):
-        def __init__(self, command, **options):
-            started.append(options["env"].get("CUDA_VISIBLE_DEVICES"))
-            super().__init__(command, **options)
+    class Recorded(Child):
+        def __init__(self, *words, env, **options):
+            started.append(env["CUDA_VISIBLE_DEVICES"])
+            super().__init__(*words, env=env, **options)
 
-    monkeypatch.setattr("backend.studies.executors.local.subprocess.Popen", Recorded)
+    monkeypatch.setattr("backend.studies.executors.local.Child", Recorded)
     sweep = sweep_of('model = "majority"')
     sweep.execute(LocalExecutor(jobs=2, gpus=["3", "5"]), lambda event: None)
     assert started == ["3", "5"]
