@@ -31,7 +31,7 @@ from backend.prediction.model_choices import offer
 from backend.prediction.outside import outside_by
 from backend.prediction.saved_models import final_models, visible_roots
 from backend.store.cache import PUBLIC, Store
-from backend.store.neighbours import neighbours_of
+from backend.store.per_cell import neighbours_of
 from backend.types import Scope, canonical_json
 
 if TYPE_CHECKING:

@@ -353,7 +353,7 @@ class Channel:
 
     def say(self, **words: Any) -> None:
         """Send one line to the parent; safe for threads. A child without a parent ends here."""
-        line = json.dumps(words, allow_nan=False).encode("utf-8") + b"\n"
+        line = json.dumps(words, default=_plain).encode("utf-8") + b"\n"
         with self._lock:
             try:
                 while line:
@@ -368,6 +368,14 @@ class Channel:
             return pickle.load(sys.stdin.buffer)  # noqa: TID251 - from our own parent
         except EOFError:
             return None
+
+
+def _plain(value: Any) -> Any:
+    """Return the number in a scalar of numpy."""
+    if hasattr(value, "item"):
+        return value.item()
+    msg = f"{type(value).__name__} is no plain data"
+    raise TypeError(msg)
 
 
 def _leave() -> None:

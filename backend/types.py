@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -16,9 +17,11 @@ from backend.protocols import EXTERNAL, PROTOCOLS
 __all__ = [
     "EXTERNAL",
     "GENOTYPES",
+    "ID",
     "INITS",
     "LABEL_LEVELS",
     "LABEL_SOURCES",
+    "OWNER",
     "PROTOCOLS",
     "TIMEPOINTS",
     "TRUTHS",
@@ -43,6 +46,11 @@ TRUTHS: Final = {
     "mutant": "Cells with a mutant transcript",
 }
 """Which cells are scored, by where their label came from or by genotype."""
+
+ID: Final = re.compile(r"[0-9a-f]{16}")
+"""What names a dataset, run, job, upload or selection; it becomes the name of a folder."""
+OWNER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What names an owner, a folder too."""
 
 
 def canonical_json(value: Any) -> str:

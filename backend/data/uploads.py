@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 from backend.config import data_dirs
 from backend.errors import InputError
-from backend.store.roots import ID
+from backend.files import published, remove_folder
+from backend.types import ID, OWNER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
     "Upload",
-    "delete_results",
     "delete_upload",
     "find_server_file",
     "find_upload",
@@ -38,7 +38,6 @@ __all__ = [
 Kind = Literal["cells", "table"]
 
 _FILES: Final[dict[str, str]] = {"cells": "cells.h5ad", "table": "table"}
-_OWNER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PIECE: Final = 4 << 20
 _LONGEST_NAME: Final = 80
 _SPARE_SPACE: Final = 1 << 30
@@ -82,7 +81,7 @@ def user_folder(home: Path, owner: str) -> Path:
     InputError
         If `owner` cannot name a folder.
     """
-    if not isinstance(owner, str) or not _OWNER.fullmatch(owner):
+    if not isinstance(owner, str) or not OWNER.fullmatch(owner):
         msg = "The owner of the upload is not known."
         raise InputError(msg, "Sign in again.")
     return Path(home) / "users" / owner
@@ -105,11 +104,9 @@ def save_upload(home: Path, owner: str, stream: BinaryIO, *, name: str, kind: Ki
     parent = user_folder(home, owner) / "uploads"
     parent.mkdir(parents=True, exist_ok=True)
     upload_id = secrets.token_hex(8)
-    draft = parent / f".tmp-{upload_id}"
-    draft.mkdir(mode=0o700)
-    try:
-        path, size = draft / _FILES[kind], 0
-        with path.open("wb") as file:
+    with published(parent / upload_id, what="the upload", mode=0o700) as folder:
+        size = 0
+        with (folder / _FILES[kind]).open("wb") as file:
             while piece := stream.read(_PIECE):
                 if shutil.disk_usage(parent).free < len(piece) + _SPARE_SPACE:
                     msg = "The server's disk is full."
@@ -126,10 +123,7 @@ def save_upload(home: Path, owner: str, stream: BinaryIO, *, name: str, kind: Ki
             "size": size,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        (draft / "upload.json").write_text(json.dumps(about), encoding="utf-8")
-        draft.rename(parent / upload_id)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        (folder / "upload.json").write_text(json.dumps(about), encoding="utf-8")
     return find_upload(home, owner, upload_id)
 
 
@@ -164,33 +158,7 @@ def list_uploads(home: Path, owner: str) -> list[Upload]:
 def delete_upload(home: Path, owner: str, upload_id: str) -> None:
     """Remove an upload; one that is gone already is no error."""
     if isinstance(upload_id, str) and ID.fullmatch(upload_id):
-        shutil.rmtree(user_folder(home, owner) / "uploads" / upload_id, ignore_errors=True)
-
-
-def delete_results(home: Path, owner: str, dataset_id: str) -> int:
-    """Remove an owner's dataset with its runs; return how many runs went.
-
-    Raises
-    ------
-    InputError
-        If the owner has no such dataset.
-    """
-    root = user_folder(home, owner)
-    folder = root / "datasets" / str(dataset_id)
-    if not ID.fullmatch(str(dataset_id)) or not folder.is_dir():
-        msg = "Results not found."
-        raise InputError(msg, "They may have expired or been deleted already.")
-    n_removed = 0
-    for head in sorted(root.glob("runs/*/run.json")):
-        try:
-            belongs = json.loads(head.read_text(encoding="utf-8")).get("dataset_id") == dataset_id
-        except (OSError, ValueError, AttributeError):
-            continue
-        if belongs:
-            shutil.rmtree(head.parent, ignore_errors=True)
-            n_removed += 1
-    shutil.rmtree(folder, ignore_errors=True)
-    return n_removed
+        remove_folder(user_folder(home, owner) / "uploads" / upload_id)
 
 
 def server_files() -> list[str]:

@@ -34,7 +34,8 @@ class Context:
 
     def progress(self, share: float, message: str = "") -> None:
         """Say how far the work is, from 0 to 1, and what it does now."""
-        share = min(max(float(share), 0.0), 1.0)
+        # In this order a share that is no number counts as 0.
+        share = min(max(0.0, float(share)), 1.0)
         self._channel.say(progress=share, message=str(message)[:500])
 
     def log(self, text: str) -> None:

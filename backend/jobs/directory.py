@@ -11,7 +11,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from backend.errors import InputError, JobFailed, JobNotFound, StoreError
 from backend.files import link_first, published, remove_folder, write_text
 from backend.jobs.handlers import kind_named
 from backend.processes import Process, myself
+from backend.types import ID, OWNER
 
 __all__ = [
     "JobStatus",
@@ -50,8 +50,6 @@ __all__ = [
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
-_ID: Final = re.compile(r"[0-9a-f]{16}")
-_OWNER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_REQUEST: Final = 1 << 20
 _MAX_OPEN: Final = 20
 """Jobs that one owner may have waiting or running."""
@@ -125,7 +123,7 @@ def _not_found() -> JobNotFound:
 
 def job_folder(home: Path, job_id: str) -> Path:
     """Return the folder of a job, or raise `JobNotFound` for what is not an id."""
-    if not isinstance(job_id, str) or not _ID.fullmatch(job_id):
+    if not isinstance(job_id, str) or not ID.fullmatch(job_id):
         raise _not_found()
     return jobs_folder(home) / job_id
 
@@ -188,7 +186,7 @@ def _read(folder: Path) -> JobStatus | None:
 
 def check_owner(owner: str) -> str:
     """Return an owner's name when it can name a folder; raise `InputError` otherwise."""
-    if isinstance(owner, str) and _OWNER.fullmatch(owner):
+    if isinstance(owner, str) and OWNER.fullmatch(owner):
         return owner
     msg = f"{str(owner)[:60]!r} is not the name of an owner."
     raise InputError(msg, "Owners are made at sign-in; never by hand.")
@@ -260,7 +258,7 @@ def all_jobs(home: Path) -> list[JobStatus]:
     except FileNotFoundError:
         return []
     for name in names:
-        if _ID.fullmatch(name):
+        if ID.fullmatch(name):
             try:
                 status = _read(jobs_folder(home) / name)
             except StoreError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.config import home
 from backend.errors import InputError, ModelUnavailable
+from backend.files import write_text
 from backend.models.checkpoints import (
     CheckpointFile,
     FileCheck,
@@ -205,9 +205,7 @@ def _check_name(name: str) -> None:
 def _write_record(entry: Registered, root: Path) -> None:
     path = _record(entry.model, entry.name, root)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps(asdict(entry), indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_text(path, json.dumps(asdict(entry), indent=1) + "\n")
 
 
 def _record(key: str, name: str, root: Path) -> Path:

@@ -15,7 +15,8 @@ from backend.models.reference import Reference
 from backend.models.registry import model_class
 from backend.store.bundle import RunRecord, parse_run
 from backend.store.cache import PUBLIC, default_roots
-from backend.store.roots import ID, is_url, open_root
+from backend.store.roots import is_url, open_root
+from backend.types import ID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backend.errors import SplitError
+from backend.files import replaced
 from backend.types import canonical_json
 
 if TYPE_CHECKING:
@@ -119,9 +120,8 @@ class Split:
         }
         table = pa.table(columns).replace_schema_metadata({_HEADER: json.dumps(header).encode()})
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(path)
+        with replaced(path) as draft:
+            pq.write_table(table, draft, compression="zstd")
 
     @classmethod
     def load(cls, path: Path) -> Split:

@@ -17,29 +17,27 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import duckdb
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from backend.config import home, precomputed_dir
 from backend.errors import StoreError
-from backend.store.lineage import proba_matrix
-from backend.store.roots import Location, check_id, open_root
 from backend.store.sync import PUBLIC, SyncReport, sync
+from backend.types import OWNER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from filelock import BaseFileLock
 
-__all__ = ["Store", "probabilities", "query_names"]
+    from backend.store.roots import Location
+
+__all__ = ["Store", "default_roots", "query_names"]
 
 logger = logging.getLogger(__name__)
 
 _MAX_FILES: Final = 8
 """Processes that may keep a store file in one folder; more work in memory."""
 
-_OWNER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PARAMETER: Final = re.compile(r"\$([a-z_]+)")
 
 # Nothing is downloaded, and no extension is needed.
@@ -402,7 +400,7 @@ def default_roots() -> list[tuple[str, Location]]:
         roots += [
             (name, home() / "users" / name)
             for name in names
-            if _OWNER.fullmatch(name) and name != PUBLIC
+            if OWNER.fullmatch(name) and name != PUBLIC
         ]
     return roots
 
@@ -414,43 +412,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     return list(value) if isinstance(value, (tuple, set, frozenset, pd.Index)) else value
-
-
-def probabilities(
-    store: Store, run_id: str, cell_ids: Sequence[str], *, owner: str = "local"
-) -> pd.DataFrame:
-    """Read class probabilities of some cells from the bundle of their run.
-
-    Returns
-    -------
-    One row a cell in the order of `cell_ids`, one column a class in the order of the run; NaN for
-    cells that the run did not predict. Of runs with more than 64 classes only the five most
-    probable ones are known, the others are 0.
-    """
-    check_id(run_id, "`run_id`")
-    found = store.sql(
-        """
-        select b.root, r.classes
-        from runs r join bundles b on b.owner = r.owner and b.kind = 'runs' and b.name = r.run_id
-        where r.run_id = $run_id and r.owner in ('public', $owner)
-            and r.status = 'done' and r.problem is null and r.fold >= 0
-        """,
-        run_id=run_id,
-        owner=owner,
-    )
-    if found.empty:
-        msg = f"No scored run {run_id}."
-        raise StoreError(msg, "Bring the store up to date: `python -m backend store sync`.")
-    classes = list(found["classes"][0])
-    ids = list(cell_ids)
-    columns = ["cell_id", "proba", "top5"]
-    try:
-        root = open_root(found["root"][0])
-        with root.local_file("runs", run_id, "predictions.parquet") as path:
-            table = pq.read_table(path, columns=columns, filters=[("cell_id", "in", ids)])
-        matrix = proba_matrix(table, len(classes))
-    except (FileNotFoundError, pa.ArrowException, OSError, ValueError) as error:
-        msg = f"The probabilities of run {run_id} cannot be read ({type(error).__name__})."
-        raise StoreError(msg, "Make the bundle again, then sync the store.") from error
-    frame = pd.DataFrame(matrix, index=pd.Index(table["cell_id"].to_pylist()), columns=classes)
-    return frame.reindex(pd.Index(ids, name="cell_id"))

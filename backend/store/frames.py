@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from backend.store.bundle import RunRecord
+    from backend.store.record import RunRecord
 
 __all__ = [
     "CELLS_SCHEMA",

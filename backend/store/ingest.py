@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from backend.data.labels import to_lineage
 from backend.errors import StoreError
-from backend.store.bundle import RunRecord, parse_dataset, parse_run
 from backend.store.frames import CELLS_SCHEMA, FINAL_FOLD, PREDICTIONS_SCHEMA
 from backend.store.lineage import lineage_predictions, lineages_of
+from backend.store.record import RunRecord, parse_dataset, parse_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

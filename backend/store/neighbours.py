@@ -19,19 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from backend.store.cache import Store
-
 __all__ = [
+    "COLUMN",
     "NEIGHBOURS_FILE",
     "add_neighbours",
     "checked_neighbours",
-    "neighbours_of",
     "write_neighbours",
 ]
 
 NEIGHBOURS_FILE: Final = "neighbours.parquet"
-_COLUMN: Final = "neighbours"
-_FILE_ERRORS: Final = (FileNotFoundError, pa.ArrowException, OSError)
+COLUMN: Final = "neighbours"
 
 
 def checked_neighbours(neighbours: np.ndarray, n_cells: int, what: str) -> np.ndarray:
@@ -57,7 +54,7 @@ def write_neighbours(path: Path, neighbours: np.ndarray) -> None:
     """Write checked neighbours so that equal numbers give equal bytes."""
     values = pa.array(neighbours.ravel(), pa.int32())
     lists = pa.FixedSizeListArray.from_arrays(values, neighbours.shape[1])
-    pq.write_table(pa.table({_COLUMN: lists}), path, compression="zstd", use_dictionary=False)
+    pq.write_table(pa.table({COLUMN: lists}), path, compression="zstd", use_dictionary=False)
 
 
 def add_neighbours(
@@ -90,39 +87,3 @@ def add_neighbours(
         "datasets", dataset_id, NEIGHBOURS_FILE, lambda path: write_neighbours(path, checked)
     )
     return opened.folder("datasets", dataset_id)
-
-
-def neighbours_of(store: Store, dataset_id: str, *, owner: str = "local") -> np.ndarray | None:
-    """Return (n_cells, k) int32 row numbers of the nearest cells, or None when none are stored.
-
-    Raises
-    ------
-    StoreError
-        If the file is there but damaged.
-    """
-    rows = store.sql(
-        """
-        select b.root, d.n_cells
-        from datasets d
-        join bundles b on b.owner = d.owner and b.kind = 'datasets' and b.name = d.dataset_id
-        where d.dataset_id = $dataset_id and d.owner in ('public', $owner)
-        """,
-        dataset_id=dataset_id,
-        owner=owner,
-    )
-    if rows.empty:
-        return None
-    root = open_root(rows["root"][0])
-    if not root.has_file("datasets", dataset_id, NEIGHBOURS_FILE):
-        return None
-    try:
-        with root.local_file("datasets", dataset_id, NEIGHBOURS_FILE) as path:
-            lists = pq.read_table(path)[_COLUMN].combine_chunks()
-        n_cells = int(rows["n_cells"][0])
-        values = lists.flatten().to_numpy(zero_copy_only=False)
-        found = values.reshape(n_cells, -1)
-        return checked_neighbours(found, n_cells, f"dataset {dataset_id}")
-    except (*_FILE_ERRORS, KeyError, ValueError, AttributeError) as error:
-        msg = f"The neighbours of dataset {dataset_id} cannot be read ({type(error).__name__})."
-        hint = "Make them again: `python -m backend data neighbours`."
-        raise StoreError(msg, hint) from error

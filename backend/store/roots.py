@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from backend.errors import StoreError
 from backend.files import published, replaced
+from backend.types import ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ID", "Location", "Root", "check_id", "is_url", "open_root", "split_location"]
+__all__ = ["Location", "Root", "check_id", "is_url", "open_root", "split_location"]
 
 Location = Path | str
 """A local path, or a URL such as `s3://bucket/folder`."""
-
-ID: Final = re.compile(r"[0-9a-f]{16}")
 
 
 def check_id(value: object, what: str) -> str:

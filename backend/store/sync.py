@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.errors import StoreError
-from backend.store.bundle import parse_run
 from backend.store.ingest import Found, Reader, statement, temporary_names
+from backend.store.record import parse_run
 from backend.store.roots import Location, open_root
 
 if TYPE_CHECKING:

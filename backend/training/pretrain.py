@@ -6,8 +6,6 @@ holds in `backend.models.inhouse`.
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -24,6 +22,7 @@ from lightning_fabric import Fabric
 from backend import __version__
 from backend.data.fingerprint import cell_fingerprints
 from backend.errors import InputError, JobFailed, SplitError
+from backend.files import published
 from backend.models import catalogue
 from backend.models.base import RecipeDefaults
 from backend.models.baselines.expression import check_counts
@@ -219,7 +218,8 @@ class _Maker:
                 about=about,
             )
 
-        _publish(job.folder, fill)
+        with published(job.folder, keep=is_inhouse, what="the checkpoint") as folder:
+            fill(folder)
         text = f"{train.n_obs:,} cells, loss {last['loss']:.3f}"
         self.tell(PretrainEvent(job.fold, "done", text, 1.0))
         return job.folder
@@ -449,19 +449,6 @@ def _train(
         if step >= last_step:
             break
     return pd.DataFrame(history)
-
-
-def _publish(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write a folder beside, then rename it: it is complete or absent."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        fill(draft)
-        if not is_inhouse(folder):
-            draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from app.identity import identity
 from app.sections.evaluate.upload import plain
 from app.state import DATASET, Source, go
 from backend.config import home, keep_days
-from backend.data.uploads import delete_results, delete_upload
+from backend.data.uploads import delete_upload, user_folder
 from backend.errors import FaultlineError
 from backend.evaluation.wording import plural
 from backend.jobs.directory import (
@@ -25,6 +25,7 @@ from backend.jobs.directory import (
 )
 from backend.jobs.expiry import expires_at
 from backend.jobs.workers import list_workers
+from backend.store.bundle import delete_dataset
 from backend.types import EXTERNAL
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def _delete(job_id: str) -> None:
     status = read_status(home(), job_id, owner=owner)
     request = read_request(home(), job_id, owner=owner)
     try:
-        delete_results(home(), owner, str((status.result or {}).get("dataset_id")))
+        delete_dataset(user_folder(home(), owner), str((status.result or {}).get("dataset_id")))
     except FaultlineError as error:
         st.session_state["evaluate.message"] = error.message
     if request.get("upload"):

@@ -13,8 +13,9 @@ from app.state import Source
 from backend.config import home
 from backend.errors import FaultlineError
 from backend.evaluation.text import plain
-from backend.evaluation.views.runs import curves_of, delete_run
+from backend.evaluation.views.runs import curves_of
 from backend.evaluation.wording import plural
+from backend.store.bundle import delete_run
 
 if TYPE_CHECKING:
     from pathlib import Path

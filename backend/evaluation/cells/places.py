@@ -13,7 +13,7 @@ import pandas as pd
 from backend.data.uploads import user_folder
 from backend.errors import InputError
 from backend.evaluation.views.series import shown_series
-from backend.store.cache import probabilities
+from backend.store.per_cell import probabilities
 from backend.store.roots import check_id
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from backend.evaluation.cells import load_cells, load_columns, load_hits, passes
 from backend.evaluation.cells.selection_counts import count_roles, quality_of
 from backend.evaluation.neighbours import Sides, sides_of
 from backend.evaluation.views.series import all_shown_series
-from backend.store.neighbours import neighbours_of
+from backend.store.per_cell import neighbours_of
 
 if TYPE_CHECKING:
     import pandas as pd

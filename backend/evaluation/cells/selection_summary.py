@@ -24,7 +24,7 @@ from backend.evaluation.cells.selection_source import StoreSource
 from backend.evaluation.text import plain
 from backend.evaluation.views.failures import outcomes_of
 from backend.evaluation.wording import plural
-from backend.store.cache import probabilities
+from backend.store.per_cell import probabilities
 
 if TYPE_CHECKING:
     from backend.evaluation.cells import CellColumns, MapCells

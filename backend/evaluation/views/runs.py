@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +16,6 @@ from backend.store.roots import Location, check_id, open_root
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from backend.evaluation.views.series import Reader
     from backend.store.bundle import RunRecord
@@ -27,7 +25,6 @@ __all__ = [
     "RunCard",
     "RunsOverview",
     "curves_of",
-    "delete_run",
     "find_card",
     "runs_overview",
 ]
@@ -216,26 +213,3 @@ def curves_of(cards: Sequence[RunCard]) -> pd.DataFrame:
         parts.append(long.assign(fold=str(card.record.fold), n_train=card.record.n_train))
     columns = ["fold", "epoch", "step", "measure", "value", "n_train"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-
-
-def delete_run(root: Path, run_id: str) -> None:
-    """Remove a run from one local root, and its dataset when no run below that root is left on it.
-
-    Raises
-    ------
-    StoreError
-        If the root has no such run.
-    """
-    folder = root / "runs" / check_id(run_id, "Run")
-    try:
-        dataset_id = str(
-            json.loads((folder / "run.json").read_text(encoding="utf-8"))["dataset_id"]
-        )
-    except (FileNotFoundError, ValueError, KeyError) as error:
-        msg = "Run not found."
-        raise StoreError(msg, "It may have expired or been deleted, or is not yours.") from error
-    shutil.rmtree(folder, ignore_errors=True)
-    for head in (root / "runs").glob("*/run.json"):
-        if f'"{dataset_id}"' in head.read_text(encoding="utf-8"):
-            return
-    shutil.rmtree(root / "datasets" / check_id(dataset_id, "Dataset"), ignore_errors=True)

@@ -9,7 +9,6 @@ import pytest
 from backend.data import uploads
 from backend.data.inspect_upload import inspect_upload
 from backend.data.uploads import (
-    delete_results,
     delete_upload,
     find_server_file,
     find_upload,
@@ -74,21 +73,6 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="disk is full"):
         save(tmp_path)
     assert list((tmp_path / "users/me/uploads").iterdir()) == []
-
-
-def test_results_are_removed_with_their_runs(tmp_path):
-    own = tmp_path / "users" / "me"
-    for run_id, dataset_id in (("a" * 16, "1" * 16), ("b" * 16, "1" * 16), ("c" * 16, "2" * 16)):
-        folder = own / "runs" / run_id
-        folder.mkdir(parents=True)
-        (folder / "run.json").write_text(json.dumps({"dataset_id": dataset_id}))
-        (own / "datasets" / dataset_id).mkdir(parents=True, exist_ok=True)
-    assert delete_results(tmp_path, "me", "1" * 16) == 2
-    assert [path.name for path in (own / "runs").iterdir()] == ["c" * 16]
-    for owner, dataset_id in (("me", "1" * 16), ("other", "2" * 16), ("me", "../datasets")):
-        with pytest.raises(InputError, match="Results not found"):
-            delete_results(tmp_path, owner, dataset_id)
-    assert (own / "datasets" / ("2" * 16)).is_dir()
 
 
 def test_server_files_are_found_by_real_path_only(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from backend.errors import StoreError
+from backend.store import bundle
 from backend.store.bundle import (
     RunRecord,
     is_done,
@@ -322,3 +323,35 @@ def test_old_leftovers_are_swept(tmp_path: Path) -> None:
     write_run(tmp_path, run, frame_of(run))
     assert not left.exists()
     assert fresh.exists()
+
+
+def test_a_dataset_is_removed_with_its_runs(tmp_path):
+    for run_id, dataset_id in (("a" * 16, "1" * 16), ("b" * 16, "1" * 16), ("c" * 16, "2" * 16)):
+        folder = tmp_path / "runs" / run_id
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps({"dataset_id": dataset_id}))
+        (tmp_path / "datasets" / dataset_id).mkdir(parents=True, exist_ok=True)
+    assert bundle.delete_dataset(tmp_path, "1" * 16) == 2
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["c" * 16]
+    for root, dataset_id in (
+        (tmp_path, "1" * 16),
+        (tmp_path / "x", "2" * 16),
+        (tmp_path, "../datasets"),
+    ):
+        with pytest.raises(StoreError, match="Results not found"):
+            bundle.delete_dataset(root, dataset_id)
+    assert (tmp_path / "datasets" / ("2" * 16)).is_dir()
+
+
+def test_a_dataset_goes_with_its_last_run(tmp_path):
+    for run_id in ("a" * 16, "b" * 16):
+        folder = tmp_path / "runs" / run_id
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps({"dataset_id": "1" * 16}))
+    (tmp_path / "datasets" / ("1" * 16)).mkdir(parents=True)
+    bundle.delete_run(tmp_path, "a" * 16)
+    assert (tmp_path / "datasets" / ("1" * 16)).is_dir()
+    bundle.delete_run(tmp_path, "b" * 16)
+    assert list((tmp_path / "datasets").iterdir()) == list((tmp_path / "runs").iterdir()) == []
+    with pytest.raises(StoreError, match="Run not found"):
+        bundle.delete_run(tmp_path, "b" * 16)

@@ -25,8 +25,9 @@ from backend.store.bundle import (
     write_dataset,
     write_run,
 )
-from backend.store.cache import Store, default_roots, probabilities
+from backend.store.cache import Store, default_roots
 from backend.store.frames import PREDICTIONS_SCHEMA, write_parquet
+from backend.store.per_cell import probabilities
 from tests.backend.store import builders
 
 SERIES = builders.series()

@@ -8,8 +8,8 @@ from backend.cli import main
 from backend.errors import InputError
 from backend.evaluation import views
 from backend.store.bundle import list_runs, read_dataset, read_predictions, read_run
-from backend.store.cache import probabilities
 from backend.store.imports import NOT_RUN_HERE, import_predictions, read_table, template
+from backend.store.per_cell import probabilities
 from backend.types import Scope
 from tests.helpers import open_store
 

@@ -13,7 +13,8 @@ from backend.data.cell_map import nearest_cells
 from backend.errors import StoreError
 from backend.store.bundle import write_dataset
 from backend.store.cache import Store
-from backend.store.neighbours import NEIGHBOURS_FILE, add_neighbours, neighbours_of
+from backend.store.neighbours import NEIGHBOURS_FILE, add_neighbours
+from backend.store.per_cell import neighbours_of
 from tests.backend.store import builders
 
 
