@@ -49,8 +49,6 @@ __all__ = [
     "disagreement",
     "document",
     "f1_by_cell_type",
-    "f1_by_donor",
-    "f1_by_timepoint",
     "failures",
     "look_at",
     "map_cells",
@@ -66,6 +64,8 @@ __all__ = [
     "runs_of",
     "runs_overview",
     "scope_choices",
+    "scores_by_donor",
+    "scores_by_timepoint",
     "selected_cells",
     "selected_rows",
     "selection_summary",
@@ -190,19 +190,19 @@ def provenance(scope: Scope) -> views.Provenance:
     return _ask("provenance", scope)
 
 
-def overview(scope: Scope) -> views.Overview:
+def overview(scope: Scope, metric: str) -> views.Overview:
     """Return sentences, scores, collapsed types and provenance."""
-    return _ask("overview", scope)
+    return _ask("overview", scope, metric=metric)
 
 
-def f1_by_timepoint(scope: Scope) -> views.TimepointScores:
-    """Return macro-F1 per model and timepoint, with every donor's own."""
-    return _ask("f1_by_timepoint", scope)
+def scores_by_timepoint(scope: Scope, metric: str) -> views.TimepointScores:
+    """Return a metric per model and timepoint, with every donor's own."""
+    return _ask("scores_by_timepoint", scope, metric=metric)
 
 
-def model_differences(scope: Scope, reference: str) -> views.ModelDifferences:
+def model_differences(scope: Scope, reference: str, metric: str) -> views.ModelDifferences:
     """Return every model against one of them, paired by donor."""
-    return _ask("model_differences", scope, reference=reference)
+    return _ask("model_differences", scope, reference=reference, metric=metric)
 
 
 def f1_by_cell_type(
@@ -397,14 +397,14 @@ def disagreement(scope: Scope, first: str, second: str) -> views.Disagreement:
     return _ask("disagreement", scope, first=first, second=second)
 
 
-def f1_by_donor(scope: Scope, configuration: str) -> views.DonorScores:
-    """Return F1 per donor and cell type, and labelled against predicted composition."""
-    return _ask("f1_by_donor", scope, configuration=configuration)
+def scores_by_donor(scope: Scope, configuration: str, metric: str) -> views.DonorScores:
+    """Return F1 per donor and cell type, a metric per donor, and labelled against predicted composition."""
+    return _ask("scores_by_donor", scope, configuration=configuration, metric=metric)
 
 
-def optimism(scope: Scope) -> views.OptimismScores:
-    """Return F1 under each protocol on one panel, and the gaps between them."""
-    return _ask("optimism", scope)
+def optimism(scope: Scope, metric: str) -> views.OptimismScores:
+    """Return a metric under each protocol on one panel, and the gaps between them."""
+    return _ask("optimism", scope, metric=metric)
 
 
 @_apart(st.cache_data, max_entries=16, show_spinner=False)

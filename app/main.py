@@ -27,6 +27,7 @@ with body, errors.shown_to_user():
     if not choices.empty:
         with st.sidebar:
             state.sidebar_scope(choices, cache.configurations, cache.timepoints)
+            state.choose_metric(is_used=info.has_metric)
     with st.sidebar:
         identity.sign_out_button()
     if target := state.pop_target():

@@ -23,13 +23,17 @@ ICON: Final = project_root() / "app" / "icon.svg"
 
 @dataclass(frozen=True, slots=True)
 class PageInfo:
-    """One page: `key` is its file in `pages/` and, but for the first page, its address."""
+    """One page: `key` is its file in `pages/` and, but for the first page, its address.
+
+    `has_metric` says whether its scores are of the chosen metric.
+    """
 
     key: str
     title: str
     icon: str
     question: str
     needs_results: bool = True
+    has_metric: bool = False
 
 
 PAGES: Final = (
@@ -38,12 +42,14 @@ PAGES: Final = (
         "Overview",
         ":material/overview:",
         "Where do the models break on this data?",
+        has_metric=True,
     ),
     PageInfo(
         "timepoints",
         "Timepoints",
         ":material/timeline:",
         "How does each model fall along the clinical course?",
+        has_metric=True,
     ),
     PageInfo(
         "cell_types",
@@ -63,12 +69,13 @@ PAGES: Final = (
         ":material/table_chart:",
         "What are they mistaken for, and how bad is it?",
     ),
-    PageInfo("donors", "Donors", ":material/group:", "Is it one patient?"),
+    PageInfo("donors", "Donors", ":material/group:", "Is it one patient?", has_metric=True),
     PageInfo(
         "protocols",
         "Protocols",
         ":material/compare_arrows:",
         "How much did the split flatter the models?",
+        has_metric=True,
     ),
     PageInfo(
         "evaluate",

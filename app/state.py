@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import streamlit as st
 
 from app.identity import identity
+from backend.evaluation.metrics import DEFAULT, METRICS
 from backend.protocols import EXTERNAL, PROTOCOLS, protocol_text
 from backend.types import LABEL_LEVELS, TIMEPOINTS, TRUTHS, Scope
 
@@ -20,17 +21,22 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from backend.evaluation.metrics import Metric
+
 __all__ = [
     "BY",
     "CELL_TYPE",
     "CONFIGURATION",
+    "METRIC",
     "MODEL",
     "REFERENCE",
     "TIMEPOINT",
     "Source",
+    "choose_metric",
     "choose_model",
     "choose_one",
     "course",
+    "current_metric",
     "current_models",
     "current_scope",
     "current_source",
@@ -47,6 +53,7 @@ BUDGET: Final = "budget"
 MODEL: Final = "model"
 TIMEPOINT: Final = "timepoint"
 TRUTH: Final = "truth"
+METRIC: Final = "metric"
 CONFIGURATION: Final = "show"
 """The one model that a page about cells or donors shows."""
 REFERENCE: Final = "against"
@@ -62,6 +69,7 @@ _COMPLETE: Final = "faultline.complete_models"
 _DEFAULTS: Final = "faultline.default_models"
 _TARGET: Final = "faultline.target"
 _SOURCE: Final = "faultline.source"
+_METRIC: Final = "faultline.metric"
 
 _LEVEL_WORDS: Final = {
     "lineage": "malignant types counted with their normal counterpart",
@@ -249,6 +257,28 @@ def remember(
     st.session_state[_MODELS] = dict(models)
     st.session_state[_DEFAULTS] = list(defaults)
     st.session_state[_COMPLETE] = list(complete)
+
+
+def choose_metric(*, is_used: bool) -> Metric:
+    """Draw the choice of the metric; greyed on a page whose scores are of another kind."""
+    title_of = {key: metric.title for key, metric in METRICS.items()}
+    meanings = _listed({metric.title: metric.text for metric in METRICS.values()})
+    key = st.selectbox(
+        "Metric",
+        list(title_of),
+        format_func=title_of.__getitem__,
+        key=METRIC,
+        bind="query-params",
+        disabled=not is_used,
+        help=f"Of scores over several types; a single type is always scored by its F1.\n{meanings}",
+    )
+    st.session_state[_METRIC] = key
+    return METRICS[key]
+
+
+def current_metric() -> Metric:
+    """Return the metric of the sidebar."""
+    return METRICS[st.session_state.get(_METRIC, DEFAULT)]
 
 
 def current_scope() -> Scope:

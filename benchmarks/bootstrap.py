@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,8 @@ from sklearn.metrics import f1_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.evaluation.f1 import macro_f1
 from backend.evaluation.intervals import bootstrap_draws, bootstrap_weights
+from backend.evaluation.metrics import metric_named
 from backend.evaluation.tallies import Tallies
 
 N_DONORS, N_TYPES, CELLS_PER_DONOR = 40, 21, 500
@@ -43,7 +42,7 @@ def main() -> int:
         [f"donor{i:02d}" for i in donor], [names[i] for i in label], [names[i] for i in predicted]
     )
     strata = ["Healthy"] * 8 + ["patient"] * (N_DONORS - 8)
-    statistic = partial(macro_f1, panel=np.ones(N_TYPES, dtype=bool))
+    statistic = metric_named("macro_f1").statistic(np.ones(N_TYPES, dtype=bool))
 
     times = []
     for _ in range(7):

@@ -7,6 +7,7 @@ import streamlit as st
 from app import cache
 from app.components import errors, figure, frames, heatmap, provenance, tables
 from app.components.selection_links import page_links
+from app.sections.cell_types.rows import labelled_rows, lost_types
 from app.state import (
     BY,
     CELL_TYPE,
@@ -36,11 +37,11 @@ if view.scores.empty:
     st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
     st.stop()
 
-lost = frames.lost_types(view.never_predicted, view.zero_f1)
+lost = lost_types(view.never_predicted, view.zero_f1)
 if len(lost):
     frames.name_types(lost, by="kind")
 
-rows = frames.labelled_rows(view.scores)
+rows = labelled_rows(view.scores)
 columns = frames.in_order(view.scores["column"], by)
 points = figure.draw(
     partial(

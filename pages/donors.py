@@ -7,14 +7,16 @@ import streamlit as st
 from app import cache
 from app.components import errors, figure, frames, heatmap, provenance, tables
 from app.components.selection_links import cells_in_a_donor, open_buttons, page_links
-from app.state import choose_model, current_models, current_scope
+from app.sections.donors.rows import donor_order, donor_sentence, with_donor_names
+from app.state import choose_model, current_metric, current_models, current_scope
 from backend.evaluation.text import plain
 
 scope = current_scope()
 models = current_models()
+metric = current_metric()
 configuration = choose_model(models)
 with errors.shown_to_user():
-    view = cache.f1_by_donor(scope, configuration)
+    view = cache.scores_by_donor(scope, configuration, metric.key)
 
 if view.scores.empty:
     st.info(
@@ -23,9 +25,9 @@ if view.scores.empty:
     )
     st.stop()
 
-st.markdown(frames.donor_sentence(view.totals, models[configuration]))
-scores = frames.with_donor_names(view.scores)
-donors = frames.donor_order(scores)
+st.markdown(donor_sentence(view.totals, models[configuration]))
+scores = with_donor_names(view.scores)
+donors = donor_order(scores)
 cell_types = frames.in_order(scores.cell_type, "cell_type")
 points = figure.draw(
     partial(
@@ -57,11 +59,11 @@ tables.show(
     folded="The same numbers as a table",
 )
 
-composition = frames.with_donor_names(view.composition)
+composition = with_donor_names(view.composition)
 figure.draw(
     partial(
         heatmap.heatmap, composition, row="donor_name", column="cell_type",
-        rows=frames.donor_order(composition),
+        rows=donor_order(composition),
         columns=frames.in_order(composition.cell_type, "cell_type"), row_title="Donor",
         column_title="Cell type", with_n=(), value="difference", diverging=True,
     ),
@@ -88,7 +90,7 @@ st.markdown("##### Donors in all")
 tables.show(
     view.totals,
     name="donors",
-    alt_text="Macro-F1 and cells of every donor",
-    columns=("donor", "timepoint", "macro_f1", "n_cells", "n_types"),
+    alt_text=f"{metric.title} and cells of every donor",
+    columns=("donor", "timepoint", "value", "n_cells", "n_types"),
 )
 provenance.caption(cache.provenance(scope))

@@ -5,14 +5,16 @@ from functools import partial
 import streamlit as st
 
 from app import cache, nav
-from app.components import charts, errors, figure, frames, provenance, tables
+from app.components import errors, figure, frames, provenance, tables
 from app.components.selection_links import page_links
-from app.state import MODEL, current_models, current_scope, go
+from app.sections.overview.charts import score_dots
+from app.state import MODEL, current_metric, current_models, current_scope, go
 
 scope = current_scope()
 models = current_models()
+metric = current_metric()
 with errors.shown_to_user():
-    view = cache.overview(scope)
+    view = cache.overview(scope, metric.key)
 
 if view.scores.empty:
     st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
@@ -24,10 +26,11 @@ is_long = len(view.sentences) > 4
 if not is_long:
     st.markdown(said)
 figure.draw(
-    partial(charts.score_dots, view.scores),
-    name="f1-overview",
-    title="Macro-F1 by model and timepoint",
-    alt_text="Dot plot of macro-F1 from 0 to 1, a row per model and a dot per timepoint, with "
+    partial(score_dots, view.scores),
+    name=f"{metric.key}-overview",
+    title=f"{metric.title} by model and timepoint",
+    alt_text=f"Dot plot of {metric.label} from {metric.range[0]:g} to {metric.range[1]:g}, a row "
+    "per model and a dot per timepoint, with "
     "95 % intervals over donors; the sentences beside it say the same.",
     select=("configuration", "timepoint"),
     on_pick=lambda dot: go("timepoints", **{MODEL: [dot["configuration"]]}),
@@ -39,7 +42,7 @@ st.caption(
 if is_long:
     with st.expander(f"In words: each of the {len(view.sentences)} models"):
         st.markdown(said)
-provenance.panel_note(view.panel)
+provenance.panel_note(view.panel, metric)
 st.page_link(
     nav.page_file("timepoints"),
     label="See the clinical course of these models",
@@ -73,10 +76,10 @@ provenance.strip(view.provenance, models)
 st.markdown("##### The same numbers as a table")
 tables.show(
     view.scores,
-    name="f1-overview",
-    alt_text="Macro-F1 with interval, donors and cells per model and timepoint",
+    name=f"{metric.key}-overview",
+    alt_text=f"{metric.title} with interval, donors and cells per model and timepoint",
     columns=(
-        "display_name", "timepoint", "macro_f1", "low", "high", "interval", "n_donors", "n_cells",
+        "display_name", "timepoint", "value", "low", "high", "interval", "n_donors", "n_cells",
         "n_types_scored", "status_text",
     ),
 )  # fmt: skip

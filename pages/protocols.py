@@ -5,18 +5,21 @@ from functools import partial
 import streamlit as st
 
 from app import cache
-from app.components import charts, errors, figure, frames, provenance, tables
-from app.state import current_models, current_scope
+from app.components import errors, figure, frames, provenance, tables
+from app.sections.protocols import charts
+from app.state import current_metric, current_models, current_scope
+from backend.protocols import PROTOCOLS
 
 scope = current_scope()
 models = current_models()
+metric = current_metric()
 with errors.shown_to_user():
-    view = cache.optimism(scope)
+    view = cache.optimism(scope, metric.key)
 
 st.markdown("\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences))
 if view.notes:
     st.caption(" ".join(frames.with_display_name(note, models) for note in view.notes))
-slopes = frames.by_protocol(view.gaps)
+slopes = charts.by_protocol(view.gaps)
 if slopes.empty:
     st.info(
         "No gap can be measured here: it needs a model that was run under both `random` and "
@@ -26,17 +29,19 @@ if slopes.empty:
 
 figure.draw(
     partial(charts.slopes, slopes, protocols=frames.in_order(slopes.protocol, "protocol")),
-    name="f1-by-protocol",
-    title="Macro-F1 under each protocol, on the same types and cells",
-    alt_text="Slope chart of macro-F1 from 0 to 1, from cells split at random to donors held "
-    "out, a line per model.",
+    name=f"{metric.key}-by-protocol",
+    title=f"{metric.title} under each protocol, on the same types and cells",
+    alt_text=f"Slope chart of {metric.label} from {metric.range[0]:g} to {metric.range[1]:g}, from "
+    "cells split at random to donors held out, a line per model.",
 )
-provenance.panel_note(view.panel)
+provenance.panel_note(view.panel, metric)
 
 figure.draw(
-    partial(charts.gap_dots, view.gaps, name="display_name", title="F1 random − F1 donor"),
+    partial(
+        charts.gap_dots, view.gaps, name="display_name", title=f"{metric.title}, random − donor"
+    ),
     name="optimism-gap",
-    title="Optimism gap: F1 at random minus F1 with donors held out",
+    title=f"Optimism gap: {metric.label} at random minus with donors held out",
     alt_text="Dot plot of the optimism gap per model with 95 % intervals around a line at 0.",
 )
 st.caption(
@@ -46,32 +51,32 @@ st.caption(
 tables.show(
     view.gaps,
     name="optimism-gap",
-    alt_text="F1 under random and donor protocol and their difference per model",
+    alt_text=f"{metric.title} under random and donor protocol and their difference per model",
     columns=(
         "display_name", "random", "donor", "gap", "low", "high", "interval", "n_donors", "n_cells",
         "n_train_random", "n_train_donor",
     ),
-    labels={"random": "F1, random", "donor": "F1, donor"},
 )  # fmt: skip
 
-if len(view.study):
-    st.markdown("##### From held-out donors to held-out studies")
+for key, table in view.others.items():
+    milder = PROTOCOLS[PROTOCOLS[key].compared_with]
+    st.markdown(f"##### From {milder.label} to {PROTOCOLS[key].label}")
     tables.show(
-        view.study,
-        name="study-gap",
-        alt_text="F1 under donor and study protocol and their difference per model",
+        table,
+        name=f"{key}-gap",
+        alt_text=f"{metric.title} under the protocols {milder.key} and {key} and their difference "
+        "per model",
         columns=(
-            "display_name", "donor", "study", "gap", "low", "high", "interval", "n_donors",
-            "n_cells", "n_train_donor", "n_train_study",
+            "display_name", milder.key, key, "gap", "low", "high", "interval", "n_donors",
+            "n_cells", f"n_train_{milder.key}", f"n_train_{key}",
         ),
-        labels={"donor": "F1, donor", "study": "F1, study"},
     )  # fmt: skip
 
 st.markdown("##### Type by type")
 cell_type = st.selectbox(
     "Cell type", sorted(view.by_type.cell_type.unique()), key="protocol_type", bind="query-params"
 )
-of_type = frames.by_protocol(view.by_type[view.by_type.cell_type == cell_type])
+of_type = charts.by_protocol(view.by_type[view.by_type.cell_type == cell_type])
 figure.draw(
     partial(
         charts.slopes,
@@ -88,17 +93,8 @@ tables.show(
     name="optimism-gap-by-type",
     alt_text="F1 under random and donor protocol and their difference per cell type and model",
     columns=(
-        "cell_type",
-        "display_name",
-        "random",
-        "donor",
-        "gap",
-        "low",
-        "high",
-        "n_donors",
-        "n_cells",
+        "cell_type", "display_name", "random", "donor", "gap", "low", "high", "n_donors", "n_cells",
     ),
-    labels={"random": "F1, random", "donor": "F1, donor"},
     height=300,
-)
+)  # fmt: skip
 provenance.caption(cache.provenance(scope))

@@ -5,14 +5,16 @@ from functools import partial
 import streamlit as st
 
 from app import cache
-from app.components import charts, errors, figure, provenance, tables
+from app.components import errors, figure, provenance, tables
 from app.components.selection_links import page_links
+from app.sections.timepoints.charts import course_lines
 from app.state import (
     CONFIGURATION,
     REFERENCE,
     TIMEPOINT,
     choose_model,
     course,
+    current_metric,
     current_models,
     current_scope,
     go,
@@ -20,8 +22,9 @@ from app.state import (
 
 scope = current_scope()
 models = current_models()
+metric = current_metric()
 with errors.shown_to_user():
-    view = cache.f1_by_timepoint(scope)
+    view = cache.scores_by_timepoint(scope, metric.key)
     series = cache.series_table(scope)
 
 if view.scores.empty:
@@ -35,13 +38,11 @@ for note in view.notes:
 provenance.series_notes(series)
 
 figure.draw(
-    partial(
-        charts.course_lines, view.scores, view.donors, timepoints=course(view.scores.timepoint)
-    ),
-    name="f1-by-timepoint",
-    title="Macro-F1 along the clinical course",
-    alt_text="Line chart of macro-F1 from 0 to 1 over Healthy, Diagnosis, Post-treatment and "
-    "Relapse, a line per model, small marks for single donors, bars for 95 % intervals. "
+    partial(course_lines, view.scores, view.donors, timepoints=course(view.scores.timepoint)),
+    name=f"{metric.key}-by-timepoint",
+    title=f"{metric.title} along the clinical course",
+    alt_text=f"Line chart of {metric.label} from {metric.range[0]:g} to {metric.range[1]:g} over "
+    "Healthy, Diagnosis, Post-treatment and Relapse, a line per model, small marks for single donors, bars for 95 % intervals. "
     f"No data: {', '.join(view.missing) or 'none missing'}.",
     select=("configuration", "timepoint"),
     on_pick=lambda dot: go(
@@ -54,16 +55,16 @@ st.caption(
     "dashed with 5–9 donors, none below 5. A click on a large mark opens its "
     "timepoint on the Cell types page."
 )
-provenance.panel_note(view.panel)
+provenance.panel_note(view.panel, metric)
 page_links()
 
 st.markdown("##### The same numbers as a table")
 tables.show(
     view.scores,
-    name="f1-by-timepoint",
-    alt_text="Macro-F1 with interval, donors and cells per model and timepoint",
+    name=f"{metric.key}-by-timepoint",
+    alt_text=f"{metric.title} with interval, donors and cells per model and timepoint",
     columns=(
-        "display_name", "timepoint", "macro_f1", "low", "high", "interval", "n_donors", "n_cells",
+        "display_name", "timepoint", "value", "low", "high", "interval", "n_donors", "n_cells",
         "n_types_scored", "status_text",
     ),
 )  # fmt: skip
@@ -71,7 +72,7 @@ with st.expander("Change along the course, by model"):
     tables.show(
         view.differences,
         name="change-along-course",
-        alt_text="Difference of macro-F1 to the first timepoint with a score, per model",
+        alt_text=f"Difference of {metric.label} to the first timepoint with a score, per model",
         columns=(
             "display_name", "timepoint", "reference", "difference", "low", "high", "interval",
             "n_donors", "reason",
@@ -80,9 +81,9 @@ with st.expander("Change along the course, by model"):
 with st.expander(f"Single donors ({view.donors.donor.nunique()} donors)"):
     tables.show(
         view.donors,
-        name="f1-by-donor-and-timepoint",
-        alt_text="Macro-F1 of every single donor per model and timepoint",
-        columns=("display_name", "timepoint", "donor", "macro_f1", "n_cells", "n_types", "seed"),
+        name=f"{metric.key}-by-donor-and-timepoint",
+        alt_text=f"{metric.title} of every single donor per model and timepoint",
+        columns=("display_name", "timepoint", "donor", "value", "n_cells", "n_types", "seed"),
     )
 if len(models) > 1:
     # Compared only while it is open: it takes as long as all the rest of the page.
@@ -96,9 +97,10 @@ if len(models) > 1:
         if box.open:
             reference = choose_model(models, key=REFERENCE, label="Against")
             tables.show(
-                cache.model_differences(scope, reference).differences,
+                cache.model_differences(scope, reference, metric.key).differences,
                 name="models-paired-by-donor",
-                alt_text="Paired difference of macro-F1 to the chosen model, per model and timepoint",
+                alt_text=f"Paired difference of {metric.label} to the chosen model, per model "
+                "and timepoint",
                 columns=(
                     "display_name", "timepoint", "difference", "low", "high", "interval",
                     "n_donors", "reason",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from backend.evaluation.metrics import Metric
     from backend.evaluation.panel import Panel
     from backend.evaluation.views import Provenance
 
@@ -75,11 +76,11 @@ def caption(provenance: Provenance) -> None:
     )
 
 
-def panel_note(panel: Panel) -> None:
-    """Say over which types a macro-F1 is taken, and why others are not in it."""
+def panel_note(panel: Panel, metric: Metric) -> None:
+    """Say over which types a metric is taken, and why others are not in it."""
     left_out = "; ".join(f"{name}: {reason}" for name, reason in panel.excluded.items())
     st.caption(
-        f"Macro-F1 over {panel.describe()}, chosen from the labels before any score."
+        f"{metric.title} over {panel.describe()}, chosen from the labels before any score."
         + (f" Left out: {left_out}." if left_out else "")
     )
 

@@ -8,7 +8,8 @@ import streamlit as st
 
 from app.components import export
 from app.state import current_source
-from backend.types import PROTOCOLS
+from backend.evaluation.metrics import metric_of
+from backend.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 _SCORES: Final = {
-    "macro_f1": "Macro-F1",
     "f1": "F1",
     "precision": "Precision",
     "recall": "Recall",
@@ -54,8 +54,6 @@ _COUNTS: Final = {
     "n_label_leads": "More with the label",
     "n_prediction_leads": "More with the prediction",
     "n_predicted_absent": "Predicted, not labelled here",
-    "n_train_random": "Training cells a fold, random",
-    "n_train_donor": "Training cells a fold, donor",
     "n_seeds": "Seeds",
     "n_folds_done": "Folds done",
     "n_folds": "Folds",
@@ -85,16 +83,29 @@ _WORDS: Final = {
 }
 
 
+def _labels_of(frame: pd.DataFrame) -> dict[str, str]:
+    """Return the headings that the rows themselves name: of their metric, and of protocols."""
+    title = metric_of(frame).title if "metric" in frame else "F1"
+    labels = {f"n_train_{key}": f"Training cells a fold, {key}" for key in PROTOCOLS}
+    return labels | {"value": title} | {key: f"{title}, {key}" for key in _protocols_in(frame)}
+
+
+def _protocols_in(frame: pd.DataFrame) -> set[str]:
+    """Return the columns of scores under a protocol; elsewhere `donor` is a word."""
+    return set(PROTOCOLS) & set(frame.columns) if "gap" in frame else set()
+
+
 def _column_config(frame: pd.DataFrame, labels: dict[str, str]) -> dict[str, Any]:
+    labels = _labels_of(frame) | labels
     config: dict[str, Any] = {}
     for column in frame.columns:
-        if column in _SCORES or (column in PROTOCOLS and column in labels):
+        if column == "value" or column in _SCORES or column in _protocols_in(frame):
             config[column] = st.column_config.NumberColumn(
                 labels.get(column) or _SCORES[column], format="%.2f"
             )
-        elif column in _COUNTS:
+        elif column in _COUNTS or column.startswith("n_train_"):
             config[column] = st.column_config.NumberColumn(
-                labels.get(column, _COUNTS[column]), format="localized"
+                labels.get(column) or _COUNTS[column], format="localized"
             )
         elif column in labels or column in _WORDS:
             config[column] = labels.get(column) or _WORDS[column]

@@ -1,4 +1,4 @@
-"""`python -m backend score --by timepoint`: F1 with donor intervals, as a table or as JSON."""
+"""`python -m backend score --by timepoint`: scores with donor intervals, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from backend.types import EXTERNAL, LABEL_LEVELS, PROTOCOLS, TIMEPOINTS, TRUTHS,
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     import pandas as pd
 
+    from backend.evaluation.metrics import Metric
     from backend.evaluation.panel import Panel
     from backend.store.cache import Store
 
@@ -40,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", nargs="+", default=[], metavar="M", help="configurations (default: all)"
     )
+    parser.add_argument(
+        "--metric",
+        metavar="KEY",
+        help="macro_f1 (default), weighted_f1, accuracy, balanced_accuracy or another one of "
+        "docs/methods.md; by cell type it is always the F1 of each",
+    )
     parser.add_argument("--timepoint", nargs="+", default=[], choices=TIMEPOINTS, metavar="T")
     parser.add_argument(
         "--results",
@@ -53,8 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score what the arguments name and print it."""
     from backend.evaluation import views
+    from backend.evaluation.metrics import DEFAULT, metric_named
     from backend.store.cache import Store
 
+    metric = metric_named(args.metric or DEFAULT)
+    if args.by == "cell_type" and args.metric is not None:
+        msg = "Cell types are scored by their F1, and a metric was named."
+        raise InputError(msg, "Leave --metric out, or score --by timepoint or --by donor.")
     if args.results is not None and not args.results.is_dir():
         msg = f'There is no folder "{args.results}".'
         raise InputError(msg, "Name the folder that `run --out` wrote to.")
@@ -71,12 +83,12 @@ def run(args: argparse.Namespace) -> int:
         if unknown:
             msg = f"No results of {', '.join(unknown[:5])} here. Found: {', '.join(known)}."
             raise InputError(msg, "Choose one of them, or another protocol or label level.")
-        report = _REPORTS[args.by](store, scope)
+        report = _REPORTS[args.by](store, scope, metric)
         report = {**_head(store, scope, args.by), **report}
     if args.json:
         print(json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False))
     else:
-        _print(report)
+        _print(report, metric)
     return 0
 
 
@@ -156,10 +168,19 @@ def _panel(panel: Panel) -> dict[str, Any]:
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as plain values, NaN as None."""
+    """Return rows as plain values, NaN as None; a metric's value under the metric's own key."""
     return [
-        {str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")
+        {str(key): _plain(value) for key, value in row.items()}
+        for row in _named(table).to_dict("records")
     ]
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    from backend.evaluation.metrics import metric_of
+
+    if "metric" not in table:
+        return table
+    return table.rename(columns={"value": metric_of(table).key}).drop(columns="metric")
 
 
 def _plain(value: Any) -> Any:
@@ -167,11 +188,11 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _by_timepoint(store: Store, scope: Scope) -> dict[str, Any]:
+def _by_timepoint(store: Store, scope: Scope, metric: Metric) -> dict[str, Any]:
     from backend.evaluation import views
 
-    result = views.overview(store, scope)
-    scores = views.f1_by_timepoint(store, scope)
+    result = views.overview(store, scope, metric=metric.key)
+    scores = views.scores_by_timepoint(store, scope, metric=metric.key)
     return {
         "panel": _panel(result.panel),
         "sentences": list(result.sentences),
@@ -183,7 +204,7 @@ def _by_timepoint(store: Store, scope: Scope) -> dict[str, Any]:
     }
 
 
-def _by_cell_type(store: Store, scope: Scope) -> dict[str, Any]:
+def _by_cell_type(store: Store, scope: Scope, _: Metric) -> dict[str, Any]:
     from backend.evaluation import views
 
     result = views.f1_by_cell_type(store, scope)
@@ -195,12 +216,12 @@ def _by_cell_type(store: Store, scope: Scope) -> dict[str, Any]:
     }
 
 
-def _by_donor(store: Store, scope: Scope) -> dict[str, Any]:
+def _by_donor(store: Store, scope: Scope, metric: Metric) -> dict[str, Any]:
     from backend.evaluation import views
 
     table = views.configurations(store, scope)
     names = scope.configurations or tuple(table["configuration"][table["is_default"].astype(bool)])
-    results = [views.f1_by_donor(store, scope, name) for name in names]
+    results = [views.scores_by_donor(store, scope, name, metric=metric.key) for name in names]
     return {
         "panel": _panel(results[0].panel),
         "scores": [
@@ -227,21 +248,22 @@ _HEADINGS: Final = {
     "configuration": "model",
     "cell_type": "cell type",
     "f1": "F1",
-    "macro_f1": "macro-F1",
     "low": "95 % interval",
     "n_types": "types",
     "n_donors": "donors",
     "n_cells": "cells",
 }
+_METRIC: Final = "metric"
+"""Stands for the column of the metric."""
 _PRINTED: Final = {
-    "timepoint": ("configuration", "timepoint", "macro_f1", "low", "n_donors", "n_cells"),
+    "timepoint": ("configuration", "timepoint", _METRIC, "low", "n_donors", "n_cells"),
     "cell_type": ("configuration", "cell_type", "f1", "low", "n_donors", "n_cells"),
-    "donor": ("configuration", "donor", "timepoint", "macro_f1", "n_types", "n_cells"),
+    "donor": ("configuration", "donor", "timepoint", _METRIC, "n_types", "n_cells"),
 }
 _WORDS: Final = ("configuration", "timepoint", "cell_type", "donor", "low")
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], metric: Metric) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -257,10 +279,11 @@ def _print(report: dict[str, Any]) -> None:
         soft_wrap=True,
     )
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    columns: Sequence[str] = _PRINTED[report["by"]]
+    columns = [metric.key if name == _METRIC else name for name in _PRINTED[report["by"]]]
+    headings = {**_HEADINGS, metric.key: metric.label}
     for column in columns:
         side: Any = "left" if column in _WORDS else "right"
-        table.add_column(_HEADINGS.get(column, column), justify=side, no_wrap=True)
+        table.add_column(headings.get(column, column), justify=side, no_wrap=True)
     for row in report["scores"]:
         table.add_row(*(_cell(row, column) for column in columns))
     console.print(table)

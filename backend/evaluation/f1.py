@@ -1,4 +1,4 @@
-"""F1 of cell types and its mean over a class panel, from counts."""
+"""F1, precision and recall of single cell types, from counts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ __all__ = [
     "class_table",
     "f1_by_class",
     "is_small",
-    "macro_f1",
-    "mean_f1_of_present",
     "precision_by_class",
+    "ratio",
     "recall_by_class",
 ]
 
@@ -31,7 +30,8 @@ TOP_DONOR_MARK: Final = 0.5
 """From this share on, one donor dominates a type and is marked."""
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray, defined: np.ndarray) -> np.ndarray:
+def ratio(top: np.ndarray, bottom: np.ndarray, defined: np.ndarray) -> np.ndarray:
+    """Return top / bottom, any shape; NaN where it is not defined."""
     out = np.full(np.broadcast_shapes(top.shape, bottom.shape), np.nan)
     return np.divide(top, bottom, out=out, where=defined)
 
@@ -43,56 +43,19 @@ def f1_by_class(tp: np.ndarray, n_label: np.ndarray, n_predicted: np.ndarray) ->
     (scikit-learn's `f1_score` with `zero_division=0`).
     """
     tp, n_label, n_predicted = (np.asarray(a, dtype=np.float64) for a in (tp, n_label, n_predicted))
-    return _ratio(2.0 * tp, n_label + n_predicted, n_label > 0)
+    return ratio(2.0 * tp, n_label + n_predicted, n_label > 0)
 
 
 def precision_by_class(tp: np.ndarray, n_predicted: np.ndarray) -> np.ndarray:
     """Return tp / n_predicted; NaN where the type is never predicted."""
     tp, n_predicted = np.asarray(tp, dtype=np.float64), np.asarray(n_predicted, dtype=np.float64)
-    return _ratio(tp, n_predicted, n_predicted > 0)
+    return ratio(tp, n_predicted, n_predicted > 0)
 
 
 def recall_by_class(tp: np.ndarray, n_label: np.ndarray) -> np.ndarray:
     """Return tp / n_label; NaN where there is no label."""
     tp, n_label = np.asarray(tp, dtype=np.float64), np.asarray(n_label, dtype=np.float64)
-    return _ratio(tp, n_label, n_label > 0)
-
-
-def macro_f1(
-    tp: np.ndarray, n_label: np.ndarray, n_predicted: np.ndarray, *, panel: np.ndarray
-) -> np.ndarray:
-    """Return the mean of per-class F1 over the panel, along the last axis.
-
-    NaN when the panel is empty or one of its types has no label: a mean over fewer types
-    would be another quantity.
-
-    Parameters
-    ----------
-    tp, n_label, n_predicted
-        Counts with types on the last axis.
-    panel
-        Boolean mask over the types. Predictions into a panel type count against it whatever the
-        label of the cell, so cells of types outside the panel still matter.
-    """
-    scores = f1_by_class(tp, n_label, n_predicted)[..., panel]
-    if scores.shape[-1] == 0:
-        return np.full(scores.shape[:-1], np.nan)
-    return scores.mean(axis=-1)
-
-
-def mean_f1_of_present(
-    tp: np.ndarray, n_label: np.ndarray, n_predicted: np.ndarray, *, panel: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean F1 over panel types that have a label, and how many those are.
-
-    For single donors, which rarely hold every type: such means are drawn as dots and never
-    averaged further.
-    """
-    scores = f1_by_class(tp, n_label, n_predicted)[..., panel]
-    present = ~np.isnan(scores)
-    n_types = present.sum(axis=-1)
-    total = np.where(present, scores, 0.0).sum(axis=-1)
-    return _ratio(total, n_types.astype(np.float64), n_types > 0), n_types
+    return ratio(tp, n_label, n_label > 0)
 
 
 def is_small(n_cells: np.ndarray, n_donors: np.ndarray) -> np.ndarray:
@@ -127,7 +90,7 @@ def class_table(tallies: Tallies) -> pd.DataFrame:
             "recall": recall_by_class(tp, n_label).mean(axis=seeds),
             "n_cells": n_cells,
             "n_donors": n_donors,
-            "top_donor_share": _ratio(top.astype(float), n_cells.astype(float), n_cells > 0),
+            "top_donor_share": ratio(top.astype(float), n_cells.astype(float), n_cells > 0),
             "is_small": is_small(n_cells, n_donors),
             "n_predicted": mean_predicted,
             "n_predicted_absent": np.where(n_cells == 0, mean_predicted, 0.0),

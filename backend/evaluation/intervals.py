@@ -158,8 +158,13 @@ def _estimate(
     return Estimate(value, float(low), float(high), kind, n_donors, reason, se, df)
 
 
-def jackknife(sample: LeaveOneOut, *, n_donors: int | None = None) -> Estimate:
-    """Return a score in [0, 1] with its delete-one-donor jackknife interval.
+def jackknife(
+    sample: LeaveOneOut,
+    *,
+    n_donors: int | None = None,
+    bounds: tuple[float, float] = _SCORE,
+) -> Estimate:
+    """Return a score with its delete-one-donor jackknife interval.
 
     Parameters
     ----------
@@ -170,14 +175,22 @@ def jackknife(sample: LeaveOneOut, *, n_donors: int | None = None) -> Estimate:
         of one type, the donors with a cell of that label. It sets the degrees of freedom and the
         small-number rules, while every donor is deleted, because any donor can add a wrong
         prediction.
+    bounds
+        Lowest and highest value of the score, to which the interval is cut.
     """
     n = len(sample.donors) if n_donors is None else n_donors
     se = float(standard_error(sample.deleted)) if len(sample.donors) > 1 else np.nan
-    return _estimate(float(sample.value), se, n - 1, n_donors=n, what="", bounds=_SCORE)
+    return _estimate(float(sample.value), se, n - 1, n_donors=n, what="", bounds=bounds)
 
 
-def paired_difference(a: LeaveOneOut, b: LeaveOneOut, *, n_donors: int | None = None) -> Estimate:
-    """Return a - b on the same donors, with the jackknife of the difference.
+def paired_difference(
+    a: LeaveOneOut,
+    b: LeaveOneOut,
+    *,
+    n_donors: int | None = None,
+    bounds: tuple[float, float] = _DIFFERENCE,
+) -> Estimate:
+    """Return a - b on the same donors, with the jackknife of the difference, cut to `bounds`.
 
     Raises
     ------
@@ -191,7 +204,7 @@ def paired_difference(a: LeaveOneOut, b: LeaveOneOut, *, n_donors: int | None = 
     n = len(a.donors) if n_donors is None else n_donors
     se = float(standard_error(a.deleted - b.deleted)) if len(a.donors) > 1 else np.nan
     value = float(a.value - b.value)
-    return _estimate(value, se, n - 1, n_donors=n, what="", bounds=_DIFFERENCE)
+    return _estimate(value, se, n - 1, n_donors=n, what="", bounds=bounds)
 
 
 def _influences(sample: LeaveOneOut) -> dict[str, float]:
@@ -206,6 +219,7 @@ def difference_of_slices(
     *,
     n_donors: tuple[int, int] | None = None,
     names: tuple[str, str] = ("the first slice", "the second slice"),
+    bounds: tuple[float, float] = _DIFFERENCE,
 ) -> Estimate:
     """Return a - b of two slices, deleting donors that are in both from both at once.
 
@@ -219,10 +233,12 @@ def difference_of_slices(
     smaller = 0 if n_a <= n_b else 1
     n, what = (n_a, n_b)[smaller], f" at {names[smaller]}"
     if n < MIN_DONORS or len(a.donors) < 2 or len(b.donors) < 2:
-        return _estimate(value, np.nan, np.nan, n_donors=n, what=what, bounds=_DIFFERENCE)
+        return _estimate(value, np.nan, np.nan, n_donors=n, what=what, bounds=bounds)
     of_a, of_b = _influences(a), _influences(b)
     shared = of_a.keys() & of_b.keys()
-    variance = sum((of_a.get(d, 0.0) - of_b.get(d, 0.0)) ** 2 for d in of_a.keys() | of_b.keys())
+    variance = sum(
+        (of_a.get(d, 0.0) - of_b.get(d, 0.0)) ** 2 for d in sorted(of_a.keys() | of_b.keys())
+    )
     if shared:
         df = float(n - 1)
     else:
@@ -230,7 +246,7 @@ def difference_of_slices(
         weight = v_a**2 / (n_a - 1) + v_b**2 / (n_b - 1)
         df = (v_a + v_b) ** 2 / weight if weight > 0 else float(n - 1)
     se = float(np.sqrt(variance))
-    return _estimate(value, se, df, n_donors=n, what=what, bounds=_DIFFERENCE)
+    return _estimate(value, se, df, n_donors=n, what=what, bounds=bounds)
 
 
 def bootstrap_weights(strata: Sequence[str], *, n_draws: int, seed: int) -> np.ndarray:

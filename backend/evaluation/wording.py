@@ -149,6 +149,7 @@ def series_sentence(
     configuration: str,
     scores: Sequence[TimepointScore],
     *,
+    metric: str,
     types: str,
     label_sources: str,
     simulated: bool,
@@ -163,6 +164,8 @@ def series_sentence(
     ----------
     scores
         In clinical order; the first one with a score is what later ones are compared with.
+    metric
+        Its label.
     types
         `Panel.describe()`.
     label_sources
@@ -181,7 +184,7 @@ def series_sentence(
         if score.is_dots_only
     ]
     if not scored:
-        return " ".join([f"{name}: no macro-F1, {types} can be compared.", *dots])
+        return " ".join([f"{name}: no {metric}, {types} can be compared.", *dots])
     joined = " vs " if len(scored) == 2 else ", "
     parts = joined.join(
         f"{score.timepoint} {score_text(score.estimate, n_cells=score.n_cells)}".strip()
@@ -189,7 +192,7 @@ def series_sentence(
     )
     seeds = f"mean of {n_seeds} seeds; " if n_seeds > 1 else ""
     shown = "" if truth == "all" else f"; {TRUTHS[truth].lower()} only"
-    sentences = [f"{name}: macro-F1 {parts}; {seeds}{types}{shown}.", *_differences(scored), *dots]
+    sentences = [f"{name}: {metric} {parts}; {seeds}{types}{shown}.", *_differences(scored), *dots]
     return " ".join([*sentences, label_sources]).strip()
 
 
@@ -289,19 +292,20 @@ def gap_sentence(
     second: float,
     gap: Estimate,
     *,
+    metric: str,
     types: str,
     n_cells: int,
     simulated: bool,
     names: tuple[str, str] = ("random", "donor-held-out"),
 ) -> str:
-    """Say what a protocol change does to macro-F1, on the same cells and types."""
+    """Say what a protocol change does to a metric (its label), on the same cells and types."""
     name = f"`{configuration}`" + (" on *simulated* data" if simulated else "")
     support = f"{plural(gap.n_donors, 'donor')}, {plural(n_cells, 'cell')}; {types}"
     head = (
-        f"{name}: macro-F1 {number(first)} {names[0]} and {number(second)} {names[1]} ({support})."
+        f"{name}: {metric} {number(first)} {names[0]} and {number(second)} {names[1]} ({support})."
     )
     if math.isnan(gap.value):
-        return f"{name}: no macro-F1, {types} can be compared."
+        return f"{name}: no {metric}, {types} can be compared."
     if gap.interval == "none":
         return f"{head} Gap {signed(gap.value)}; {gap.reason}."
     few = ", few donors" if gap.interval == "few donors" else ""

@@ -8,6 +8,7 @@ import pandas as pd
 
 from backend.evaluation import views
 from backend.evaluation.intervals import Estimate
+from backend.evaluation.metrics import metric_of
 from backend.evaluation.wording import plural, score_text
 from backend.models.reference import FILE
 from backend.protocols import protocol_label
@@ -88,12 +89,12 @@ def _quality(store: Reader, model: SavedModel, owner: str) -> str:
     if found.empty:
         return unknown
     key = found["configuration"].iloc[0]
-    scores = views.f1_by_timepoint(store, scope.with_(configurations=(key,))).scores
-    scores = scores[scores["macro_f1"].notna()]
+    scores = views.scores_by_timepoint(store, scope.with_(configurations=(key,))).scores
+    scores = scores[scores["value"].notna()]
     parts = [
         f"{row.timepoint} "
         + score_text(
-            Estimate(row.macro_f1, row.low, row.high, row.interval, int(row.n_donors), row.reason),
+            Estimate(row.value, row.low, row.high, row.interval, int(row.n_donors), row.reason),
             n_cells=int(row.n_cells),
         )
         for row in scores.itertuples()
@@ -102,4 +103,4 @@ def _quality(store: Reader, model: SavedModel, owner: str) -> str:
         return "quality not known: no type has enough cells and donors to be scored"
     how = protocol_label(run.protocol)
     folds = plural(int(found["n_folds"].iloc[0]), "fold")
-    return f"macro-F1 {', '.join(parts)}; {how}, {folds}"
+    return f"{metric_of(scores).label} {', '.join(parts)}; {how}, {folds}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import altair as alt
@@ -9,9 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.components import charts, export, figure, frames, heatmap, palette
+from app.components import export, figure, frames, heatmap, palette
 from app.components.selection import selected_points
+from app.sections.overview.charts import score_dots
+from app.sections.protocols.charts import gap_dots, slopes
+from app.sections.timepoints.charts import course_lines
 from app.state import Source
+from backend.evaluation.metrics import METRICS
 from backend.types import TIMEPOINTS
 
 REAL = Source(
@@ -26,7 +31,8 @@ def scores(**changes) -> pd.DataFrame:
             "configuration": key,
             "display_name": name,
             "timepoint": timepoint,
-            "macro_f1": 0.7 - 0.1 * number,
+            "metric": "macro_f1",
+            "value": 0.7 - 0.1 * number,
             "low": np.nan if timepoint == "Healthy" else 0.5,
             "high": np.nan if timepoint == "Healthy" else 0.8,
             "interval": "none" if timepoint == "Healthy" else "jackknife",
@@ -48,19 +54,20 @@ def donors() -> pd.DataFrame:
     return (
         scores()
         .assign(donor="AML1", seed=0)[
-            ["configuration", "display_name", "timepoint", "donor", "seed", "macro_f1", "n_cells"]
+            ["configuration", "display_name", "timepoint", "donor", "seed", "value", "n_cells"]
         ]
         .assign(n_types=9)
     )
 
 
 def all_charts() -> dict[str, alt.TopLevelMixin]:
-    slopes = pd.DataFrame(
+    by_protocol = pd.DataFrame(
         {
             "configuration": ["logreg"] * 2,
             "display_name": ["L1 logistic regression"] * 2,
             "protocol": ["random", "donor"],
-            "f1": [0.7, 0.6],
+            "metric": "macro_f1",
+            "value": [0.7, 0.6],
             "n_donors": 16,
             "n_cells": 900,
         }
@@ -77,10 +84,10 @@ def all_charts() -> dict[str, alt.TopLevelMixin]:
     )
     gaps = scores().drop_duplicates("configuration").assign(gap=[0.1, -0.02])
     return {
-        "dots": charts.score_dots(scores(), dark=False),
-        "lines": charts.course_lines(scores(), donors(), timepoints=TIMEPOINTS, dark=True),
-        "slopes": charts.slopes(slopes, protocols=["random", "donor"], dark=False),
-        "gaps": charts.gap_dots(gaps, name="display_name", title="Gap", dark=False),
+        "dots": score_dots(scores(), dark=False),
+        "lines": course_lines(scores(), donors(), timepoints=TIMEPOINTS, dark=True),
+        "slopes": slopes(by_protocol, protocols=["random", "donor"], dark=False),
+        "gaps": gap_dots(gaps, name="display_name", title="Gap", dark=False),
         "heatmap": heatmap.heatmap(
             types, row="cell_type", column="column", rows=["CLP", "HSC"], columns=["HGB"],
             row_title="Cell type", column_title="Model", dark=False,
@@ -114,15 +121,28 @@ def test_missing_timepoint_is_drawn_as_no_data():
 def test_lines_are_not_carried_across_a_missing_timepoint():
     rows = scores()
     rows.loc[rows.timepoint == "Healthy", "timepoint"] = "Relapse"
-    spec = charts.course_lines(rows, donors(), timepoints=TIMEPOINTS, dark=False).to_dict()
+    spec = course_lines(rows, donors(), timepoints=TIMEPOINTS, dark=False).to_dict()
     lines = [
         row
         for data in spec["datasets"].values()
         for row in data
         if row.get("configuration") == "logreg" and "donor" not in row and "low" in row
     ]
-    gaps = {row["timepoint"] for row in lines if row["macro_f1"] is None}
+    gaps = {row["timepoint"] for row in lines if row["value"] is None}
     assert gaps == {"Healthy", "Post-treatment"}
+
+
+def test_axes_have_the_name_and_the_range_of_the_metric_of_their_rows(monkeypatch):
+    signed = dataclasses.replace(METRICS["accuracy"], label="signed", range=(-1.0, 1.0))
+    monkeypatch.setitem(METRICS, "accuracy", signed)
+    rows = scores(metric="accuracy")
+    course = course_lines(rows, donors(), timepoints=TIMEPOINTS, dark=False)
+    for chart in (score_dots(rows, dark=False), course):
+        spec = chart.to_json()
+        assert '"title": "Signed"' in spec
+        assert "Macro-F1" not in spec
+        assert "-1.0" in spec
+    assert '"title": "Macro-F1"' in score_dots(scores(), dark=False).to_json()
 
 
 def test_score_without_interval_is_drawn_open():

@@ -103,7 +103,7 @@ def test_refusal_is_shown_as_message_and_hint(open_page, monkeypatch):
         msg = 'No dataset "x".'
         raise InputError(msg, "Choose a dataset from the list.")
 
-    monkeypatch.setattr(cache, "f1_by_timepoint", refuse)
+    monkeypatch.setattr(cache, "scores_by_timepoint", refuse)
     app = open_page("timepoints")
     assert not app.exception
     assert 'No dataset "x".' in app.error[0].value
@@ -196,3 +196,30 @@ def test_protocols_measure_the_gap(open_page):
     app = open_page("protocols")
     assert {"random", "donor", "gap"} <= set(app.dataframe[0].value.columns)
     assert "one study" in words(app).lower()
+
+
+@pytest.mark.parametrize("key", [page.key for page in nav.PAGES if page.has_metric])
+def test_address_chooses_the_metric_of_a_page(open_page, key):
+    app = open_page(key, metric="Accuracy", protocol="random")
+    assert not app.exception
+    assert not app.error
+    assert app.session_state["metric"] == "accuracy"
+    assert not app.selectbox(key="metric").disabled
+    assert "ccuracy" in words(app)
+    named = [set(table.value["metric"]) for table in app.dataframe if "metric" in table.value]
+    assert named
+    assert all(found == {"accuracy"} for found in named)
+
+
+def test_a_metric_that_there_is_not_is_the_default(open_page):
+    app = open_page("overview", metric="F2")
+    assert not app.exception
+    assert app.session_state["metric"] == "macro_f1"
+    assert "Macro-F1 over " in words(app)
+
+
+def test_types_are_scored_by_f1_whatever_the_metric(open_page):
+    app = open_page("cell_types", metric="Accuracy")
+    assert app.selectbox(key="metric").disabled
+    assert {"f1"} <= set(app.dataframe[0].value.columns)
+    assert "Accuracy" not in words(app)

@@ -11,7 +11,7 @@ from backend.evaluation.views.confusions import (
     confusions,
     disagreement,
 )
-from backend.evaluation.views.donors import f1_by_donor
+from backend.evaluation.views.donors import scores_by_donor
 from backend.evaluation.views.failures import OUTCOMES, failures
 from backend.evaluation.views.overview import COLLAPSE_F1, overview, provenance
 from backend.evaluation.views.protocols import optimism
@@ -25,7 +25,7 @@ from backend.evaluation.views.results import (
     Provenance,
     TimepointScores,
 )
-from backend.evaluation.views.timepoints import f1_by_timepoint, model_differences
+from backend.evaluation.views.timepoints import model_differences, scores_by_timepoint
 
 __all__ = [
     "AGREEMENTS",
@@ -45,13 +45,13 @@ __all__ = [
     "confusions",
     "disagreement",
     "f1_by_cell_type",
-    "f1_by_donor",
-    "f1_by_timepoint",
     "failures",
     "model_differences",
     "optimism",
     "overview",
     "provenance",
     "scope_choices",
+    "scores_by_donor",
+    "scores_by_timepoint",
     "series_table",
 ]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from backend.evaluation.f1 import SMALL_CELLS, f1_by_class, mean_f1_of_present
+from backend.evaluation.f1 import SMALL_CELLS, f1_by_class
+from backend.evaluation.metrics import DEFAULT, metric_named, n_types_scored
 from backend.evaluation.views.results import DonorScores
 from backend.evaluation.views.series import Reader, one_configuration
 from backend.evaluation.views.source import NO_DONOR, NO_TIMEPOINT, load_scored
@@ -15,14 +16,15 @@ from backend.evaluation.views.source import NO_DONOR, NO_TIMEPOINT, load_scored
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from backend.evaluation.metrics import Metric
     from backend.evaluation.panel import Panel
     from backend.evaluation.tallies import Tallies
     from backend.types import Scope
 
-__all__ = ["f1_by_donor"]
+__all__ = ["scores_by_donor"]
 
 _SCORES: Final = ["donor", "timepoint", "cell_type", "f1", "n_cells", "is_small"]
-_TOTALS: Final = ["donor", "timepoint", "macro_f1", "n_types", "n_cells"]
+_TOTALS: Final = ["donor", "timepoint", "metric", "value", "n_types", "n_cells"]
 _COMPOSITION: Final = [
     "donor",
     "timepoint",
@@ -34,12 +36,15 @@ _COMPOSITION: Final = [
 ]
 
 
-def f1_by_donor(store: Reader, scope: Scope, configuration: str) -> DonorScores:
+def scores_by_donor(
+    store: Reader, scope: Scope, configuration: str, *, metric: str = DEFAULT
+) -> DonorScores:
     """Score one configuration donor by donor, and compare predicted with labelled composition.
 
     A donor seen at several timepoints has one row for each. Seeds are averaged. Composition is
     over each donor's labelled cells without sorted fractions, whose shares are the sorter's.
     """
+    scored_with = metric_named(metric)
     chosen = one_configuration(store, scope, configuration)
     scored = load_scored(store, scope, [chosen])
     labels, counts = scored.labels, scored.counts
@@ -48,7 +53,7 @@ def f1_by_donor(store: Reader, scope: Scope, configuration: str) -> DonorScores:
     for timepoint in labels.timepoints if chosen.is_complete else ():
         tallies = counts.of(chosen.series, timepoint)
         scores.append(_types_of_donors(tallies, timepoint, scope.cell_types))
-        totals.append(_totals_of_donors(tallies, timepoint, panel))
+        totals.append(_totals_of_donors(tallies, timepoint, panel, scored_with))
     return DonorScores(
         configuration=chosen.key,
         display_name=chosen.display_name,
@@ -84,16 +89,18 @@ def _types_of_donors(tallies: Tallies, timepoint: str, types: Sequence[str]) -> 
     return table[table["cell_type"].isin(types)] if types else table
 
 
-def _totals_of_donors(tallies: Tallies, timepoint: str, panel: Panel) -> pd.DataFrame:
-    score, n_types = mean_f1_of_present(
-        tallies.tp, tallies.n_label, tallies.n_predicted, panel=tallies.mask(panel.types)
-    )
+def _totals_of_donors(
+    tallies: Tallies, timepoint: str, panel: Panel, metric: Metric
+) -> pd.DataFrame:
+    mask = tallies.mask(panel.types)
+    values = metric.function(tallies.tp, tallies.n_label, tallies.n_predicted, panel=mask)
     return pd.DataFrame(
         {
             "donor": list(tallies.donors),
             "timepoint": timepoint,
-            "macro_f1": score.mean(axis=0),
-            "n_types": n_types[0],
+            "metric": metric.key,
+            "value": values.mean(axis=0),
+            "n_types": n_types_scored(tallies.n_label[0], panel=mask),
             "n_cells": tallies.n_label[0].sum(axis=-1),
         }
     )

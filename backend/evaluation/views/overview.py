@@ -10,6 +10,7 @@ import pandas as pd
 
 from backend.evaluation.f1 import f1_by_class, is_small
 from backend.evaluation.intervals import CAPTION, Estimate
+from backend.evaluation.metrics import DEFAULT, metric_named
 from backend.evaluation.views.results import Overview, Provenance, TimepointScores
 from backend.evaluation.views.series import Configuration, Reader, configurations_in
 from backend.evaluation.views.source import (
@@ -32,6 +33,7 @@ from backend.store.cache import PUBLIC
 from backend.types import TRUTHS
 
 if TYPE_CHECKING:
+    from backend.evaluation.metrics import Metric
     from backend.types import Scope
 
 __all__ = ["COLLAPSE_F1", "overview", "provenance"]
@@ -52,13 +54,14 @@ _COLLAPSED: Final = [
 ]
 
 
-def overview(store: Reader, scope: Scope) -> Overview:
+def overview(store: Reader, scope: Scope, *, metric: str = DEFAULT) -> Overview:
     """Return the sentences, scores and warnings of the first page, one sentence a configuration."""
+    chosen = metric_named(metric)
     scored = load_scored(store, scope)
     labels, configurations = scored.labels, scored.configurations
-    result = timepoint_scores(scored, scope)
+    result = timepoint_scores(scored, scope, chosen)
     return Overview(
-        sentences=tuple(_sentence(item, result, labels, scope) for item in configurations),
+        sentences=tuple(_sentence(item, result, labels, scope, chosen) for item in configurations),
         scores=result.scores,
         collapsed=_collapsed(scored, scope),
         missing=result.missing,
@@ -85,7 +88,9 @@ def _estimate(row: Any, value: str) -> Estimate:
     )
 
 
-def _sentence(item: Configuration, result: TimepointScores, labels: Labels, scope: Scope) -> str:
+def _sentence(
+    item: Configuration, result: TimepointScores, labels: Labels, scope: Scope, metric: Metric
+) -> str:
     differences = {
         row.timepoint: _estimate(row, "difference")
         for row in result.differences.itertuples()
@@ -94,7 +99,7 @@ def _sentence(item: Configuration, result: TimepointScores, labels: Labels, scop
     scores = [
         TimepointScore(
             timepoint="" if row.timepoint == NO_TIMEPOINT else row.timepoint,
-            estimate=_estimate(row, "macro_f1"),
+            estimate=_estimate(row, "value"),
             n_cells=int(row.n_cells),
             is_dots_only=row.timepoint in result.panel.skipped,
             difference=differences.get(row.timepoint),
@@ -105,6 +110,7 @@ def _sentence(item: Configuration, result: TimepointScores, labels: Labels, scop
     return series_sentence(
         item.key,
         scores,
+        metric=metric.label,
         types=result.panel.describe(),
         label_sources=label_sources_text(
             labels.sources, simulated=bool(labels.dataset["simulated"])

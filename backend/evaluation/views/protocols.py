@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from backend.evaluation.optimism import Gap, optimism_gap
+from backend.errors import InputError
+from backend.evaluation.f1 import f1_by_class
+from backend.evaluation.intervals import Estimate, leave_one_out, paired_difference
+from backend.evaluation.metrics import DEFAULT, metric_named
 from backend.evaluation.views.results import OptimismScores
 from backend.evaluation.views.series import Configuration, Reader, configurations_in
 from backend.evaluation.views.source import Labels, load_counts, load_labels
 from backend.evaluation.views.timepoints import interval_columns
 from backend.evaluation.wording import gap_sentence
+from backend.protocols import PROTOCOLS, Protocol
 
 if TYPE_CHECKING:
+    from backend.evaluation.metrics import Metric
     from backend.evaluation.panel import Panel
+    from backend.evaluation.tallies import Tallies
     from backend.types import Scope
 
-__all__ = ["optimism"]
+__all__ = ["Gap", "optimism", "optimism_gap"]
 
 _SPREAD: Final = ["gap", "low", "high", "interval", "reason"]
 _TYPE_COLUMNS: Final = [
@@ -34,34 +40,62 @@ _TYPE_COLUMNS: Final = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A score under two protocols and their difference; a negative gap is kept as it is."""
+
+    first: float
+    second: float
+    gap: Estimate
+
+
 @dataclass(frozen=True)
 class _Step:
     """Two protocols to compare, the more flattering one first."""
 
-    first: str
-    second: str
-    names: tuple[str, str]
+    first: Protocol
+    second: Protocol
 
     def columns(self) -> list[str]:
         return [
             "configuration",
             "display_name",
-            self.first,
-            self.second,
+            "metric",
+            self.first.key,
+            self.second.key,
             *_SPREAD,
-            f"n_train_{self.first}",
-            f"n_train_{self.second}",
+            f"n_train_{self.first.key}",
+            f"n_train_{self.second.key}",
             "n_donors",
             "n_cells",
             "n_seeds",
         ]
 
 
-_OPTIMISM: Final = _Step("random", "donor", ("random", "donor-held-out"))
-_STUDY: Final = _Step("donor", "study", ("donor-held-out", "study-held-out"))
+_OPTIMISM: Final = _Step(PROTOCOLS["random"], PROTOCOLS["donor"])
 
 
-def optimism(store: Reader, scope: Scope) -> OptimismScores:
+def _other_steps() -> list[_Step]:
+    """Return every comparison that the registry names beside the optimism gap."""
+    return [
+        _Step(PROTOCOLS[second.compared_with], second)
+        for second in PROTOCOLS.values()
+        if second.compared_with and second is not _OPTIMISM.second
+    ]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What every comparison shares."""
+
+    store: Reader
+    scope: Scope
+    labels: Labels
+    panel: Panel
+    metric: Metric
+
+
+def optimism(store: Reader, scope: Scope, *, metric: str = DEFAULT) -> OptimismScores:
     """Compare protocols for each configuration: same cells, types, budget and seeds.
 
     The scope's own protocol does not matter here. Configurations are matched by name and by
@@ -69,12 +103,12 @@ def optimism(store: Reader, scope: Scope) -> OptimismScores:
     """
     labels = load_labels(store, scope)
     panel = labels.panel(scope, pooled=True)
-    simulated = bool(labels.dataset["simulated"])
+    given = _Scored(store, scope, labels, panel, metric_named(metric))
     rows, types, sentences, notes = [], [], [], list(labels.notes(panel))
-    pairs, apart = _pairs(store, scope, _OPTIMISM)
+    pairs, apart = _pairs(given, _OPTIMISM)
     notes += apart
-    for first, second, gap, by_type in _gaps(store, scope, labels, panel, pairs):
-        rows.append(_row(_OPTIMISM, first, second, gap, labels))
+    for first, second, gap, by_type in _gaps(given, pairs):
+        rows.append(_row(given, _OPTIMISM, first, second, gap))
         types += _type_rows(first, by_type, labels)
         sentences.append(
             gap_sentence(
@@ -82,25 +116,76 @@ def optimism(store: Reader, scope: Scope) -> OptimismScores:
                 gap.first,
                 gap.second,
                 gap.gap,
+                metric=given.metric.label,
                 types=panel.describe(),
                 n_cells=labels.n_cells,
-                simulated=simulated,
-                names=_OPTIMISM.names,
+                simulated=bool(labels.dataset["simulated"]),
+                names=(_OPTIMISM.first.label, _OPTIMISM.second.label),
             )
         )
         notes += _unequal(first, second)
-    study_rows, study_notes = _study(store, scope, labels, panel)
-    study_of = {row["configuration"]: row["study"] for row in study_rows}
     gaps = pd.DataFrame(rows, columns=_OPTIMISM.columns())
+    others = {}
+    for step in _other_steps():
+        table, said = _other(given, step)
+        notes += said
+        value_of = dict(zip(table["configuration"], table[step.second.key], strict=True))
+        gaps[step.second.key] = gaps["configuration"].map(value_of).astype(float)
+        if len(table):
+            others[step.second.key] = table
     return OptimismScores(
-        gaps=gaps.assign(study=gaps["configuration"].map(study_of).astype(float)),
+        gaps=gaps,
         by_type=pd.DataFrame(types, columns=_TYPE_COLUMNS),
-        study=pd.DataFrame(study_rows, columns=_STUDY.columns()),
+        others=others,
         sentences=tuple(sentences),
         panel=panel,
-        notes=tuple(dict.fromkeys([*notes, *study_notes])),
+        notes=tuple(dict.fromkeys(notes)),
         cautions=labels.cautions,
     )
+
+
+def optimism_gap(
+    first: Tallies, second: Tallies, panel: Panel, metric: Metric
+) -> tuple[Gap, dict[str, Gap]]:
+    """Compare two protocols of one configuration on one panel, paired by donor.
+
+    Parameters
+    ----------
+    first, second
+        Counts of the more and of the less flattering protocol (random, donor), with seeds on the
+        leading axis in the same order. Every cell is tested once under each, so labels agree.
+    panel
+        The one panel for both.
+
+    Returns
+    -------
+    The gap of the metric, and the gap of each panel type's F1.
+
+    Raises
+    ------
+    InputError
+        If the two were not scored on the same labels.
+    """
+    if (
+        first.donors != second.donors
+        or first.types != second.types
+        or not np.array_equal(first.n_label, second.n_label)
+    ):
+        msg = "The two protocols were not scored on the same cells."
+        raise InputError(msg, "Compare complete series of the same dataset, label level and seeds.")
+    mask = first.mask(panel.types)
+    statistic = metric.statistic(mask)
+    pair = [leave_one_out(part, statistic).mean_over_seeds() for part in (first, second)]
+    difference = paired_difference(*pair, bounds=metric.difference_range)
+    total = Gap(float(pair[0].value), float(pair[1].value), difference)
+    by_class = [leave_one_out(part, f1_by_class).mean_over_seeds() for part in (first, second)]
+    n_donors = (first.n_label[0] > 0).sum(axis=0)
+    by_type = {}
+    for index in np.flatnonzero(mask).tolist():
+        a, b = by_class[0].at(index), by_class[1].at(index)
+        gap = paired_difference(a, b, n_donors=int(n_donors[index]))
+        by_type[first.types[index]] = Gap(float(a.value), float(b.value), gap)
+    return total, by_type
 
 
 def _matched(item: Configuration, keep: set[tuple[int, int]]) -> Configuration:
@@ -127,16 +212,20 @@ def _shared(
     if first is None or second is None:
         return set()
     # A study split has at most as many folds as studies, so there the number may differ.
-    if step is not _STUDY and first.n_folds != second.n_folds:
+    is_free = step.second.unit not in ("cell", "donor")
+    if not is_free and first.n_folds != second.n_folds:
         return set()
     return set(first.replicates) & set(second.replicates)
 
 
 def _pairs(
-    store: Reader, scope: Scope, step: _Step
+    given: _Scored, step: _Step
 ) -> tuple[list[tuple[Configuration, Configuration]], list[str]]:
     sides = [
-        {item.key: item for item in configurations_in(store, scope, protocol=protocol)}
+        {
+            item.key: item
+            for item in configurations_in(given.store, given.scope, protocol=protocol.key)
+        }
         for protocol in (step.first, step.second)
     ]
     pairs, apart = [], []
@@ -147,45 +236,44 @@ def _pairs(
             pairs.append((_matched(first, shared), _matched(second, shared)))
         else:
             apart.append(
-                f"{key}: no complete pair of {step.names[0]} and {step.names[1]} series with "
-                f"budget {scope.budget} and the same seed."
+                f"{key}: no complete pair of {step.first.label} and {step.second.label} series "
+                f"with budget {given.scope.budget} and the same seed."
             )
     return pairs, apart
 
 
 def _gaps(
-    store: Reader,
-    scope: Scope,
-    labels: Labels,
-    panel: Panel,
-    pairs: list[tuple[Configuration, Configuration]],
+    given: _Scored, pairs: list[tuple[Configuration, Configuration]]
 ) -> list[tuple[Configuration, Configuration, Gap, dict[str, Gap]]]:
     series = [name for pair in pairs for item in pair for name in item.series]
-    counts = load_counts(store, scope, series, labels)
+    counts = load_counts(given.store, given.scope, series, given.labels)
     return [
         (
             first,
             second,
-            *optimism_gap(counts.of(first.series), counts.of(second.series), panel),
+            *optimism_gap(
+                counts.of(first.series), counts.of(second.series), given.panel, given.metric
+            ),
         )
         for first, second in pairs
     ]
 
 
 def _row(
-    step: _Step, first: Configuration, second: Configuration, gap: Gap, labels: Labels
+    given: _Scored, step: _Step, first: Configuration, second: Configuration, gap: Gap
 ) -> dict[str, Any]:
     return {
         "configuration": first.key,
         "display_name": first.display_name,
-        step.first: gap.first,
-        step.second: gap.second,
+        "metric": given.metric.key,
+        step.first.key: gap.first,
+        step.second.key: gap.second,
         "gap": gap.gap.value,
         **interval_columns(gap.gap),
-        f"n_train_{step.first}": np.rint(first.n_train),
-        f"n_train_{step.second}": np.rint(second.n_train),
-        "n_donors": labels.n_donors,
-        "n_cells": labels.n_cells,
+        f"n_train_{step.first.key}": np.rint(first.n_train),
+        f"n_train_{step.second.key}": np.rint(second.n_train),
+        "n_donors": given.labels.n_donors,
+        "n_cells": given.labels.n_cells,
         "n_seeds": len(first.series),
     }
 
@@ -217,21 +305,22 @@ def _unequal(first: Configuration, second: Configuration) -> list[str]:
     return [f"{first.key}: training sizes differ ({sizes}), so the gap also holds their effect."]
 
 
-def _study(
-    store: Reader, scope: Scope, labels: Labels, panel: Panel
-) -> tuple[list[dict[str, Any]], list[str]]:
-    studies = labels.studies
-    if len(studies) < 2:
-        return [], ["Study gap: one study: not measurable here."]
-    pairs, apart = _pairs(store, scope, _STUDY)
+def _other(given: _Scored, step: _Step) -> tuple[pd.DataFrame, list[str]]:
+    """Return the gaps of one more comparison, and what must be said of them."""
+    name, empty = step.second.key.capitalize(), pd.DataFrame(columns=step.columns())
+    is_by_study, studies = step.second.unit == "study", given.labels.studies
+    if is_by_study and len(studies) < 2:
+        return empty, [f"{name} gap: one study: not measurable here."]
+    pairs, notes = _pairs(given, step)
     if not pairs:
-        return [], ["Study gap: no complete study-held-out series."]
-    rows, notes = [], list(apart)
-    for first, second, gap, _ in _gaps(store, scope, labels, panel, pairs):
-        rows.append(_row(_STUDY, first, second, gap, labels))
+        return empty, [f"{name} gap: no complete {step.second.label} series."]
+    rows = []
+    for first, second, gap, _ in _gaps(given, pairs):
+        rows.append(_row(given, step, first, second, gap))
         notes += _unequal(first, second)
-    notes.append(
-        f"Study gap over {len(studies)} studies: donors are redrawn, studies are fixed, "
-        "so its interval says nothing about another study."
-    )
-    return rows, notes
+    if is_by_study:
+        notes.append(
+            f"{name} gap over {len(studies)} studies: donors are redrawn, studies are fixed, "
+            "so its interval says nothing about another study."
+        )
+    return pd.DataFrame(rows, columns=step.columns()), notes

@@ -52,20 +52,20 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class TimepointScores:
-    """Macro-F1 by timepoint on one panel.
+    """A metric by timepoint on one panel.
 
     Parameters
     ----------
     scores
-        `configuration`, `display_name`, `timepoint`, `macro_f1`, `low`, `high`, `interval`,
-        `reason` (why there is no interval or score), `n_cells`, `n_donors`, `n_types_scored`,
+        `configuration`, `display_name`, `timepoint`, `metric` (its key), `value`, `low`, `high`,
+        `interval`, `reason` (why there is no interval or score), `n_cells`, `n_donors`, `n_types_scored`,
         `n_types`, `n_seeds`, `label_source`, `status_text`.
     donors
-        `configuration`, `display_name`, `timepoint`, `donor`, `seed`, `macro_f1` (mean over the
+        `configuration`, `display_name`, `timepoint`, `donor`, `seed`, `metric`, `value` (over the
         panel types that the donor has), `n_cells`, `n_types`.
     differences
-        `configuration`, `display_name`, `timepoint`, `reference`, `difference`, `low`, `high`,
-        `interval`, `reason`, `n_donors`: each later timepoint against the first one with a score.
+        `configuration`, `display_name`, `timepoint`, `reference`, `metric`, `difference`, `low`,
+        `high`, `interval`, `reason`, `n_donors`: each later timepoint against the first one with a score.
     missing
         Timepoints without cells; drawn as "no data", never filled.
     """
@@ -83,8 +83,8 @@ class TimepointScores:
 class ModelDifferences:
     """Each configuration against one named reference, paired by donor, per timepoint.
 
-    `differences` has `configuration`, `display_name`, `reference`, `timepoint`, `difference`,
-    `low`, `high`, `interval`, `reason`, `n_donors`.
+    `differences` has `configuration`, `display_name`, `reference`, `timepoint`, `metric`,
+    `difference`, `low`, `high`, `interval`, `reason`, `n_donors`.
     """
 
     reference: str
@@ -141,7 +141,7 @@ class DonorScores:
     scores
         `donor`, `timepoint`, `cell_type`, `f1`, `n_cells`, `is_small`.
     totals
-        `donor`, `timepoint`, `macro_f1` (mean over the panel types that the donor has), `n_types`,
+        `donor`, `timepoint`, `metric`, `value` (over the panel types that the donor has), `n_types`,
         `n_cells`.
     composition
         `donor`, `timepoint`, `cell_type`, `labelled_share`, `predicted_share`, `difference`,
@@ -193,21 +193,22 @@ class OptimismScores:
     Parameters
     ----------
     gaps
-        `configuration`, `display_name`, `random`, `donor`, `gap` (random - donor), `low`, `high`,
-        `interval`, `reason`, `n_train_random`, `n_train_donor` (mean a fold), `n_donors`,
-        `n_cells`, `n_seeds`, `study` (F1 with studies held out; NaN where that was not run).
+        `configuration`, `display_name`, `metric`, `random`, `donor`, `gap` (random - donor), `low`,
+        `high`, `interval`, `reason`, `n_train_random`, `n_train_donor` (mean a fold), `n_donors`,
+        `n_cells`, `n_seeds`, and the score under each other protocol (`study`), NaN where that was
+        not run.
     by_type
-        `configuration`, `display_name`, `cell_type`, `random`, `donor`, `gap`, `low`, `high`,
+        F1 of each type: `configuration`, `display_name`, `cell_type`, `random`, `donor`, `gap`, `low`, `high`,
         `interval`, `reason`, `n_cells`, `n_donors`.
-    study
-        `configuration`, `display_name`, `donor`, `study`, `gap` (donor - study), `low`, `high`,
-        `interval`, `reason`, `n_train_donor`, `n_train_study`, `n_donors`, `n_cells`, `n_seeds`;
-        empty where it is not measurable, which `notes` says.
+    others
+        The gap of each other protocol to the one that it is compared with, by its key, as `gaps`:
+        `study` with the columns `donor`, `study`, `gap` (donor - study) and so on. A protocol whose
+        gap is not measurable is left out, which `notes` says.
     """
 
     gaps: pd.DataFrame
     by_type: pd.DataFrame
-    study: pd.DataFrame
+    others: dict[str, pd.DataFrame]
     sentences: tuple[str, ...]
     panel: Panel
     notes: tuple[str, ...]

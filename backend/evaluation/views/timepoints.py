@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
-from backend.evaluation.f1 import macro_f1, mean_f1_of_present
 from backend.evaluation.intervals import (
     Estimate,
     LeaveOneOut,
@@ -18,6 +16,7 @@ from backend.evaluation.intervals import (
     leave_one_out,
     paired_difference,
 )
+from backend.evaluation.metrics import DEFAULT, metric_named, n_types_scored
 from backend.evaluation.views.results import ModelDifferences, TimepointScores
 from backend.evaluation.views.series import (
     Configuration,
@@ -28,17 +27,19 @@ from backend.evaluation.views.series import (
 from backend.evaluation.views.source import Counts, Labels, Scored, load_scored
 
 if TYPE_CHECKING:
+    from backend.evaluation.metrics import Metric
     from backend.evaluation.panel import Panel
     from backend.evaluation.tallies import Tallies
     from backend.types import Scope
 
-__all__ = ["f1_by_timepoint", "interval_columns", "model_differences", "timepoint_scores"]
+__all__ = ["interval_columns", "model_differences", "scores_by_timepoint", "timepoint_scores"]
 
 _SCORE_COLUMNS: Final = [
     "configuration",
     "display_name",
     "timepoint",
-    "macro_f1",
+    "metric",
+    "value",
     "low",
     "high",
     "interval",
@@ -57,7 +58,8 @@ _DONOR_COLUMNS: Final = [
     "timepoint",
     "donor",
     "seed",
-    "macro_f1",
+    "metric",
+    "value",
     "n_cells",
     "n_types",
 ]
@@ -66,6 +68,7 @@ _DIFFERENCE_COLUMNS: Final = [
     "display_name",
     "timepoint",
     "reference",
+    "metric",
     "difference",
     "low",
     "high",
@@ -85,34 +88,35 @@ def interval_columns(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def f1_by_timepoint(store: Reader, scope: Scope) -> TimepointScores:
+def scores_by_timepoint(store: Reader, scope: Scope, *, metric: str = DEFAULT) -> TimepointScores:
     """Score each configuration at each timepoint on one panel.
 
     A timepoint with fewer than three donors does not set the panel and gets donor dots only; a
     timepoint without cells is listed as missing. A configuration without a complete series has
     its status and no score.
     """
-    return timepoint_scores(load_scored(store, scope), scope)
+    chosen = metric_named(metric)
+    return timepoint_scores(load_scored(store, scope), scope, chosen)
 
 
-def timepoint_scores(scored: Scored, scope: Scope) -> TimepointScores:
-    """Score what is already loaded; see `f1_by_timepoint`."""
+def timepoint_scores(scored: Scored, scope: Scope, metric: Metric) -> TimepointScores:
+    """Score what is already loaded; see `scores_by_timepoint`."""
     labels = scored.labels
     panel = labels.panel(scope)
-    slices = [_slice(scored.counts, timepoint, panel) for timepoint in labels.timepoints]
+    slices = [_slice(scored.counts, timepoint, panel, metric) for timepoint in labels.timepoints]
     scores: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
     for configuration in scored.configurations:
         samples: dict[str, LeaveOneOut] = {}
         for one in slices:
             sample = one.of(configuration)
-            scores.append(_row(configuration, one, sample, labels, panel))
+            scores.append(_row(configuration, one, sample, labels, panel, metric))
             if sample is not None:
                 samples[one.timepoint] = sample
-        differences += _against_first(configuration, samples)
+        differences += _against_first(configuration, samples, metric)
     return TimepointScores(
         scores=pd.DataFrame(scores, columns=_SCORE_COLUMNS),
-        donors=_dots(scored, slices),
+        donors=_dots(scored, slices, metric),
         differences=pd.DataFrame(differences, columns=_DIFFERENCE_COLUMNS),
         panel=panel,
         missing=labels.missing,
@@ -147,21 +151,18 @@ class _Slice:
         return chosen.mean_over_seeds()
 
 
-def _slice(counts: Counts, timepoint: str, panel: Panel) -> _Slice:
+def _slice(counts: Counts, timepoint: str, panel: Panel, metric: Metric) -> _Slice:
     tallies = counts.of(counts.series, timepoint)
     mask = tallies.mask(panel.types)
-    dots, dot_types = mean_f1_of_present(
-        tallies.tp, tallies.n_label, tallies.n_predicted, panel=mask
-    )
     is_scored = bool(panel.types) and timepoint in panel.slices and len(counts.series) > 0
     return _Slice(
         timepoint=timepoint,
         tallies=tallies,
         place={name: index for index, name in enumerate(counts.series)},
-        sample=leave_one_out(tallies, partial(macro_f1, panel=mask)) if is_scored else None,
+        sample=leave_one_out(tallies, metric.statistic(mask)) if is_scored else None,
         n_scored=int((tallies.pooled()[1][0, mask] > 0).sum()) if is_scored else 0,
-        dots=dots,
-        dot_types=dot_types,
+        dots=metric.function(tallies.tp, tallies.n_label, tallies.n_predicted, panel=mask),
+        dot_types=n_types_scored(tallies.n_label, panel=mask),
     )
 
 
@@ -171,11 +172,12 @@ def _row(
     sample: LeaveOneOut | None,
     labels: Labels,
     panel: Panel,
+    metric: Metric,
 ) -> dict[str, Any]:
     support = labels.counts[labels.timepoints.index(one.timepoint)]
     n_donors = int((support.sum(axis=1) > 0).sum())
     if sample is not None:
-        estimate = jackknife(sample)
+        estimate = jackknife(sample, bounds=metric.range)
     else:
         if not configuration.is_complete:
             reason = f"{configuration.status_text}: no headline number"
@@ -188,7 +190,8 @@ def _row(
         "configuration": configuration.key,
         "display_name": configuration.display_name,
         "timepoint": one.timepoint,
-        "macro_f1": estimate.value,
+        "metric": metric.key,
+        "value": estimate.value,
         **interval_columns(estimate),
         "n_cells": int(support.sum()),
         "n_donors": n_donors,
@@ -200,7 +203,7 @@ def _row(
     }
 
 
-def _dots(scored: Scored, slices: list[_Slice]) -> pd.DataFrame:
+def _dots(scored: Scored, slices: list[_Slice], metric: Metric) -> pd.DataFrame:
     """Return one row per configuration, timepoint, seed and donor."""
     owners = [
         (item.key, item.display_name, seed, name)
@@ -217,6 +220,7 @@ def _dots(scored: Scored, slices: list[_Slice]) -> pd.DataFrame:
                 np.full(n, one.timepoint, dtype=object),
                 np.asarray(one.tallies.donors, dtype=object),
                 np.full(n, seed),
+                np.full(n, metric.key, dtype=object),
                 one.dots[index],
                 one.tallies.n_label[index].sum(axis=-1),
                 one.dot_types[index],
@@ -229,20 +233,23 @@ def _dots(scored: Scored, slices: list[_Slice]) -> pd.DataFrame:
 
 
 def _against_first(
-    configuration: Configuration, samples: dict[str, LeaveOneOut]
+    configuration: Configuration, samples: dict[str, LeaveOneOut], metric: Metric
 ) -> list[dict[str, Any]]:
     if not samples:
         return []
     (reference, first), *later = samples.items()
     rows = []
     for timepoint, sample in later:
-        difference = difference_of_slices(sample, first, names=(timepoint, reference))
+        difference = difference_of_slices(
+            sample, first, names=(timepoint, reference), bounds=metric.difference_range
+        )
         rows.append(
             {
                 "configuration": configuration.key,
                 "display_name": configuration.display_name,
                 "timepoint": timepoint,
                 "reference": reference,
+                "metric": metric.key,
                 "difference": difference.value,
                 **interval_columns(difference),
                 "n_donors": difference.n_donors,
@@ -251,11 +258,14 @@ def _against_first(
     return rows
 
 
-def model_differences(store: Reader, scope: Scope, reference: str) -> ModelDifferences:
+def model_differences(
+    store: Reader, scope: Scope, reference: str, *, metric: str = DEFAULT
+) -> ModelDifferences:
     """Compare each configuration with a named one on the same donors, at each timepoint.
 
     The reference is the caller's choice and never the best model on these cells.
     """
+    chosen = metric_named(metric)
     base = one_configuration(store, scope, reference)
     others = [item for item in configurations_in(store, scope) if item.key != reference]
     complete = [item for item in others if item.is_complete and base.is_complete]
@@ -267,15 +277,16 @@ def model_differences(store: Reader, scope: Scope, reference: str) -> ModelDiffe
             samples = []
             for one in (item, base):
                 tallies = counts.of(one.series, timepoint)
-                statistic = partial(macro_f1, panel=tallies.mask(panel.types))
+                statistic = chosen.statistic(tallies.mask(panel.types))
                 samples.append(leave_one_out(tallies, statistic).mean_over_seeds())
-            difference = paired_difference(samples[0], samples[1])
+            difference = paired_difference(*samples, bounds=chosen.difference_range)
             rows.append(
                 {
                     "configuration": item.key,
                     "display_name": item.display_name,
                     "reference": reference,
                     "timepoint": timepoint,
+                    "metric": chosen.key,
                     "difference": difference.value,
                     **interval_columns(difference),
                     "n_donors": difference.n_donors,

@@ -1,15 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import f1_score, precision_recall_fscore_support
+from sklearn.metrics import precision_recall_fscore_support
 
-from backend.evaluation.f1 import (
-    class_table,
-    f1_by_class,
-    is_small,
-    macro_f1,
-    mean_f1_of_present,
-)
+from backend.evaluation.f1 import class_table, f1_by_class, is_small
 from backend.evaluation.tallies import Tallies
 
 TYPES = ("B", "CLP", "HSC", "Mono", "T")
@@ -51,42 +45,6 @@ def test_scores_equal_scikit_learn(seed):
     assert np.allclose(table["precision"], precision, equal_nan=True)
     assert np.allclose(table["recall"], recall, equal_nan=True)
     assert table["n_cells"].tolist() == support.tolist()
-
-
-@pytest.mark.parametrize("panel", [("B", "Mono", "T"), ("HSC",)])
-def test_macro_f1_equals_scikit_learn_over_the_panel_and_counts_cells_outside_it(panel):
-    cells = random_cells(1)
-    tallies = count(cells)
-    expected = f1_score(cells["label"], cells["predicted"], labels=panel, average="macro")
-    score = macro_f1(*tallies.pooled(), panel=tallies.mask(panel))
-    assert score == pytest.approx(expected)
-    inside = cells[cells["label"].isin(panel)]
-    assert score < f1_score(inside["label"], inside["predicted"], labels=panel, average="macro")
-
-
-def test_macro_f1_is_the_mean_of_f1_and_not_the_f1_of_means():
-    tp, n_label, n_predicted = np.array([9, 1]), np.array([10, 10]), np.array([18, 2])
-    f1 = f1_by_class(tp, n_label, n_predicted)
-    panel = np.array([True, True])
-    assert macro_f1(tp, n_label, n_predicted, panel=panel) == pytest.approx(f1.mean())
-    precision, recall = (tp / n_predicted).mean(), (tp / n_label).mean()
-    assert f1.mean() != pytest.approx(2 * precision * recall / (precision + recall), abs=0.01)
-
-
-def test_a_panel_type_without_label_gives_no_macro_f1_but_a_donor_dot():
-    tp, n_label, n_predicted = np.array([5, 0]), np.array([10, 0]), np.array([10, 3])
-    panel = np.array([True, True])
-    assert np.isnan(macro_f1(tp, n_label, n_predicted, panel=panel))
-    score, n_types = mean_f1_of_present(tp, n_label, n_predicted, panel=panel)
-    assert (score, n_types) == (pytest.approx(0.5), 1)
-
-
-def test_an_empty_panel_gives_no_score_and_no_warning():
-    nothing = np.array([False, False])
-    assert np.isnan(macro_f1(np.ones(2), np.ones(2), np.ones(2), panel=nothing))
-    score, n_types = mean_f1_of_present(np.ones(2), np.ones(2), np.ones(2), panel=nothing)
-    assert np.isnan(score)
-    assert n_types == 0
 
 
 def test_table_names_small_types_dominant_donors_and_predictions_into_absent_types():

@@ -1,11 +1,9 @@
-from functools import partial
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from backend.errors import InputError
-from backend.evaluation.f1 import f1_by_class, macro_f1
+from backend.evaluation.f1 import f1_by_class
 from backend.evaluation.intervals import (
     LeaveOneOut,
     bootstrap_draws,
@@ -17,6 +15,7 @@ from backend.evaluation.intervals import (
     standard_error,
     t_interval,
 )
+from backend.evaluation.metrics import METRICS
 from backend.evaluation.tallies import Tallies
 
 BASE, SHARE = np.array([2.0, 1.2, 0.6, 0.0]), np.array([0.4, 0.3, 0.2, 0.1])
@@ -56,7 +55,7 @@ def true_macro_f1(shift: float = 0.0) -> float:
     return float(MACRO(*(counts.sum(axis=0) for counts in population)))
 
 
-MACRO = partial(macro_f1, panel=np.ones(4, dtype=bool))
+MACRO = METRICS["macro_f1"].statistic(np.ones(4, dtype=bool))
 
 
 def sample(n_donors: int, seed: int = 0, prefix: str = "d") -> LeaveOneOut:

@@ -3,11 +3,13 @@ import pytest
 
 from backend.errors import InputError
 from backend.evaluation.f1 import f1_by_class
-from backend.evaluation.optimism import optimism_gap
+from backend.evaluation.metrics import METRICS
 from backend.evaluation.panel import make_panel
 from backend.evaluation.tallies import Tallies
+from backend.evaluation.views.protocols import optimism_gap
 
 TYPES = ("B", "CLP", "T")
+MACRO = METRICS["macro_f1"]
 DONORS = tuple(f"d{i:02d}" for i in range(12))
 
 
@@ -31,7 +33,7 @@ def panel():
 
 def test_the_gap_is_random_minus_donor_on_one_panel(panel):
     random, donor = scored(1, 0.9), scored(2, 0.7)
-    total, by_type = optimism_gap(seeds(random), seeds(donor), panel)
+    total, by_type = optimism_gap(seeds(random), seeds(donor), panel, MACRO)
     assert panel.types == ("B", "T")
     first, second = (f1_by_class(*part.pooled())[[0, 2]].mean() for part in (random, donor))
     assert (total.first, total.second) == (pytest.approx(first), pytest.approx(second))
@@ -42,18 +44,20 @@ def test_the_gap_is_random_minus_donor_on_one_panel(panel):
 
 
 def test_a_negative_gap_is_shown(panel):
-    total, _ = optimism_gap(seeds(scored(1, 0.6)), seeds(scored(2, 0.8)), panel)
+    total, _ = optimism_gap(seeds(scored(1, 0.6)), seeds(scored(2, 0.8)), panel, MACRO)
     assert total.gap.value < 0
     assert total.gap.low < total.gap.value
 
 
 def test_seeds_are_paired_and_averaged(panel):
     pairs = [(scored(1, 0.9), scored(2, 0.7)), (scored(3, 0.9), scored(4, 0.7))]
-    both, _ = optimism_gap(seeds(*(a for a, _ in pairs)), seeds(*(b for _, b in pairs)), panel)
-    apart = [optimism_gap(seeds(a), seeds(b), panel)[0].gap.value for a, b in pairs]
+    both, _ = optimism_gap(
+        seeds(*(a for a, _ in pairs)), seeds(*(b for _, b in pairs)), panel, MACRO
+    )
+    apart = [optimism_gap(seeds(a), seeds(b), panel, MACRO)[0].gap.value for a, b in pairs]
     assert both.gap.value == pytest.approx(np.mean(apart))
 
 
 def test_protocols_scored_on_other_cells_are_refused(panel):
     with pytest.raises(InputError, match="not scored on the same cells"):
-        optimism_gap(seeds(scored(1, 0.9)), seeds(scored(2, 0.7, label_seed=5)), panel)
+        optimism_gap(seeds(scored(1, 0.9)), seeds(scored(2, 0.7, label_seed=5)), panel, MACRO)

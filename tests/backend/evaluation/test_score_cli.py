@@ -49,6 +49,22 @@ def test_score_by_donor_names_every_donor(capsys, small):
     assert {row["donor"] for row in report["scores"]} == set(small.cells["donor"])
 
 
+@pytest.mark.parametrize("by", ["timepoint", "donor"])
+def test_another_metric_stands_under_its_own_key(capsys, small, by):
+    words = ("--by", by, "--results", str(small.root))
+    report = score(capsys, *words, "--metric", "accuracy")
+    usual = score(capsys, *words)
+    assert all("macro_f1" not in row and "metric" not in row for row in report["scores"])
+    assert len(report["scores"]) == len(usual["scores"])
+    assert [row["accuracy"] for row in report["scores"]] != [
+        row["macro_f1"] for row in usual["scores"]
+    ]
+    assert main(["score", *words, "--metric", "accuracy"]) == 0
+    text = capsys.readouterr().out
+    assert "accuracy" in text
+    assert "macro" not in text
+
+
 def test_the_arguments_choose_the_scope(capsys, results):
     report = score(
         capsys,
@@ -79,6 +95,8 @@ def test_the_printed_table_carries_counts_sources_and_the_footer(capsys, small, 
         (["--dataset", "nix"], 'No results for the dataset "nix". Found: '),
         (["--protocol", "study"], 'No results with protocol "study"'),
         (["--budget", "full"], 'No results with budget "full" for this choice. Found: equal.'),
+        (["--metric", "nix"], 'There is no metric "nix".'),
+        (["--metric", "accuracy", "--by", "cell_type"], "Cell types are scored by their F1"),
         (["--model", "nix"], "No results of nix here. Found: logreg"),
     ],
 )

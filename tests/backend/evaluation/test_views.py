@@ -6,6 +6,7 @@ from sklearn.metrics import f1_score
 
 from backend.errors import InputError
 from backend.evaluation import views
+from backend.evaluation.metrics import METRICS
 from backend.types import Scope
 from tests.helpers import draw_cells, open_store, write_results
 
@@ -31,7 +32,7 @@ def row_of(table, **values):
 
 
 def test_macro_f1_by_timepoint_equals_scikit_learn_per_seed_averaged(store, results):
-    view = views.f1_by_timepoint(store, results.scope())
+    view = views.scores_by_timepoint(store, results.scope())
     for timepoint in TIMEPOINTS:
         per_seed = [
             sklearn_f1(
@@ -44,8 +45,8 @@ def test_macro_f1_by_timepoint_equals_scikit_learn_per_seed_averaged(store, resu
             for seed in (0, 1)
         ]
         row = row_of(view.scores, configuration="logreg", timepoint=timepoint)
-        assert row["macro_f1"] == pytest.approx(np.mean(per_seed))
-        assert row["low"] < row["macro_f1"] < row["high"]
+        assert row["value"] == pytest.approx(np.mean(per_seed))
+        assert row["low"] < row["value"] < row["high"]
         assert row["n_seeds"] == 2
         labelled = results.cells[at(results, timepoint)].dropna(subset=["cell_type_lineage"])
         assert row["n_cells"] == len(labelled)
@@ -55,7 +56,7 @@ def test_macro_f1_by_timepoint_equals_scikit_learn_per_seed_averaged(store, resu
 
 
 def test_every_seed_of_every_donor_is_a_dot(store, results):
-    donors = views.f1_by_timepoint(store, results.scope()).donors
+    donors = views.scores_by_timepoint(store, results.scope()).donors
     logreg = donors[donors["configuration"] == "logreg"]
     assert logreg.groupby(["timepoint", "seed"]).size().unstack().loc["Diagnosis"].tolist() == [
         12,
@@ -67,30 +68,30 @@ def test_every_seed_of_every_donor_is_a_dot(store, results):
     expected = sklearn_f1(
         results, ("logreg", "donor", 1), cells, labels=sorted(types), average="macro"
     )
-    assert dot["macro_f1"] == pytest.approx(expected)
+    assert dot["value"] == pytest.approx(expected)
     assert dot["n_types"] == len(types)
 
 
 def test_patients_at_two_timepoints_are_one_cluster_of_the_difference(store, results):
-    differences = views.f1_by_timepoint(
+    differences = views.scores_by_timepoint(
         store, results.scope(timepoints=("Post-treatment", "Relapse"))
     ).differences
     row = row_of(differences, configuration="logreg")
-    scores = views.f1_by_timepoint(
+    scores = views.scores_by_timepoint(
         store, results.scope(timepoints=("Post-treatment", "Relapse"))
     ).scores
     one, other = (row_of(scores, configuration="logreg", timepoint=t) for t in TIMEPOINTS[2:])
     assert row["reference"] == "Post-treatment"
-    assert row["difference"] == pytest.approx(other["macro_f1"] - one["macro_f1"])
+    assert row["difference"] == pytest.approx(other["value"] - one["value"])
     assert row["high"] < 0
     assert row["n_donors"] == 6
 
 
 def test_a_failed_fold_leaves_no_headline_number(store, results):
     scope = results.scope()
-    view = views.f1_by_timepoint(store, scope)
+    view = views.scores_by_timepoint(store, scope)
     rows = view.scores[view.scores["configuration"] == "hgb"]
-    assert rows["macro_f1"].isna().all()
+    assert rows["value"].isna().all()
     assert set(rows["status_text"]) == {"4 of 5 folds, 1 failed"}
     assert "hgb" not in set(view.donors["configuration"])
     series = row_of(views.series_table(store, scope), configuration="hgb")
@@ -99,7 +100,7 @@ def test_a_failed_fold_leaves_no_headline_number(store, results):
     assert "ran out of memory" in series["notes"]
     assert not series["is_complete"]
     assert "hgb" not in set(views.f1_by_cell_type(store, scope).scores["configuration"])
-    assert views.f1_by_donor(store, scope, "hgb").scores.empty
+    assert views.scores_by_donor(store, scope, "hgb").scores.empty
     assert any("hgb" in note for note in views.optimism(store, scope).notes)
 
 
@@ -135,7 +136,7 @@ def test_a_type_without_label_in_a_slice_has_no_f1_but_its_predictions_are_count
     results = write_results(tmp_path, cells=cells, protocols=("donor",), failed=(), fine=())
     with open_store(tmp_path) as store:
         view = views.f1_by_cell_type(store, results.scope(), by="timepoint", configuration="hgb")
-        panel = views.f1_by_timepoint(store, results.scope()).panel
+        panel = views.scores_by_timepoint(store, results.scope()).panel
     nk = row_of(view.scores, cell_type="NK", column="Healthy")
     assert np.isnan(nk["f1"])
     assert nk["n_cells"] == 0
@@ -147,17 +148,17 @@ def test_a_type_without_label_in_a_slice_has_no_f1_but_its_predictions_are_count
 
 
 def test_timepoints_without_cells_are_listed_and_few_donors_are_dots(small_store, small):
-    view = views.f1_by_timepoint(small_store, small.scope())
+    view = views.scores_by_timepoint(small_store, small.scope())
     assert view.missing == ("Post-treatment",)
     relapse = row_of(view.scores, timepoint="Relapse")
-    assert np.isnan(relapse["macro_f1"])
+    assert np.isnan(relapse["value"])
     assert relapse["reason"].startswith("2 donors: shown as dots")
     assert (view.donors["timepoint"] == "Relapse").sum() == 2
-    assert view.donors["macro_f1"].notna().all()
+    assert view.donors["value"].notna().all()
     assert view.panel.slices == ("Healthy", "Diagnosis")
     healthy = row_of(view.scores, timepoint="Healthy")
     assert healthy["interval"] == "none"
-    assert healthy["macro_f1"] > 0
+    assert healthy["value"] > 0
     difference = row_of(view.differences, timepoint="Diagnosis")
     assert difference["interval"] == "none"
     assert difference["reason"] == "3 donors at Healthy: no interval below 5"
@@ -207,11 +208,11 @@ def test_a_fine_series_is_offered_at_the_lineage_level_under_its_own_name(store,
     row = row_of(choices, configuration="logreg@fine")
     assert not row["is_default"]
     assert row["display_name"].endswith("(trained on fine labels)")
-    scores = views.f1_by_timepoint(
+    scores = views.scores_by_timepoint(
         store, results.scope(configurations=("logreg@fine", "logreg"))
     ).scores
     assert set(scores["configuration"]) == {"logreg@fine", "logreg"}
-    assert scores["macro_f1"].notna().all()
+    assert scores["value"].notna().all()
     fine = views.configurations(store, results.scope(label_level="fine"))
     assert list(fine["configuration"]) == ["logreg"]
 
@@ -230,7 +231,7 @@ def test_scope_choices_name_what_exists(store, results):
 def test_the_truth_switch_scores_other_cells(store, results, truth):
     cells = results.cells
     chosen = (cells["label_source"] == truth) | (cells["genotype"] == truth)
-    view = views.f1_by_timepoint(store, results.scope(truth=truth))
+    view = views.scores_by_timepoint(store, results.scope(truth=truth))
     labelled = cells[chosen].dropna(subset=["cell_type_lineage"])
     expected = labelled.groupby("timepoint").size()
     found = view.scores[view.scores["configuration"] == "logreg"].set_index("timepoint")["n_cells"]
@@ -285,11 +286,11 @@ def test_without_valid_cells_nothing_is_confidently_wrong(store, results, monkey
 
 
 def test_donors_have_their_own_scores_and_compositions(store, results):
-    view = views.f1_by_donor(store, results.scope(), "logreg")
+    view = views.scores_by_donor(store, results.scope(), "logreg")
     row = row_of(view.totals, donor="AML02", timepoint="Relapse")
-    dots = views.f1_by_timepoint(store, results.scope(configurations=("logreg",))).donors
+    dots = views.scores_by_timepoint(store, results.scope(configurations=("logreg",))).donors
     dots = dots[(dots["donor"] == "AML02") & (dots["timepoint"] == "Relapse")]
-    assert row["macro_f1"] == pytest.approx(dots["macro_f1"].mean())
+    assert row["value"] == pytest.approx(dots["value"].mean())
     assert (view.scores["is_small"] == (view.scores["n_cells"] < 20)).all()
     shares = view.composition.groupby(["donor", "timepoint"])[
         ["labelled_share", "predicted_share", "difference"]
@@ -348,7 +349,7 @@ def test_the_study_gap_stands_apart(tmp_path):
     with open_store(tmp_path) as store:
         # Three studies give three folds, so the study series is a configuration of its own split.
         view = views.optimism(store, results.scope())
-    row = row_of(view.study, configuration="logreg")
+    row = row_of(view.others["study"], configuration="logreg")
     assert row["gap"] == pytest.approx(row["donor"] - row["study"])
     assert view.gaps["study"].iloc[0] == pytest.approx(row["study"])
     assert any("studies are fixed" in note for note in view.notes)
@@ -356,11 +357,11 @@ def test_the_study_gap_stands_apart(tmp_path):
 
 def test_models_are_compared_with_a_named_reference_on_the_same_donors(store, results):
     view = views.model_differences(store, results.scope(), "logreg")
-    scores = views.f1_by_timepoint(store, results.scope()).scores
+    scores = views.scores_by_timepoint(store, results.scope()).scores
     for timepoint in TIMEPOINTS:
         row = row_of(view.differences, configuration="majority", timepoint=timepoint)
         one, other = (
-            row_of(scores, configuration=name, timepoint=timepoint)["macro_f1"]
+            row_of(scores, configuration=name, timepoint=timepoint)["value"]
             for name in ("majority", "logreg")
         )
         assert row["difference"] == pytest.approx(one - other)
@@ -368,7 +369,7 @@ def test_models_are_compared_with_a_named_reference_on_the_same_donors(store, re
 
 
 def test_a_chosen_type_narrows_the_panel_but_not_the_wrong_predictions(store, results):
-    view = views.f1_by_timepoint(
+    view = views.scores_by_timepoint(
         store, results.scope(cell_types=("HSC", "B"), configurations=("majority", "logreg"))
     )
     assert view.panel.types == ("B", "HSC")
@@ -383,7 +384,7 @@ def test_a_chosen_type_narrows_the_panel_but_not_the_wrong_predictions(store, re
         )
         for seed in (0, 1)
     ]
-    assert row["macro_f1"] == pytest.approx(np.mean(per_seed))
+    assert row["value"] == pytest.approx(np.mean(per_seed))
 
 
 def test_a_dataset_without_timepoints_is_one_slice(tmp_path):
@@ -392,11 +393,11 @@ def test_a_dataset_without_timepoints_is_one_slice(tmp_path):
         tmp_path, cells=cells, protocols=("donor",), models={"logreg": ("LR", (0,))}, fine=()
     )
     with open_store(tmp_path) as store:
-        view = views.f1_by_timepoint(store, results.scope())
-        donors = views.f1_by_donor(store, results.scope(), "logreg")
+        view = views.scores_by_timepoint(store, results.scope())
+        donors = views.scores_by_donor(store, results.scope(), "logreg")
         sentences = views.overview(store, results.scope()).sentences
     assert view.scores["timepoint"].tolist() == ["No timepoint"]
-    assert view.scores["macro_f1"].notna().all()
+    assert view.scores["value"].notna().all()
     assert view.missing == ()
     assert set(donors.composition["timepoint"]) == {"No timepoint"}
     assert "macro-F1 0." in sentences[0]
@@ -405,22 +406,53 @@ def test_a_dataset_without_timepoints_is_one_slice(tmp_path):
 def test_nothing_in_scope_gives_empty_tables(store, results):
     scope = results.scope(protocol="study")
     assert views.series_table(store, scope).empty
-    assert views.f1_by_timepoint(store, scope).scores.empty
+    assert views.scores_by_timepoint(store, scope).scores.empty
     assert views.overview(store, scope).sentences == ()
     assert views.f1_by_cell_type(store, scope).scores.empty
     nowhere = results.scope(truth="mutant", timepoints=("Healthy",))
-    assert views.f1_by_timepoint(store, nowhere).missing == ("Healthy",)
+    assert views.scores_by_timepoint(store, nowhere).missing == ("Healthy",)
     assert views.f1_by_cell_type(store, nowhere).scores["n_cells"].sum() == 0
     assert views.optimism(store, nowhere).by_type.empty
+
+
+@pytest.mark.parametrize("key", METRICS)
+def test_every_view_of_a_metric_names_it_and_takes_any(store, results, key):
+    scope, word = results.scope(), METRICS[key].label
+    first = views.overview(store, scope, metric=key)
+    assert f"`logreg` on *simulated* data: {word} " in "\n".join(first.sentences)
+    by_time = views.scores_by_timepoint(store, scope, metric=key)
+    tables = [first.scores, by_time.scores, by_time.donors, by_time.differences]
+    tables.append(views.model_differences(store, scope, "majority", metric=key).differences)
+    tables.append(views.scores_by_donor(store, scope, "logreg", metric=key).totals)
+    gaps = views.optimism(store, scope, metric=key)
+    assert f": {word} " in gaps.sentences[0]
+    for table in (*tables, gaps.gaps):
+        assert set(table["metric"]) == {key}
+    assert by_time.scores["value"].dropna().between(*METRICS[key].range).all()
+    row = row_of(by_time.scores, configuration="logreg", timepoint="Diagnosis")
+    assert row["low"] < row["value"] < row["high"]
+
+
+def test_accuracy_by_timepoint_is_that_of_the_cells_of_the_panel(store, results):
+    scope = results.scope(protocol="random")
+    view = views.scores_by_timepoint(store, scope, metric="accuracy")
+    row = row_of(view.scores, configuration="hgb", timepoint="Relapse")
+    cells = results.cells
+    keep = (cells["timepoint"] == "Relapse") & cells["cell_type_lineage"].isin(view.panel.types)
+    predicted = results.predicted["hgb", "random", 0]
+    expected = (cells["cell_type_lineage"][keep] == predicted[keep]).mean()
+    assert row["value"] == pytest.approx(expected)
 
 
 def test_what_is_not_there_is_refused_by_name(store, results):
     with pytest.raises(InputError, match='No dataset "0000000000000000"'):
         views.overview(store, Scope(dataset_id="0000000000000000"))
     with pytest.raises(InputError, match=r'No series "nix".*Found: hgb, logreg'):
-        views.f1_by_donor(store, results.scope(), "nix")
+        views.scores_by_donor(store, results.scope(), "nix")
+    with pytest.raises(InputError, match='no metric "nix"'):
+        views.scores_by_timepoint(store, results.scope(), metric="nix")
 
 
-@pytest.mark.parametrize("name", ["overview", "f1_by_timepoint", "f1_by_cell_type", "optimism"])
+@pytest.mark.parametrize("name", ["overview", "scores_by_timepoint", "f1_by_cell_type", "optimism"])
 def test_results_can_be_cached_by_pickling(store, results, name):
     assert pickle.loads(pickle.dumps(getattr(views, name)(store, results.scope())))  # noqa: TID251

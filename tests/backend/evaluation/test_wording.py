@@ -25,6 +25,7 @@ SOURCES = {"Healthy": ("clustering",), "Diagnosis": ("classifier",)}
 
 def sentence(*scores: TimepointScore, **options) -> str:
     defaults = {
+        "metric": "macro-F1",
         "types": "12 of 15 types",
         "label_sources": label_sources_text(SOURCES),
         "simulated": False,
@@ -188,7 +189,9 @@ def test_a_difference_that_cannot_be_tested_says_why():
     ],
 )
 def test_a_gap_is_worded_by_its_interval_and_never_clipped(gap, said):
-    text = gap_sentence("hgb", 0.7, 0.6, gap, types="9 of 9 types", n_cells=100, simulated=False)
+    text = gap_sentence(
+        "hgb", 0.7, 0.6, gap, metric="macro-F1", types="9 of 9 types", n_cells=100, simulated=False
+    )
     assert text.startswith("`hgb`: macro-F1 0.70 random and 0.60 donor-held-out (")
     assert said in text
 

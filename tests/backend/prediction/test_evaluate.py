@@ -78,8 +78,8 @@ def test_new_donors_are_scored_and_shown(logreg, write, tmp_path):
     (model,) = views.configurations(store, scope).itertuples()
     assert model.is_complete
     assert "fitted on Reference" in model.note
-    scores = views.f1_by_timepoint(store, scope).scores
-    assert (scores["macro_f1"].dropna() > 0.8).all()
+    scores = views.scores_by_timepoint(store, scope).scores
+    assert (scores["value"].dropna() > 0.8).all()
     assert scores["n_cells"].sum() == 120
 
 

@@ -1,0 +1,44 @@
+"""Donors in rows and in words."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from backend.evaluation.metrics import metric_of
+from backend.types import TIMEPOINTS
+
+__all__ = ["donor_order", "donor_sentence", "with_donor_names"]
+
+
+def with_donor_names(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add `donor_name`: donor and timepoint in one text."""
+    named = rows.copy()
+    named["donor_name"] = [
+        f"{donor} ({timepoint})" if pd.notna(timepoint) else str(donor)
+        for donor, timepoint in zip(rows.donor, rows.timepoint, strict=True)
+    ]
+    return named
+
+
+def donor_order(rows: pd.DataFrame) -> list[str]:
+    """Return the donor names in clinical order, then by name."""
+    places = {t: i for i, t in enumerate(TIMEPOINTS)}
+    distinct = rows.drop_duplicates("donor_name")
+    keys = [
+        (places.get(t, len(places)), str(d), n)
+        for t, d, n in zip(distinct.timepoint, distinct.donor, distinct.donor_name, strict=True)
+    ]
+    return [name for _, _, name in sorted(keys)]
+
+
+def donor_sentence(totals: pd.DataFrame, model: str) -> str:
+    """Return the spread of donors in words."""
+    known = totals.dropna(subset=["value"]).sort_values("value")
+    if known.empty:
+        return f"**{model}**: no donor has enough labelled cells for a score."
+    low, high = known.iloc[0], known.iloc[-1]
+    return (
+        f"**{model}**: {metric_of(totals).label} of single donors from {low.value:.2f} ({low.donor}, "
+        f"{low.timepoint}, {int(low.n_cells):,} cells) to {high.value:.2f} ({high.donor}, "
+        f"{high.timepoint}, {int(high.n_cells):,} cells), over {len(known)} donors."
+    )

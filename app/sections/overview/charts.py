@@ -1,0 +1,100 @@
+"""The picture of Overview: every model at every timepoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import altair as alt
+
+from app.components import charts, palette
+from app.components.selection import AROUND, SELECTION
+from backend.evaluation.metrics import metric_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["score_dots"]
+
+
+def score_dots(scores: pd.DataFrame, *, dark: bool) -> alt.LayerChart:
+    """Draw the metric of every model and timepoint as a dot with its interval.
+
+    A click selects `configuration` and `timepoint`.
+    """
+    metric = metric_of(scores)
+    scale, axis = charts.score_scale(metric), charts.score_axis(metric)
+    rows = charts.with_words(scores)
+    timepoints = list(dict.fromkeys(rows.timepoint))
+    support = {t: f"{t} ({charts.support_text(part)})" for t, part in rows.groupby("timepoint")}
+    rows["slice"] = rows.timepoint.map(support)
+    names = sorted(rows.display_name.unique())
+    domain = [support[t] for t in timepoints]
+    legend = alt.Legend(
+        orient="top", direction="vertical", columns=1, title=None, labelLimit=600, symbolSize=90
+    )
+    base = alt.Chart(rows).encode(
+        y=alt.Y(
+            "display_name:N",
+            sort=names,
+            title=None,
+            scale=alt.Scale(paddingInner=0.25),
+            axis=alt.Axis(labelLimit=280, labelFontSize=13, ticks=False, domain=False),
+        ),
+        yOffset=alt.YOffset("timepoint:N", sort=timepoints),
+        color=alt.Color(
+            "slice:N",
+            sort=domain,
+            scale=alt.Scale(
+                domain=domain, range=list(palette.timepoint_colours(timepoints).values())
+            ),
+            legend=legend,
+        ),
+    )
+    rule = base.mark_rule(strokeWidth=2.5).encode(
+        x=alt.X("low:Q", scale=scale, axis=axis, title=metric.title),
+        x2="high:Q",
+        strokeDash=alt.condition("datum.is_few", alt.value([5, 3]), alt.value([1, 0])),
+    )
+    chosen = alt.selection_point(
+        name=SELECTION, fields=["configuration", "timepoint"], on="click", empty=False
+    )
+    dot = (
+        base.mark_point(size=120, strokeWidth=2, opacity=1, cursor="pointer")
+        .encode(
+            x=alt.X("value:Q", scale=scale, axis=axis, title=metric.title),
+            shape=alt.Shape(
+                "slice:N",
+                sort=domain,
+                scale=alt.Scale(
+                    domain=domain, range=list(palette.timepoint_shapes(timepoints).values())
+                ),
+                legend=legend,
+            ),
+            fillOpacity=alt.condition("datum.has_interval", alt.value(1), alt.value(0)),
+            fill=alt.Fill(
+                "slice:N",
+                sort=domain,
+                scale=alt.Scale(
+                    domain=domain, range=list(palette.timepoint_colours(timepoints).values())
+                ),
+                legend=legend,
+            ),
+            tooltip=charts.score_tooltip(metric),
+        )
+        .add_params(chosen)
+    )
+    unscored = rows[rows.value.isna()].drop_duplicates("display_name")
+    unscored = unscored.assign(no_score=unscored.status_text + ": no headline number")
+    missing = (
+        alt.Chart(unscored)
+        .mark_text(align="left", color=palette.ink(dark=dark), fontSize=12)
+        .encode(
+            y=alt.Y("display_name:N", sort=names),
+            x=alt.datum(metric.range[0] + 0.01),
+            text="no_score:N",
+        )
+    )
+    height = len(names) * (charts.ROW * len(timepoints) + 12)
+    return alt.layer(rule, dot, missing).properties(
+        height=height, width=620, usermeta={AROUND: 104 + 26 * len(timepoints)}
+    )
