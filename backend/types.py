@@ -5,14 +5,19 @@ Nothing here imports more than the standard library.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+import math
 import re
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
-from backend.errors import InputError
+from backend.errors import InputError, ModelUnavailable
 from backend.protocols import EXTERNAL, PROTOCOLS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "EXTERNAL",
@@ -21,6 +26,8 @@ __all__ = [
     "INITS",
     "LABEL_LEVELS",
     "LABEL_SOURCES",
+    "MAX_FOLDS",
+    "MAX_SEED",
     "OWNER",
     "PROTOCOLS",
     "TIMEPOINTS",
@@ -28,6 +35,10 @@ __all__ = [
     "Scope",
     "Series",
     "canonical_json",
+    "cap_of",
+    "is_whole",
+    "kind_of",
+    "refuse",
     "sha256_of",
 ]
 
@@ -65,13 +76,55 @@ def sha256_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
 
 
+MAX_FOLDS: Final = 2**15 - 1
+"""Bundles hold the number of a fold in 16 bits."""
+MAX_SEED: Final = 2**32 - 1
+"""The largest that every library takes."""
+_BUDGET: Final = re.compile(r"full|equal|cap([1-9]\d{0,8})")
+
+
+def cap_of(budget: str) -> int | None:
+    """Return N of the budget `capN`, None of the others."""
+    match = _BUDGET.fullmatch(budget)
+    return int(match[1]) if match and match[1] else None
+
+
+def kind_of(value: Any) -> str:
+    """Return what a value is, in words."""
+    kinds = ((bool, "true or false"), (str, "text"), (int, "a whole number"), (float, "a number"))
+    for kind, words in (*kinds, (list, "a list"), (dict, "a table"), (type(None), "nothing")):
+        if isinstance(value, kind):
+            return words
+    return "a date or time" if hasattr(value, "isoformat") else f"a {type(value).__name__}"
+
+
+def is_whole(value: Any, lowest: int, highest: float = math.inf) -> bool:
+    """Say whether a value is a whole number within limits; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest
+
+
+def refuse(name: str, value: Any, wanted: str, choices: tuple[str, ...] = ()) -> NoReturn:
+    """Raise `InputError` for a value that a field of this name cannot hold."""
+    shown = f'"{value[:60]}"' if isinstance(value, str) else str(value)[:60]
+    near = difflib.get_close_matches(str(value)[:60], choices, n=1)
+    msg = f"`{name}` is {shown} ({kind_of(value)})."
+    raise InputError(msg, f"Give {wanted}." + (f' Did you mean "{near[0]}"?' if near else ""))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
     """All folds of one configuration on one split: the thing that pages show and compare.
 
     `budget` names how training cells are limited: `full`, `equal` (as many as the smallest
     training fold over the `random` and `donor` protocols) or `capN` (at most N cells a donor,
-    then as `equal`).
+    then as `equal`). A baseline has no `preset`, and so neither `init` nor `checkpoint`.
+
+    Raises
+    ------
+    InputError
+        If a field holds what it cannot, or fields do not go together.
+    ModelUnavailable
+        If weights are to come from a checkpoint, and none is named.
     """
 
     dataset_id: str
@@ -87,6 +140,73 @@ class Series:
     fraction: float = 1.0
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        is_from_outside = EXTERNAL in (self.protocol, self.model)
+        for each in fields(self)[1:]:
+            value = getattr(self, each.name)
+            is_optional = each.name in ("preset", "checkpoint") and value is None
+            is_allowed = is_from_outside and (each.name, value) in (
+                ("protocol", EXTERNAL),
+                ("folds", 1),
+            )
+            if not is_optional and not is_allowed:
+                self.check_field(each.name, value)
+        if self.preset is None and (self.init, self.checkpoint) != ("scratch", None):
+            given = self.checkpoint if self.init == "scratch" else self.init
+            msg = f'{self.model} has no preset, so it cannot start from "{given}".'
+            raise InputError(msg, "Leave out init and checkpoint: baselines have no weights.")
+        if self.init != "scratch" and self.checkpoint is None:
+            msg = f'`init` is "{self.init}", but no `checkpoint` is named.'
+            hint = (
+                "Register the authors' files (`python -m backend checkpoints add "
+                f"{self.model} DIR`) or make some (`python -m backend pretrain`, in a plan "
+                "[[pretrain]]), and name them with `checkpoint`."
+            )
+            raise ModelUnavailable(msg, hint)
+        if self.init == "scratch" and self.checkpoint is not None:
+            msg = f'`checkpoint` is "{self.checkpoint}", but `init` is "scratch".'
+            raise InputError(msg, "Give init pretrained or frozen, or leave out `checkpoint`.")
+
+    @staticmethod
+    def check_field(name: str, value: Any) -> None:
+        """Raise `InputError` for a value that the field of a series that is run cannot hold."""
+        choices = {"protocol": PROTOCOLS, "init": INITS, "label_level": LABEL_LEVELS}.get(name, ())
+        if choices:
+            is_right, wanted = value in choices, f"one of: {', '.join(choices)}"
+        elif name == "folds":
+            is_right = is_whole(value, 2, MAX_FOLDS)
+            wanted = f"a whole number from 2 to {MAX_FOLDS}"
+        elif name in ("split_seed", "seed"):
+            is_right = is_whole(value, 0, MAX_SEED)
+            wanted = f"a whole number from 0 to {MAX_SEED}"
+        elif name == "fraction":
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            is_right, wanted = is_number and 0 < value <= 1, "a number above 0, up to 1"
+        elif name == "budget":
+            is_right = isinstance(value, str) and bool(_BUDGET.fullmatch(value))
+            wanted = "full, equal, or cap and a number of cells up to 999999999, such as cap500"
+        elif name == "settings":
+            if isinstance(value, dict):
+                _check_setting(name, value)
+            is_right, wanted = isinstance(value, dict), "a table, such as settings = {epochs = 4}"
+        else:
+            is_right, wanted = isinstance(value, str) and bool(value), "text"
+        if not is_right:
+            refuse(name, value, wanted, choices)
+
+    def check_folds(
+        self, wanted: Literal["all"] | Iterable[int | Literal["final"]]
+    ) -> list[int | Literal["final"]]:
+        """Return the folds that are meant, each once and `final` last, or raise `InputError`."""
+        if wanted == "all":
+            return list(range(self.folds))
+        for fold in wanted:
+            if fold != "final" and not is_whole(fold, 0, self.folds - 1):
+                msg = f"There is no fold {fold}: the split has the folds 0 to {self.folds - 1}."
+                raise InputError(msg, "Choose all, final, or some of them.")
+        # A final fit learns from the folds how long to train, so it comes last.
+        return sorted(dict.fromkeys(wanted), key=lambda fold: fold == "final")
 
     def hashed_fields(self) -> dict[str, Any]:
         """Return the fields that identify the series, the split's grouped under `split`."""
@@ -132,6 +252,20 @@ class Series:
         if self.settings:
             parts.append(sha256_of(self.settings)[:6])
         return "-".join(parts)
+
+
+def _check_setting(name: str, value: Any) -> None:
+    """Raise `InputError` for a value that JSON, and so the identity of a run, cannot hold."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _check_setting(f"{name}.{key}", each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _check_setting(name, each)
+    elif not isinstance(value, str | int | float | None) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
+        refuse(name, value, "text, a finite number, true or false, or a list of them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ Shares follow the number of folds K: 1/K test, 1/10 valid, the rest train, so th
 
 from __future__ import annotations
 
-import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +16,7 @@ from backend.errors import InputError, SplitError
 from backend.protocols import PROTOCOLS, protocol_named
 from backend.splits.folds import N_TRIALS
 from backend.splits.split import ROLE_NAMES, TEST, TRAIN, UNUSED, VALID, Split
+from backend.types import Series, cap_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +65,8 @@ def make_splits(
     SplitError
         If a protocol cannot be had: too few donors at a timepoint, or one study only.
     """
-    cap = _cap_of(budget)
+    Series.check_field("budget", budget)
+    cap = cap_of(budget)
     for protocol in protocols:
         protocol_named(protocol)
     if not 2 <= folds <= len(cells):
@@ -124,17 +125,6 @@ def make_split(
         cells, dataset_id=dataset_id, protocols=(protocol,), folds=folds, seed=seed, budget=budget
     )
     return made[protocol]
-
-
-def _cap_of(budget: str) -> int | None:
-    """Return N of `capN`, None for the other budgets."""
-    if budget in ("full", "equal"):
-        return None
-    match = re.fullmatch(r"cap([1-9]\d*)", budget)
-    if match is None:
-        msg = f'There is no budget "{budget}".'
-        raise InputError(msg, "Choose full, equal, or cap and a number of cells, such as cap500.")
-    return int(match[1])
 
 
 def _strata(cells: pd.DataFrame) -> pd.DataFrame:

@@ -207,7 +207,7 @@ def test_what_cannot_be_split_is_refused(change, protocol, message):
 
 @pytest.mark.parametrize("budget", ["cap0", "half", "cap", "equal "])
 def test_unknown_budget_is_refused(budget):
-    with pytest.raises(InputError, match="no budget"):
+    with pytest.raises(InputError, match="`budget` is"):
         split_of(cohort(), "random", budget=budget)
 
 
