@@ -171,7 +171,9 @@ class Series:
     @staticmethod
     def check_field(name: str, value: Any) -> None:
         """Raise `InputError` for a value that the field of a series that is run cannot hold."""
-        choices = {"protocol": PROTOCOLS, "init": INITS, "label_level": LABEL_LEVELS}.get(name, ())
+        choices = {"protocol": tuple(PROTOCOLS), "init": INITS, "label_level": LABEL_LEVELS}.get(
+            name, ()
+        )
         if choices:
             is_right, wanted = value in choices, f"one of: {', '.join(choices)}"
         elif name == "folds":
@@ -195,18 +197,30 @@ class Series:
         if not is_right:
             refuse(name, value, wanted, choices)
 
-    def check_folds(
-        self, wanted: Literal["all"] | Iterable[int | Literal["final"]]
-    ) -> list[int | Literal["final"]]:
-        """Return the folds that are meant, each once and `final` last, or raise `InputError`."""
-        if wanted == "all":
-            return list(range(self.folds))
-        for fold in wanted:
-            if fold != "final" and not is_whole(fold, 0, self.folds - 1):
+    def check_folds(self, wanted: str | Iterable[Any]) -> list[int | Literal["final"]]:
+        """Return the folds that are meant, each once and `final` last.
+
+        Parameters
+        ----------
+        wanted
+            `all`, numbers from 0, and `final`; one of them or several.
+
+        Raises
+        ------
+        InputError
+            If there is no such fold.
+        """
+        found: list[Any] = []
+        for fold in [wanted] if isinstance(wanted, str) else wanted:
+            if fold == "all":
+                found += range(self.folds)
+            elif fold == "final" or is_whole(fold, 0, self.folds - 1):
+                found.append(fold)
+            else:
                 msg = f"There is no fold {fold}: the split has the folds 0 to {self.folds - 1}."
                 raise InputError(msg, "Choose all, final, or some of them.")
         # A final fit learns from the folds how long to train, so it comes last.
-        return sorted(dict.fromkeys(wanted), key=lambda fold: fold == "final")
+        return sorted(dict.fromkeys(found), key=lambda fold: fold == "final")
 
     def hashed_fields(self) -> dict[str, Any]:
         """Return the fields that identify the series, the split's grouped under `split`."""

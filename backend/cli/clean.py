@@ -22,11 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Clean the folder, and say how much room that made."""
-    from backend.training.fit_workspace import clean_work, is_work, work_folder
+    from backend.training.fit_workspace import clean_workspace, is_workspace, workspace_folder
 
-    work = args.work or work_folder(args.out)
-    if not is_work(work):
+    work = args.work or workspace_folder(args.out)
+    if not is_workspace(work):
         msg = f"{work} is no work folder: it was not made by a run."
         raise InputError(msg, "Name the folder that runs were given as --out or --work.")
-    print(f"{clean_work(work) / 2**20:,.1f} MiB removed from {work}; results were not touched")
+    print(f"{clean_workspace(work) / 2**20:,.1f} MiB removed from {work}; results were not touched")
     return 0

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.cli.out import results_folder
+from backend.cli.output import results_folder
 from backend.errors import InputError
 from backend.evaluation.wording import plural
 from backend.types import EXTERNAL, LABEL_LEVELS, PROTOCOLS

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backend.cli.out import results_folder
+from backend.cli.output import results_folder
 from backend.errors import InputError
 from backend.evaluation.wording import plural
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.cli.run import add_split_arguments, folds_of, split_fields
 from backend.errors import InputError
-from backend.types import PROTOCOLS
 
 if TYPE_CHECKING:
     import argparse
-
-    from backend.training.pretrain import PretrainEvent
 
 __all__ = ["add_arguments", "run"]
 
@@ -38,11 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLD",
         help="one checkpoint for each fold, on its training cells: all, numbers from 0, or final",
     )
-    parser.add_argument("--protocol", choices=PROTOCOLS, help="of the split (default: donor)")
-    parser.add_argument("--folds", type=int, help="of the split (default 5)")
-    parser.add_argument("--split-seed", type=int, help="of the split (default 0)")
-    parser.add_argument("--budget", help="of the split: full, equal or capN (default: equal)")
-    parser.add_argument("--split", type=Path, metavar="FILE", help="use this frozen split")
+    add_split_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of pre-training (default 0)")
     parser.add_argument(
         "--set",
@@ -66,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from backend.models import catalogue
     from backend.models.registry import model_class
     from backend.training.settings import find_preset, parse_settings
+    from backend.types import Series
 
     settings = parse_settings(args.settings)
     catalogue.require_files(args.model)
@@ -80,30 +76,45 @@ def run(args: argparse.Namespace) -> int:
     with console.status(f"Reading {args.dataset.name}"):
         adata = load(args.dataset, any_genes=args.any_genes)
         info = describe(adata)
+    from backend.cli.output import ProgressBar
     from backend.data.cell_filter import cells_where
+    from backend.studies.prepare import ensure_split
     from backend.training.pretrain import pretrain, pretrain_series
 
     mask = None if args.cells is None else cells_where(adata.obs, args.cells)
-    with _Bar(console, f"{preset} {args.name}") as bar:
-        common: dict[str, Any] = {
-            "model": args.model,
-            "preset": preset,
-            "name": args.name,
-            "home": home,
-            "settings": settings,
-            "seed": args.seed,
-            "cells": args.cells,
-            "progress": bar.show,
-        }
-        if args.fold is None:
+    common: dict[str, Any] = {
+        "model": args.model,
+        "preset": preset,
+        "name": args.name,
+        "home": home,
+        "settings": settings,
+        "seed": args.seed,
+        "cells": args.cells,
+    }
+    if args.fold is None:
+        with ProgressBar(console, {"": preset}, title=args.name) as bar:
             whole = adata.obs_names == adata.obs_names if mask is None else mask
-            made = [pretrain(adata, whole, info=info, **common)]
-        else:
-            from backend.cli.run import folds_of, split_of
-
-            split = split_of(args, adata, info.dataset_id, home)
+            made = [pretrain(adata, whole, info=info, progress=bar.show, **common)]
+    else:
+        split, _ = ensure_split(
+            adata.obs,
+            info.dataset_id,
+            home / "splits",
+            frozen=args.split,
+            **split_fields(args),
+        )
+        series = Series(dataset_id="", model=args.model, protocol=split.protocol, folds=split.folds)
+        folds = series.check_folds(folds_of(args.fold))
+        texts = {str(fold): f"{preset} · fold {fold}" for fold in folds}
+        with ProgressBar(console, texts, title=args.name) as bar:
             made = pretrain_series(
-                adata, info, split, folds=folds_of(args.fold), mask=mask, **common
+                adata,
+                info,
+                split,
+                folds=folds,
+                mask=mask,
+                progress=lambda event: bar.show(replace(event, key=str(event.fold))),
+                **common,
             )
     _print(made, args.model, args.name)
     if home.resolve() != config.home().resolve():
@@ -123,28 +134,3 @@ def _print(made: list[Path], model: str, name: str) -> None:
             f"loss {about.final_loss:.4f}  {about.wall_seconds:.1f} s  {about.sha256[:16]}"
         )
     print(f"In-house checkpoint {name}: run --model {model} --init pretrained --checkpoint {name}")
-
-
-class _Bar:
-    """A rich progress bar over the epochs of the present checkpoint."""
-
-    def __init__(self, console: Any, title: str) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
-        from rich.progress import TimeElapsedColumn as Elapsed
-
-        columns = (TextColumn("{task.description}"), BarColumn(), Elapsed())
-        self._progress = Progress(*columns, TextColumn("{task.fields[state]}"), console=console)
-        self._task = self._progress.add_task(title, total=1.0, state="")
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, event: PretrainEvent) -> None:
-        """Show an event of `pretrain_series`."""
-        fold = "" if event.fold is None else f"fold {event.fold}: "
-        text = f"{fold}{event.state} {event.text}".strip()
-        self._progress.update(self._task, completed=event.share, state=text)

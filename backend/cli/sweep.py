@@ -13,14 +13,13 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from rich.console import Console
-
     from backend.store.roots import Location
     from backend.studies.costs import Costs
-    from backend.studies.executors.common import Executor, Outcome, TaskEvent
+    from backend.studies.executors.common import Executor
     from backend.studies.plan import Plan
-    from backend.studies.planned_runs import PlannedCheckpoint, PlannedRun
-    from backend.studies.sweep import Sweep
+    from backend.studies.planned_runs import Task
+    from backend.studies.prepare import Study
+    from backend.training.progress import Outcome
 
 __all__ = ["add_arguments", "run"]
 
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Do the runs; return 1 when one failed, 128 and the signal when one ended the sweep."""
     from backend.studies.lock import SweepLock
     from backend.studies.plan import read_plan
-    from backend.studies.sweep import local_folder
+    from backend.studies.prepare import local_folder
 
     if args.jobs is not None and args.jobs < 1:
         msg = f"--jobs is {args.jobs}."
@@ -69,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         return _do(args, plan, out)
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with SweepLock(local_folder(out), plan.path.name) as lock:
+        with SweepLock(local_folder(out), plan.name) as lock:
             if lock.notice:
                 print(lock.notice)
             return _do(args, plan, out)
@@ -101,28 +100,30 @@ def _out(args: argparse.Namespace, plan: Plan) -> Location:
             raise InputError(msg, "Add --executor ray, or give a folder.")
         return str(given)
     folder = Path(given).expanduser()
-    return (folder if args.out else plan.path.parent / folder).resolve()
+    return (folder if args.out else args.plan.parent / folder).resolve()
 
 
 def _do(args: argparse.Namespace, plan: Plan, out: Location) -> int:
     """Prepare, print the table, and execute unless it is a dry run."""
     from rich.console import Console
 
+    from backend.cli.output import ProgressBar
     from backend.studies.costs import Costs, check_disk
-    from backend.studies.sweep import local_folder, prepare
+    from backend.studies.prepare import local_folder, prepare
 
     console = Console(stderr=True)
     executor, jobs, has_gpu = _executor(args, plan)
     with console.status("Reading the plan") as status:
-        sweep = prepare(plan, out, is_written=not args.dry_run, say=status.update)
+        study = prepare(plan, out, is_written=not args.dry_run, say=status.update)
     costs = Costs(out, has_gpu=has_gpu)
-    _print_plan(sweep, costs, jobs)
-    check_disk(local_folder(out), sweep.bytes_needed(jobs=jobs))
+    _print_plan(study, costs, jobs)
+    check_disk(local_folder(out), study.bytes_needed(jobs=jobs))
     if args.dry_run:
         return 0
-    with _Display(console, sweep) as display:
-        outcomes = sweep.execute(executor, display.show)
-    return _print_summary(sweep, outcomes)
+    texts = {each.key: each.text for each in _planned(study) if not each.is_done}
+    with ProgressBar(console, texts, is_listing=True) as bar:
+        outcomes = study.execute(executor, bar.show)
+    return _print_summary(study, outcomes)
 
 
 def _executor(args: argparse.Namespace, plan: Plan) -> tuple[Executor, int, bool]:
@@ -131,8 +132,7 @@ def _executor(args: argparse.Namespace, plan: Plan) -> tuple[Executor, int, bool
 
     from backend.studies.executors.local import LocalExecutor, gpu_names
 
-    is_heavy = any(fields["preset"] is not None for grid in plan.grids for fields in grid)
-    gpus = gpu_names() if is_heavy else ()
+    gpus = gpu_names() if any(row.series.preset for row in plan.rows) else ()
     jobs = args.jobs or len(gpus) or max(1, (cpu_count() or 1) // plan.threads)
     if args.executor == "ray":
         from backend.studies.executors.ray import RayExecutor
@@ -145,46 +145,46 @@ def _executor(args: argparse.Namespace, plan: Plan) -> tuple[Executor, int, bool
     return LocalExecutor(jobs=jobs, threads=plan.threads, gpus=gpus), jobs, bool(gpus)
 
 
-def _print_plan(sweep: Sweep, costs: Costs, jobs: int) -> None:
+def _print_plan(study: Study, costs: Costs, jobs: int) -> None:
     """Print one line a checkpoint and run, then what all of them are likely to cost."""
-    for line in _aligned([_HEAD, *(_row(each, costs) for each in _planned(sweep))]):
+    for line in _aligned([_HEAD, *(_row(each, costs) for each in _planned(study))]):
         print(line)
-    states = Counter(each.state for each in sweep.runs)
+    states = Counter(each.state for each in study.runs)
     counts = ", ".join(f"{states[name]} {name}" for name in ("done", "to do", "failed before"))
-    print(f"{len(sweep.runs)} runs: {counts}.")
-    if sweep.checkpoints:
-        n_made = sum(each.is_done for each in sweep.checkpoints)
-        print(f"{len(sweep.checkpoints)} checkpoints: {n_made} registered.")
-    if sweep.n_repeated:
-        print(f"{sweep.n_repeated} runs are named more than once; each is done once.")
-    waiting = [each for each in _planned(sweep) if not each.is_done]
+    print(f"{len(study.runs)} runs: {counts}.")
+    if study.checkpoints:
+        n_made = sum(each.is_done for each in study.checkpoints)
+        print(f"{len(study.checkpoints)} checkpoints: {n_made} registered.")
+    if study.n_repeated:
+        print(f"{study.n_repeated} runs are named more than once; each is done once.")
+    waiting = [each for each in _planned(study) if not each.is_done]
     seconds = [_seconds(each, costs) for each in waiting]
     least = "at least " if None in seconds else ""
     total = _time(sum(each or 0.0 for each in seconds) / jobs) or "nothing"
     guessed = sorted({each.cost_key for each in waiting if not costs.is_measured(each.cost_key)})
     source = f"; guide numbers for {', '.join(guessed)}" if guessed else ""
-    needed = sweep.bytes_needed(jobs=jobs) / 2**20
+    needed = study.bytes_needed(jobs=jobs) / 2**20
     print(f"Estimated: {least}{total} with {jobs} at a time, {needed:,.0f} MiB of disk{source}.")
-    print(f"Threads of a run: {sweep.plan.threads}, whatever the number of jobs.")
-    for warning in sweep.warnings:
+    print(f"Threads of a run: {study.plan.threads}, whatever the number of jobs.")
+    for warning in study.warnings:
         print(f"warning: {warning}")
-    for run in sweep.runs:
+    for run in study.runs:
         if run.state == "failed before":
             print(f"failed before: {run.text}: {run.reason}")
 
 
-def _planned(sweep: Sweep) -> list[PlannedCheckpoint | PlannedRun]:
-    return [*sweep.checkpoints, *sweep.runs]
+def _planned(study: Study) -> list[Task]:
+    return [*study.checkpoints, *study.runs]
 
 
-def _seconds(planned: PlannedCheckpoint | PlannedRun, costs: Costs) -> float | None:
+def _seconds(planned: Task, costs: Costs) -> float | None:
     return costs.seconds(planned.cost_key, planned.n_train, planned.settings)
 
 
-def _row(planned: PlannedCheckpoint | PlannedRun, costs: Costs) -> tuple[str, ...]:
+def _row(planned: Task, costs: Costs) -> tuple[str, ...]:
     time = "" if planned.is_done else _time(_seconds(planned, costs))
     numbers = (str(planned.fold), str(planned.seed), f"{planned.n_train:,}", time)
-    return (planned.state, planned.run_id or "", planned.name, planned.where, *numbers)
+    return (planned.state, planned.run_id or "", planned.name, planned.fitted_on, *numbers)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -203,62 +203,13 @@ def _time(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-class _Display:
-    """A bar over all tasks, and a line for each one that ended."""
-
-    def __init__(self, console: Console, sweep: Sweep) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
-        from rich.progress import TimeElapsedColumn as Elapsed
-
-        from backend.studies.executors.common import Tally
-
-        waiting = [each for each in _planned(sweep) if not each.is_done]
-        self._text = {each.key: each.text for each in waiting}
-        self._tally = Tally()
-        self._progress = Progress(
-            BarColumn(),
-            TextColumn("{task.fields[ended]}/{task.total:.0f}"),
-            Elapsed(),
-            TextColumn("{task.description}"),
-            console=console,
-        )
-        self._task = self._progress.add_task("", total=len(waiting), ended=0)
-
-    def __enter__(self) -> _Display:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, event: TaskEvent | Outcome) -> None:
-        """Show that a task entered a state or ended."""
-        from backend.studies.executors.common import Outcome
-
-        self._tally.add(event)
-        self._progress.update(self._task, completed=self._tally.done, ended=self._tally.n_ended)
-        text = self._text[event.key]
-        if not isinstance(event, Outcome):
-            self._progress.update(self._task, description=f"{text}: {event.state} {event.text}")
-            if event.state == "retried":
-                self._say(f"retried  {text}  {event.text}")
-            return
-        seconds = "" if event.wall_seconds is None else f"  {event.wall_seconds:.1f} s"
-        reason = f"  {event.reason}" if event.reason else ""
-        number = f"[{self._tally.n_ended}/{len(self._text)}]"
-        self._say(f"{number} {event.status:<7}  {text}{seconds}{reason}")
-
-    def _say(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _print_summary(sweep: Sweep, outcomes: Sequence[Outcome]) -> int:
+def _print_summary(study: Study, outcomes: Sequence[Outcome]) -> int:
     """Print what became of everything; return the exit code."""
-    made = {each.key for each in sweep.checkpoints}
+    made = {each.key for each in study.checkpoints}
     ended = Counter(each.status for each in outcomes if each.key not in made)
-    skipped = ended["skipped"] + sum(each.is_done for each in sweep.runs)
+    skipped = ended["skipped"] + sum(each.is_done for each in study.runs)
     print(f"{ended['done']} done, {skipped} skipped, {ended['failed']} failed.")
-    texts = {each.key: each.text for each in _planned(sweep)}
+    texts = {each.key: each.text for each in _planned(study)}
     failed = [each for each in outcomes if each.status == "failed"]
     for each in failed:
         print(f"failed: {texts[each.key]}: {each.reason}")

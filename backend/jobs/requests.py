@@ -1,45 +1,62 @@
-"""What a training job is asked to do: checked when it is queued, and again when it runs."""
+"""What a training job is asked to do. Whether it can be had is for its plan to say."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from backend.config import project_root
 from backend.errors import InputError
-from backend.types import INITS, LABEL_LEVELS, PROTOCOLS, Series
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from backend.studies.plan import Plan
+    from backend.training.progress import Folds
+
 __all__ = ["RunRequest", "SweepRequest", "find_plan", "list_plans"]
 
-_BUDGET: Final = re.compile(r"full|equal|cap[1-9]\d{0,5}")
+_FOLDS: Final[dict[str, Folds]] = {"folds": ["all"], "final": ["final"], "both": ["all", "final"]}
+"""What `fits` means."""
 _PLAN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\.toml")
 
 
-def _of(kind: type, values: Any) -> Any:
-    """Return a request from plain data, whatever that holds."""
-    known = {each.name: each for each in dataclasses.fields(kind)}
-    if not isinstance(values, dict) or set(values) - set(known):
-        msg = "The request does not name what a training job needs."
-        raise InputError(msg, f"It has: {', '.join(known)}.")
-    return kind(**values)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """One series to fit.
+class _Request:
+    """What both kinds of training jobs name.
 
     dataset   : name in `backend.data.uploads.server_files`
-    fits      : `folds` (all of them), `final` (on all cells, saved for predictions), or `both`
     is_shared : results are seen by everybody on this server and kept; else by the owner, for the
                 days that uploads are kept
     """
 
     dataset: str
+    is_shared: bool = False
+
+    @classmethod
+    def of(cls, values: Any) -> Self:
+        """Return a request from plain data, whatever that holds, or raise `InputError`."""
+        known = {each.name: each for each in dataclasses.fields(cls)}
+        needed = {
+            name
+            for name, each in known.items()
+            if dataclasses.MISSING is each.default is each.default_factory
+        }
+        if not isinstance(values, dict) or set(values) - set(known) or needed - set(values):
+            msg = "The request does not name what a training job needs."
+            raise InputError(msg, f"It has: {', '.join(known)}.")
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest(_Request):
+    """One series to fit; see `backend.types.Series`.
+
+    fits : `folds` (all of them), `final` (on all cells, saved for predictions), or `both`
+    """
+
     model: str
     preset: str | None = None
     init: str = "scratch"
@@ -53,72 +70,24 @@ class RunRequest:
     fraction: float = 1.0
     seed: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
-    is_shared: bool = False
 
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("init", self.init, INITS),
-            ("protocol", self.protocol, PROTOCOLS),
-            ("label level", self.label_level, LABEL_LEVELS),
-            ("choice of fits", self.fits, ("folds", "final", "both")),
-        ):
-            if value not in known:
-                msg = f'There is no {name} "{str(value)[:40]}".'
-                raise InputError(msg, f"Choose one of: {', '.join(known)}.")
-        for name, number, low, high in (
-            ("The number of folds", self.folds, 2, 20),
-            ("The seed of the split", self.split_seed, 0, 2**31),
-            ("The seed of the fit", self.seed, 0, 2**31),
-        ):
-            if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
-                msg = f"{name} is {number!r}."
-                raise InputError(msg, f"Give a whole number from {low} to {high}.")
-        if not isinstance(self.fraction, int | float) or not 0 < self.fraction <= 1:
-            msg = f"The share of training cells is {self.fraction!r}."
-            raise InputError(msg, "Give a number above 0, up to 1.")
-        if not _BUDGET.fullmatch(str(self.budget)):
-            msg = f'There is no budget "{str(self.budget)[:40]}".'
-            raise InputError(msg, "Choose equal, full, or capN for N cells a donor, as cap500.")
-        if not isinstance(self.settings, dict):
-            msg = f"The settings are {self.settings!r}."
-            raise InputError(msg, "Give them as NAME=VALUE.")
+    def plan(self, dataset: Path) -> Plan:
+        """Return the plan of one row that this asks for, or raise as `plan_of_one`."""
+        from backend.studies.plan import plan_of_one
 
-    @classmethod
-    def of(cls, values: Any) -> RunRequest:
-        """Return a request from plain data, or raise `InputError`."""
-        request: RunRequest = _of(cls, values)
-        return request
-
-    def series(self, dataset_id: str) -> Series:
-        """Return the series that this asks for on a dataset."""
-        return Series(
-            dataset_id=dataset_id, protocol=self.protocol, folds=self.folds,
-            split_seed=self.split_seed, budget=self.budget, model=self.model, preset=self.preset,
-            init=self.init,  # type: ignore[arg-type]  # one of INITS, checked above
-            checkpoint=self.checkpoint, label_level=self.label_level, fraction=self.fraction,
-            settings=self.settings, seed=self.seed,
-        )  # fmt: skip
-
-    @property
-    def wanted_folds(self) -> list[Any]:
-        """The folds to fit, `final` last."""
-        folds: list[Any] = [] if self.fits == "final" else list(range(self.folds))
-        return folds if self.fits == "folds" else [*folds, "final"]
+        if self.fits not in tuple(_FOLDS):
+            msg = f'There is no choice of fits "{str(self.fits)[:40]}".'
+            raise InputError(msg, f"Choose one of: {', '.join(_FOLDS)}.")
+        others = ("dataset", "is_shared", "fits")
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in others}
+        return plan_of_one(fields, dataset=dataset, folds=_FOLDS[self.fits])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SweepRequest:
+class SweepRequest(_Request):
     """Every run of a plan that lies in `plans/`, on one dataset."""
 
-    dataset: str
     plan: str
-    is_shared: bool = False
-
-    @classmethod
-    def of(cls, values: Any) -> SweepRequest:
-        """Return a request from plain data, or raise `InputError`."""
-        request: SweepRequest = _of(cls, values)
-        return request
 
 
 def list_plans() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.errors import FaultlineError, InputError, JobFailed, ModelUnavailable
@@ -69,14 +70,9 @@ def models_in_child(channel: Channel) -> list[dict[str, Any]]:
 def refusal_in_child(channel: Channel, values: Any) -> dict[str, str] | None:
     """Return message and hint of what is wrong with a request, or None."""
     from backend.jobs.requests import RunRequest
-    from backend.training.runs import build_typer
 
     try:
-        request = RunRequest.of(values)
-        typer = build_typer(request.series("0" * 16))
-        if request.fits != "folds" and not typer.is_savable:
-            msg = f"{typer.display_name} cannot be saved, so a final fit of it would be lost."
-            raise ModelUnavailable(msg, "Choose the folds only, or another model.")
+        RunRequest.of(values).plan(Path("dataset.h5ad"))
     except FaultlineError as error:
         return {"message": error.message, "hint": error.hint}
     return None

@@ -12,14 +12,15 @@ from backend.errors import InputError, JobFailed
 from backend.jobs.curves import CURVE
 from backend.jobs.directory import check_owner
 from backend.jobs.requests import RunRequest, SweepRequest, find_plan
+from backend.training.progress import Outcome, ProgressEvent, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
     from pathlib import Path
 
     from backend.jobs.handlers import JobContext
-    from backend.studies.executors.common import Outcome, TaskEvent
-    from backend.training.runs import RunEvent, RunResult
+    from backend.studies.plan import Plan
+    from backend.studies.prepare import Study
 
 __all__ = ["results_folder", "run", "sweep"]
 
@@ -34,40 +35,51 @@ def results_folder(home: Path, owner: str, *, is_shared: bool) -> Path:
 
 
 class _Follower:
-    """Turns the events of `run_series` into progress, log lines and curves."""
+    """Turns what an executor tells into progress, log lines and, of one series, curves.
 
-    def __init__(self, context: JobContext, folds: list[Any]) -> None:
-        self.context = context
-        self.folds = folds
-        self.n_over = 0
-        self._curve = (context.folder / CURVE).open("a", encoding="utf-8")
+    Parameters
+    ----------
+    texts
+        What each task is called, by key.
+    """
+
+    def __init__(self, context: JobContext, texts: Mapping[str, str], *, has_curve: bool) -> None:
+        self.context, self.texts, self.tally = context, texts, Tally()
+        self._curve = (context.folder / CURVE).open("a", encoding="utf-8") if has_curve else None
 
     def close(self) -> None:
-        self._curve.close()
+        if self._curve is not None:
+            self._curve.close()
 
-    def _line(self, event: RunEvent) -> None:
-        row: dict[str, Any] = {
-            "fold": event.fold,
-            "state": event.state,
-            "at": round(time.time(), 1),
-        }
+    def _add_to_curve(self, event: ProgressEvent) -> None:
+        if self._curve is None:
+            return
+        row = {"fold": event.fold, "state": event.state, "at": round(time.time(), 1)}
         row |= {"epoch": event.epoch, "step": event.step, "share": event.share}
-        row |= event.row or {}
-        text = json.dumps(row, allow_nan=True)
         # NaN is no JSON: a reader in another language would stop there.
-        self._curve.write(text.replace("NaN", "null") + "\n")
+        text = json.dumps(row | dict(event.row or {}), allow_nan=True).replace("NaN", "null")
+        self._curve.write(text + "\n")
         self._curve.flush()
 
-    def __call__(self, event: RunEvent) -> None:
-        is_over = event.state in ("done", "failed", "skipped")
-        self.n_over += is_over
-        part = 0.0 if is_over else (event.share or 0.0)
-        share = _READING + (1 - _READING) * (self.n_over + part) / len(self.folds)
-        words = f"fold {event.fold}: {event.state}{', ' if event.text else ''}{event.text}"
-        self.context.progress(min(share, 1.0), words)
-        if event.step is not None or is_over:
-            self._line(event)
-        if event.step is None:
+    def __call__(self, event: ProgressEvent | Outcome) -> None:
+        n_before = self.tally.n_ended
+        self.tally.add(event)
+        is_over = self.tally.n_ended > n_before
+        text = self.texts[event.key]
+        if isinstance(event, Outcome):
+            words, more = f"{text}: {event.status}", event.reason
+        else:
+            words, more = f"{text}: {event.state}", event.text
+        words += f", {more}" if more else ""
+        share = self.tally.done / max(1, len(self.texts))
+        self.context.progress(_READING + (1 - _READING) * min(share, 1.0), words)
+        if isinstance(event, ProgressEvent):
+            if event.step is not None or is_over:
+                self._add_to_curve(event)
+            if event.step is None:
+                self.context.log(words)
+        elif is_over:
+            # A run that was refused, or whose worker died: nothing else told of its end.
             self.context.log(words)
 
 
@@ -88,17 +100,24 @@ def _checked_file(name: str, context: JobContext) -> Path:
     return path
 
 
-def _ended(results: list[RunResult], series_id: str) -> dict[str, Any]:
-    """Return what the job gives back; raise when no fold was fitted."""
-    failed = [result for result in results if result.status == "failed"]
-    if len(failed) == len(results):
-        msg = f"All {len(results)} fits failed: {failed[0].reason}"
+def _prepared(plan: Plan, out: Path, context: JobContext) -> Study:
+    from backend.studies.costs import check_disk
+    from backend.studies.prepare import prepare
+
+    study = prepare(plan, out, is_written=True, say=lambda text: context.progress(0.01, text))
+    check_disk(out, study.bytes_needed(jobs=1))
+    for warning in study.warnings:
+        context.log(f"split: {warning}")
+    return study
+
+
+def _check_any_done(outcomes: list[Outcome], what: str) -> int:
+    """Return how many failed; raise when nothing else happened."""
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if failed and len(failed) == len(outcomes):
+        msg = f"All {len(failed)} {what} failed: {failed[0].reason}"
         raise JobFailed(msg, "Each is listed with its reason on the Runs page.")
-    return {
-        "series_id": series_id,
-        "runs": [{"fold": r.fold, "run_id": r.run_id, "status": r.status} for r in results],
-        "n_failed": len(failed),
-    }
+    return len(failed)
 
 
 def run(values: dict[str, Any], context: JobContext) -> dict[str, Any]:
@@ -106,42 +125,22 @@ def run(values: dict[str, Any], context: JobContext) -> dict[str, Any]:
     request = RunRequest.of(values)
     path = _checked_file(request.dataset, context)
 
-    from backend.data import cells_table, describe, load
-    from backend.splits.stored import stored_split
-    from backend.training.runs import build_typer, has_dataset, run_series
+    from backend.studies.executors.common import InProcess
 
-    build_typer(request.series("0" * 16))
-    context.progress(0.01, "Reading the dataset")
-    adata = load(path)
-    info = describe(adata)
     out = results_folder(context.home, context.owner, is_shared=request.is_shared)
-    split = stored_split(
-        out / "splits", adata.obs, request.protocol, dataset_id=info.dataset_id,
-        folds=request.folds, seed=request.split_seed, budget=request.budget,
-    )  # fmt: skip
-    for warning in split.warnings:
-        context.log(f"split: {warning}")
-    cells = None
-    if not has_dataset(out, info.dataset_id):
-        context.progress(0.02, "Placing cells on a map")
-        cells = cells_table(adata)
-    series = request.series(info.dataset_id)
-    folds = request.wanted_folds
-    with contextlib.closing(_Follower(context, folds)) as follow:
-        results = run_series(
-            adata, info, cells, split, series, out=out, folds=folds, progress=follow
-        )
-    return _ended(results, series.series_id)
-
-
-@contextlib.contextmanager
-def _only_sweep(out: Path, plan: str, context: JobContext) -> Iterator[None]:
-    from backend.studies.lock import SweepLock
-
-    with SweepLock(out, plan) as lock:
-        if lock.notice:
-            context.log(lock.notice)
-        yield
+    study = _prepared(request.plan(path), out, context)
+    texts = {each.key: f"fold {each.fold}" for each in study.runs}
+    with contextlib.closing(_Follower(context, texts, has_curve=True)) as follow:
+        for each in study.runs:
+            if each.is_done:
+                follow(ProgressEvent("skipped", "finished before", key=each.key, fold=each.fold))
+        results = study.results(study.execute(InProcess(), follow))
+    n_failed = _check_any_done(results, "fits")
+    return {
+        "series_id": study.runs[0].series.series_id,
+        "runs": [{"fold": r.fold, "run_id": r.run_id, "status": r.status} for r in results],
+        "n_failed": n_failed,
+    }
 
 
 def sweep(values: dict[str, Any], context: JobContext) -> dict[str, Any]:
@@ -150,40 +149,20 @@ def sweep(values: dict[str, Any], context: JobContext) -> dict[str, Any]:
     plan_path = find_plan(request.plan)
     path = _checked_file(request.dataset, context)
 
-    from backend.studies.costs import check_disk
-    from backend.studies.executors.common import Outcome, Tally
     from backend.studies.executors.local import LocalExecutor, gpu_names
+    from backend.studies.lock import SweepLock
     from backend.studies.plan import read_plan
-    from backend.studies.sweep import prepare
 
     plan = read_plan(plan_path, dataset=path)
     out = results_folder(context.home, context.owner, is_shared=request.is_shared)
-    out.mkdir(parents=True, exist_ok=True)
-    gpus = gpu_names()
-    tally = Tally()
-    with _only_sweep(out, plan_path.name, context):
-        planned = prepare(plan, out, is_written=True, say=lambda text: context.progress(0, text))
-        check_disk(out, planned.bytes_needed(jobs=1))
-        for warning in planned.warnings:
-            context.log(f"split: {warning}")
-        texts = {each.key: each.text for each in planned.checkpoints if not each.is_done}
-        texts |= {each.key: each.text for each in planned.waiting()}
-
-        def show(event: TaskEvent | Outcome) -> None:
-            tally.add(event)
-            text = texts[event.key]
-            if isinstance(event, Outcome):
-                reason = f": {event.reason}" if event.reason else ""
-                context.log(f"{event.status} {text}{reason}")
-                words = f"{tally.n_ended} of {len(texts)} done; {text} {event.status}"
-            else:
-                words = f"{text}: {event.state} {event.text}".strip()
-            share = tally.done / max(1, len(texts))
-            context.progress(_READING + (1 - _READING) * share, words)
-
-        outcomes = planned.execute(LocalExecutor(jobs=1, threads=plan.threads, gpus=gpus), show)
-    n_failed = sum(outcome.status == "failed" for outcome in outcomes)
-    if outcomes and n_failed == len(outcomes):
-        msg = f"All {n_failed} runs failed: {outcomes[0].reason}"
-        raise JobFailed(msg, "Each is listed with its reason on the Runs page.")
-    return {"n_runs": len(planned.runs), "n_done": len(outcomes) - n_failed, "n_failed": n_failed}
+    with SweepLock(out, plan.name) as lock:
+        if lock.notice:
+            context.log(lock.notice)
+        study = _prepared(plan, out, context)
+        texts = {each.key: each.text for each in study.checkpoints if not each.is_done}
+        texts |= {each.key: each.text for each in study.waiting()}
+        executor = LocalExecutor(jobs=1, threads=plan.threads, gpus=gpu_names())
+        with contextlib.closing(_Follower(context, texts, has_curve=False)) as follow:
+            outcomes = study.execute(executor, follow)
+    n_failed = _check_any_done(outcomes, "runs")
+    return {"n_runs": len(study.runs), "n_done": len(outcomes) - n_failed, "n_failed": n_failed}

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Registered",
     "add",
+    "check_name",
     "find_checkpoint",
     "inhouse_folder",
     "is_inhouse_name",
@@ -169,7 +170,7 @@ def add(
     of_preset = built.config.name
     _check_preset(of_preset, preset)
     name = name or of_preset.rpartition(".")[2]
-    _check_name(name)
+    check_name(name)
     checks = verify(key, folder, of_preset)
     files = {check.file.name: check.sha256 for check in checks if check.sha256 is not None}
     # A model may have read files under other names than the published ones.
@@ -196,8 +197,9 @@ def _check_preset(found: str, wanted: str | None) -> None:
         raise InputError(msg, "Leave out --preset, or name the folder of that checkpoint.")
 
 
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+def check_name(name: Any) -> None:
+    """Raise `InputError` for what cannot name a checkpoint."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         msg = f'"{name}" cannot name a checkpoint.'
         raise InputError(msg, "Use small letters, digits, dots, hyphens and underscores.")
 
@@ -225,7 +227,7 @@ def inhouse_folder(key: str, name: str, root: Path) -> Path:
     InputError
         If the name is not usable, or is that of another checkpoint.
     """
-    _check_name(name)
+    check_name(name)
     folder = root / "checkpoints" / key / name
     record = _record(key, name, root)
     if record.is_file() and Path(read_json(record).get("folder", "")) != folder.resolve():
@@ -236,7 +238,7 @@ def inhouse_folder(key: str, name: str, root: Path) -> Path:
 
 def register_inhouse(key: str, name: str, preset: str, folder: Path, root: Path) -> Registered:
     """Remember an in-house checkpoint, or a folder of one for each fold, under a name."""
-    _check_name(name)
+    check_name(name)
     about = read_pretraining(folder) if is_inhouse(folder) else None
     entry = Registered(
         model=key,

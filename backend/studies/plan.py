@@ -1,40 +1,56 @@
 """`plan.toml`: which runs a study consists of, read and checked before any work.
 
-Every key is described in `docs/plans.md`.
+Every key is described in `docs/plans.md`. One run is a plan of one row (`plan_of_one`). What a run
+may be is said by `Series` and by the models; here mistakes only get their place in front.
 """
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import importlib
 import itertools
 import tomllib
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from backend.errors import FaultlineError, InputError, ModelUnavailable
-from backend.studies.plan_keys import (
-    PRETRAIN_KEYS,
-    RUN_KEYS,
-    SHARED,
-    TOP_KEYS,
-    as_list,
-    check_table,
-    kind_of,
-)
+from backend.errors import FaultlineError, InputError
+from backend.models.catalogue import check_name, find_checkpoint, registered
+from backend.models.registry import model_class
+from backend.training.runs import build_typer
+from backend.training.settings import find_preset, preset_of
+from backend.types import Series, is_whole, kind_of, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from backend.training.runs import Fold
+    from backend.training.progress import Folds
 
-__all__ = ["Grid", "Plan", "Pretraining", "read_plan"]
+__all__ = [
+    "OF_SPLIT",
+    "PRETRAIN_KEYS",
+    "RUN_KEYS",
+    "TOP_KEYS",
+    "Plan",
+    "Pretraining",
+    "Row",
+    "plan_of_one",
+    "read_plan",
+]
 
-_NONE: Final = (None,)
-
+OF_SPLIT: Final = ("protocol", "folds", "split_seed", "budget")
+_OF_SERIES: Final = ("model", "preset", *OF_SPLIT, "label_level", "fraction", "seed")
+"""In the order in which values vary, the last one fastest; after them come the weights."""
+RUN_KEYS: Final = (*_OF_SERIES, "init", "checkpoint", "fold", "settings")
+"""Keys of a `[[run]]` table. Each but `settings` takes a list, and may stand above the tables."""
+PRETRAIN_KEYS: Final = ("name", "model", "preset", *OF_SPLIT, "fold", "seed", "settings")
+"""Keys of a `[[pretrain]]` table."""
+TOP_KEYS: Final = ("dataset", "out", "any_genes", "threads", *RUN_KEYS, "run", "pretrain")
+"""Keys of the plan itself: values for all its tables, and the tables."""
 
 _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
-    "preset": _NONE,
+    "preset": (None,),
     "init": ("scratch",),
     "checkpoint": (),
     "protocol": ("donor",),
@@ -49,40 +65,16 @@ _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
-    """One `[[run]]` table: each of its values combined with each other.
+class Row:
+    """One series, and which of its folds are run.
 
-    `place` says where it stands, for messages. `values` holds a tuple for every key of
-    `RUN_KEYS` but `settings`, which holds one dict per model.
+    place  : where the plan names it, for messages; "" where it was given by hand
+    series : its dataset, and the folds that a small dataset can have, are known with the data
     """
 
-    place: str
-    values: Mapping[str, tuple[Any, ...]]
-    settings: Mapping[str, Mapping[str, Any]]
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Give the fields of `Series`, all but the dataset's, of every combination."""
-        names = [
-            name for name in RUN_KEYS if name not in ("init", "checkpoint", "fold", "settings")
-        ]
-        starts = [
-            (init, checkpoint)
-            for init in self.values["init"]
-            for checkpoint in (_NONE if init == "scratch" else self.values["checkpoint"])
-        ]
-        for *found, (init, checkpoint) in itertools.product(
-            *(self.values[name] for name in names), starts
-        ):
-            fields = dict(zip(names, found, strict=True))
-            fields["preset"] = _preset_of(fields["model"], fields["preset"])
-            settings = dict(self.settings.get(fields["model"], {}))
-            yield fields | {"init": init, "checkpoint": checkpoint, "settings": settings}
-
-    @property
-    def folds(self) -> Literal["all"] | tuple[Fold, ...]:
-        """Which folds of each series are run."""
-        wanted = self.values["fold"]
-        return "all" if wanted == ("all",) else wanted
+    place: str = ""
+    series: Series
+    folds: Folds = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +89,7 @@ class Pretraining:
     folds: int
     split_seed: int
     budget: str
-    fold: Literal["all"] | tuple[Fold, ...]
+    folds_wanted: Folds
     seed: int
     settings: Mapping[str, Any]
 
@@ -106,19 +98,56 @@ class Pretraining:
 class Plan:
     """A checked plan.
 
+    name      : of its file, for messages
     datasets  : h5ad files, absolute
     any_genes : whether genes need not be human
     out       : folder or URL of the results, or None
     threads   : threads of one run; part of the plan so that no result depends on the machine
+    split     : frozen split that takes the place of the one that the rows describe
+    options   : keywords of `run_series` that belong to no series
     """
 
-    path: Path
+    name: str
     datasets: tuple[Path, ...]
     any_genes: bool = False
     out: str | None = None
     threads: int = 1
-    grids: tuple[Grid, ...] = ()
-    pretrainings: tuple[Pretraining, ...] = field(default=())
+    rows: tuple[Row, ...] = ()
+    pretrainings: tuple[Pretraining, ...] = ()
+    split: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plan_of_one(
+    fields: Mapping[str, Any],
+    *,
+    dataset: Path,
+    folds: Folds = "all",
+    **others: Any,
+) -> Plan:
+    """Return the plan of one row.
+
+    Parameters
+    ----------
+    fields
+        Of `Series`, all but the dataset's; a preset may be named without its model.
+    others
+        Further fields of `Plan`.
+
+    Raises
+    ------
+    InputError, ModelUnavailable
+        If no such run can be had, whatever the data.
+    """
+    for name, value in fields.items():
+        if value is not None or name not in ("preset", "checkpoint"):
+            Series.check_field(name, value)
+    series = Series(**_with_preset({"dataset_id": ""} | dict(fields)))
+    series.check_folds(folds)
+    row = Row(series=series, folds=folds)
+    plan = Plan(name=series.configuration, datasets=(dataset,), rows=(row,), **others)
+    _check_models(plan)
+    return plan
 
 
 def read_plan(path: Path, *, dataset: Path | None = None) -> Plan:
@@ -137,40 +166,44 @@ def read_plan(path: Path, *, dataset: Path | None = None) -> Plan:
         If a model, preset or checkpoint is unknown.
     """
     top = _parse(path)
-    check_table(top, TOP_KEYS, path.name)
+    with _at(path.name):
+        _check_keys(top, TOP_KEYS)
+        _check_top(top)
     datasets = (dataset.resolve(),) if dataset is not None else _datasets(top, path)
     for each in datasets:
         if not each.is_file():
             msg = f"{path.name}: there is no dataset `{each}`."
             raise InputError(msg, "Correct `dataset`, or give the file with --dataset.")
-    shared = {name: top[name] for name in SHARED if name in top}
-    by_model = _settings_by_model(top.get("settings", {}), path.name)
-    tables = top.get("run")
-    if tables is None:
-        grids = [_grid(shared, path.name, by_model)]
-    else:
-        grids = []
-        for number, table in enumerate(_tables(tables, "run", path.name), start=1):
-            place = f"{path.name}, [[run]] {number}"
-            check_table(table, RUN_KEYS, place)
-            grids.append(_grid(shared | table, place, by_model))
+    shared: dict[str, Any] = {
+        name: top[name] for name in RUN_KEYS if name in top and name != "settings"
+    }
+    with _at(path.name):
+        by_model = _settings_by_model(top.get("settings", {}))
+        tables = {name: _tables(top[name], name) for name in ("run", "pretrain") if name in top}
+    rows: list[Row] = []
     made: list[Pretraining] = []
-    for number, table in enumerate(
-        _tables(top.get("pretrain", []), "pretrain", path.name), start=1
-    ):
+    if "run" not in tables:
+        with _at(path.name):
+            rows += _rows(shared, path.name, by_model)
+    for number, table in enumerate(tables.get("run", ()), start=1):
+        place = f"{path.name}, [[run]] {number}"
+        with _at(place):
+            _check_keys(table, RUN_KEYS)
+            rows += _rows(shared | table, place, by_model)
+    for number, table in enumerate(tables.get("pretrain", ()), start=1):
         place = f"{path.name}, [[pretrain]] {number}"
-        check_table(table, PRETRAIN_KEYS, place)
-        usable = {name: value for name, value in shared.items() if name in PRETRAIN_KEYS}
-        # Runs may vary their seed; a checkpoint has one.
-        usable.pop("seed", None)
-        made += _pretrainings(usable | table, place)
+        with _at(place):
+            _check_keys(table, PRETRAIN_KEYS)
+            # Runs may vary their seed; a checkpoint has one.
+            usable = {k: v for k, v in shared.items() if k in PRETRAIN_KEYS and k != "seed"}
+            made += _pretrainings(usable | table, place)
     plan = Plan(
-        path=path,
+        name=path.name,
         datasets=datasets,
         any_genes=top.get("any_genes", False),
         out=top.get("out"),
         threads=top.get("threads", 1),
-        grids=tuple(grids),
+        rows=tuple(rows),
         pretrainings=tuple(made),
     )
     _check_models(plan)
@@ -191,179 +224,176 @@ def _parse(path: Path) -> dict[str, Any]:
         raise InputError(msg, "Correct it there; `docs/plans.md` shows a whole plan.") from None
 
 
-def _datasets(top: Mapping[str, Any], path: Path) -> tuple[Path, ...]:
-    found = as_list(top.get("dataset", []))
-    if not found:
-        msg = f"{path.name} names no dataset."
-        raise InputError(msg, 'Write `dataset = "FILE.h5ad"`, or give the file with --dataset.')
-    # Relative to the plan, so that it means the same wherever the command is given.
-    return tuple((path.resolve().parent / Path(each).expanduser()).resolve() for each in found)
-
-
-def _tables(value: Any, name: str, place: str) -> list[dict[str, Any]]:
-    if isinstance(value, list) and all(isinstance(each, dict) for each in value):
-        return value
-    msg = f"{place}: `{name}` is {kind_of(value)}."
-    raise InputError(msg, f"Write a table for each: [[{name}]].")
-
-
-def _settings_by_model(table: Mapping[str, Any], place: str) -> dict[str, dict[str, Any]]:
-    """Return the plan's `[settings.MODEL]` tables."""
-    from backend.models.registry import model_class
-
-    for model, values in table.items():
-        _at(f"{place}, [settings.{model}]", model_class, model)
-        if not isinstance(values, dict):
-            msg = f"{place}: `settings.{model}` is {kind_of(values)}."
-            raise InputError(msg, f"Write a table: [settings.{model}].")
-    return {model: dict(values) for model, values in table.items()}
-
-
-def _listed(table: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-    values = {
-        name: tuple(dict.fromkeys(as_list(table[name])))
-        for name in RUN_KEYS
-        if name in table and name != "settings"
-    }
-    if "fraction" in values:
-        # 1 and 1.0 are one fraction, and must be one run.
-        values["fraction"] = tuple(dict.fromkeys(float(each) for each in values["fraction"]))
-    return dict(_DEFAULTS) | values
-
-
-def _require(table: Mapping[str, Any], names: Sequence[str], place: str) -> None:
-    if missing := [name for name in names if name not in table]:
-        msg = f"{place}: there is no `{missing[0]}`."
-        raise InputError(msg, f"Add it; needed: {', '.join(names)}.")
-
-
-def _folds(values: Mapping[str, tuple[Any, ...]], place: str) -> None:
-    if "all" in values["fold"] and len(values["fold"]) > 1:
-        msg = f'{place}: `fold` names "all" and others.'
-        raise InputError(msg, 'Give "all" alone, or a list of numbers and "final".')
-    highest = max((fold for fold in values["fold"] if isinstance(fold, int)), default=-1)
-    if highest >= min(values["folds"]):
-        msg = f"{place}: `fold` is {highest}, but `folds` is {min(values['folds'])}."
-        raise InputError(msg, "Folds are numbered from 0.")
-
-
-def _grid(table: dict[str, Any], place: str, by_model: Mapping[str, Mapping[str, Any]]) -> Grid:
-    _require(table, ["model"], place)
-    values = _listed(table)
-    _folds(values, place)
-    needs = [init for init in values["init"] if init != "scratch"]
-    if needs and not values["checkpoint"]:
-        key = values["model"][0]
-        msg = f'{place}: `init` is "{needs[0]}", but no `checkpoint` is named.'
-        raise ModelUnavailable(
-            msg,
-            f"Register the authors' files (`python -m backend checkpoints add {key} DIR`) and name "
-            "them with `checkpoint`, or let the plan make one with a [[pretrain]] table.",
-        )
-    if values["checkpoint"] and not needs:
-        msg = (
-            f'{place}: `checkpoint` is "{values["checkpoint"][0]}", but every `init` is "scratch".'
-        )
-        raise InputError(msg, 'Add init = "pretrained" or "frozen", or leave out `checkpoint`.')
-    own = table.get("settings", {})
-    settings = {model: dict(by_model.get(model, {})) | own for model in values["model"]}
-    return Grid(place=place, values=values, settings=settings)
-
-
-def _pretrainings(table: Mapping[str, Any], place: str) -> list[Pretraining]:
-    _require(table, ["name", "model", "preset"], place)
-    values = _listed({name: value for name, value in table.items() if name != "seed"})
-    _folds(values, place)
-    fold: Any = "all" if values["fold"] == ("all",) else values["fold"]
-    names = ("model", "preset", "protocol", "folds", "split_seed", "budget")
-    made = []
-    for found in itertools.product(*(values[name] for name in names)):
-        fields = dict(zip(names, found, strict=True))
-        fields["preset"] = _at(place, _preset_of, fields["model"], fields["preset"])
-        made.append(
-            Pretraining(
-                place=place,
-                name=table["name"],
-                fold=fold,
-                seed=table.get("seed", 0),
-                settings=table.get("settings", {}),
-                **fields,
-            )
-        )
-    return made
-
-
-def _at(place: str, call: Any, *arguments: Any) -> Any:
-    """Return what `call` returns; its refusal gets the place in the plan in front."""
+@contextlib.contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Put the place of a mistake in front of its message."""
     try:
-        return call(*arguments)
+        yield
     except FaultlineError as error:
+        if not place:
+            raise
         msg = f"{place}: {error.message}"
         raise type(error)(msg, error.hint) from error
 
 
-def _preset_of(key: str, preset: str | None) -> str | None:
-    """Return the full name of a foundation model's preset; a baseline keeps what it was given."""
-    from backend.models.registry import model_class
-    from backend.training.settings import find_preset
+def _check_keys(table: Mapping[str, Any], known: Sequence[str]) -> None:
+    if unknown := [name for name in table if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        msg = f'there is no key "{unknown[0]}".'
+        hint = f'Did you mean "{near[0]}"?' if near else f"It has: {', '.join(known)}."
+        raise InputError(msg, hint)
 
-    model = model_class(key)
-    return find_preset(model, preset) if model.kind == "foundation" else preset
+
+def _check_top(top: Mapping[str, Any]) -> None:
+    """Refuse values of the keys that belong to no run."""
+    for value in _listed("dataset", top.get("dataset", "-")):
+        if not isinstance(value, str) or not value:
+            refuse("dataset", value, "the path of a file")
+    if not isinstance(top.get("out", "-"), str) or top.get("out") == "":
+        refuse("out", top["out"], "a folder or URL")
+    if not isinstance(top.get("any_genes", False), bool):
+        refuse("any_genes", top["any_genes"], "true or false")
+    if not is_whole(top.get("threads", 1), 1):
+        refuse("threads", top["threads"], "a whole number from 1")
+
+
+def _listed(name: str, value: Any) -> list[Any]:
+    """Return a list as it is, and any other value as a list of one."""
+    if value == []:
+        msg = f"`{name}` is an empty list, so nothing would be run."
+        raise InputError(msg, "Give at least one value, or leave the key out.")
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _datasets(top: Mapping[str, Any], path: Path) -> tuple[Path, ...]:
+    if "dataset" not in top:
+        msg = f"{path.name} names no dataset."
+        raise InputError(msg, 'Write `dataset = "FILE.h5ad"`, or give the file with --dataset.')
+    # Relative to the plan, so that it means the same wherever the command is given.
+    folder = path.resolve().parent
+    found = [type(path)(each).expanduser() for each in _listed("dataset", top["dataset"])]
+    return tuple((folder / each).resolve() for each in found)
+
+
+def _tables(value: Any, name: str) -> list[dict[str, Any]]:
+    if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+        return value
+    msg = f"`{name}` is {kind_of(value)}."
+    raise InputError(msg, f"Write a table for each: [[{name}]].")
+
+
+def _settings_by_model(table: Any) -> dict[str, dict[str, Any]]:
+    """Return the plan's `[settings.MODEL]` tables."""
+    Series.check_field("settings", table)
+    for model, values in table.items():
+        with _at(f"[settings.{model}]"):
+            model_class(model)
+        if not isinstance(values, dict):
+            msg = f"`settings.{model}` is {kind_of(values)}."
+            raise InputError(msg, f"Write a table: [settings.{model}].")
+    return {model: dict(values) for model, values in table.items()}
+
+
+def _values(table: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Return the values of every key but `settings`, each of them one that a series can hold."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for name in RUN_KEYS:
+        if name not in table or name == "settings":
+            continue
+        values = _listed(name, table[name])
+        for value in values:
+            if name != "fold":
+                Series.check_field(name, value)
+            elif value not in ("all", "final") and not is_whole(value, 0):
+                refuse(name, value, '"all", "final", or numbers from 0')
+        # 1 and 1.0 are one fraction, and must be one run.
+        values = [float(value) if name == "fraction" else value for value in values]
+        found[name] = tuple(dict.fromkeys(values))
+    return dict(_DEFAULTS) | found
+
+
+def _require(table: Mapping[str, Any], names: Sequence[str]) -> None:
+    if missing := [name for name in names if name not in table]:
+        msg = f"there is no `{missing[0]}`."
+        raise InputError(msg, f"Add it; needed: {', '.join(names)}.")
+
+
+def _rows(table: Mapping[str, Any], place: str, by_model: Mapping[str, Any]) -> Iterator[Row]:
+    """Give every combination of the values of a `[[run]]` table."""
+    _require(table, ["model"])
+    values = _values(table)
+    own = table.get("settings", {})
+    Series.check_field("settings", own)
+    checkpoints = values["checkpoint"] or (None,)
+    # Rows from scratch take no checkpoint, where it is meant for others of the table.
+    for_scratch = (None,) if len(values["init"]) > 1 else checkpoints
+    weights = [
+        (init, checkpoint)
+        for init in values["init"]
+        for checkpoint in (for_scratch if init == "scratch" else checkpoints)
+    ]
+    for *found, (init, checkpoint) in itertools.product(
+        *(values[name] for name in _OF_SERIES), weights
+    ):
+        fields = dict(zip(_OF_SERIES, found, strict=True))
+        fields |= {"dataset_id": "", "init": init, "checkpoint": checkpoint}
+        fields["settings"] = dict(by_model.get(fields["model"], {})) | own
+        series = Series(**_with_preset(fields))
+        series.check_folds(values["fold"])
+        yield Row(place=place, series=series, folds=values["fold"])
+
+
+def _with_preset(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a series with the full name of its preset."""
+    return fields | {"preset": preset_of(model_class(fields["model"]), fields.get("preset"))}
+
+
+def _pretrainings(table: Mapping[str, Any], place: str) -> Iterator[Pretraining]:
+    _require(table, ["name", "model", "preset"])
+    values = _values({name: value for name, value in table.items() if name != "seed"})
+    for name in ("name", "seed"):
+        if isinstance(table.get(name), list):
+            msg = f"`{name}` is a list, but takes one value."
+            raise InputError(msg, "Give one value.")
+    check_name(table["name"])
+    seed, settings = table.get("seed", 0), table.get("settings", {})
+    Series.check_field("seed", seed)
+    Series.check_field("settings", settings)
+    names = ("model", "preset", *OF_SPLIT)
+    for found in itertools.product(*(values[name] for name in names)):
+        fields = dict(zip(names, found, strict=True))
+        model = model_class(fields["model"])
+        if model.kind == "baseline":
+            msg = f"{model.display_name} is a baseline: it cannot be pre-trained."
+            raise InputError(msg, "Name a foundation model.")
+        fields["preset"] = find_preset(model, fields["preset"])
+        Series(dataset_id="", **fields).check_folds(values["fold"])
+        # Imports torch, which the baselines do without.
+        steps = importlib.import_module("backend.training.pretrain").PretrainSettings
+        steps.of({k: v for k, v in settings.items() if k not in model.options})
+        yield Pretraining(
+            place=place,
+            name=table["name"],
+            folds_wanted=values["fold"],
+            seed=seed,
+            settings=settings,
+            **fields,
+        )
 
 
 def _check_models(plan: Plan) -> None:
-    """Try every model of a plan with its preset, init and settings.
-
-    Raises
-    ------
-    ModelUnavailable
-        If a model, preset or checkpoint is unknown.
-    InputError
-        If preset, init or settings do not fit a model.
-    """
-    in_plan = set()
-    for made in plan.pretrainings:
-        in_plan.add((made.model, made.name))
-        _at(made.place, _try_pretraining, made)
-    for grid in plan.grids:
-        tried = set()
-        for fields in _at(grid.place, list, grid):
-            key = tuple(fields[name] for name in ("model", "preset", "init", "checkpoint"))
-            if key not in tried:
-                tried.add(key)
-                _at(grid.place, _try, fields, "final" in grid.folds, in_plan)
-
-
-def _try_pretraining(made: Pretraining) -> None:
-    from backend.models.registry import model_class
-
-    model = model_class(made.model)
-    if model.kind == "baseline":
-        msg = f"{model.display_name} is a baseline: it cannot be pre-trained."
-        raise InputError(msg, "Name a foundation model.")
-    # Imports torch, which the baselines do without.
-    check = importlib.import_module("backend.training.pretrain").PretrainSettings.of
-    options = model.options
-    check({name: value for name, value in made.settings.items() if name not in options})
-
-
-def _try(fields: Mapping[str, Any], is_final: bool, in_plan: set[tuple[str, str]]) -> None:  # noqa: FBT001 - passed on by `_at`
-    from backend.models.catalogue import find_checkpoint, registered
-    from backend.models.registry import model_class
-    from backend.training.runs import build_typer
-    from backend.types import Series
-
-    series = Series(dataset_id="", **fields)
-    model = model_class(series.model)
-    if model.kind == "baseline" and (series.preset or series.init != "scratch"):
-        msg = f"{model.display_name} is a baseline: it has no preset, init or checkpoint."
-        raise InputError(msg, "Give baselines a [[run]] table of their own.")
-    typer = build_typer(series)
-    if is_final and not typer.is_savable:
-        msg = f"{model.display_name} cannot be saved, so a final fit of it would be lost."
-        raise ModelUnavailable(msg, 'Leave "final" out for it.')
-    if series.checkpoint is not None and (series.model, series.checkpoint) not in in_plan:
-        names = [entry.name for entry in registered(series.model)]
-        if series.checkpoint not in names:
-            # Refuses, and says how to register one.
-            find_checkpoint(series.model, series.checkpoint)
+    """Try every model of a plan with its settings, and look for the checkpoints that it names."""
+    in_plan = {(made.model, made.name) for made in plan.pretrainings}
+    tried = set()
+    for row in plan.rows:
+        series, is_final = row.series, "final" in row.folds
+        names = (series.model, series.preset, series.init, series.checkpoint, is_final)
+        if (row.place, *names) in tried:
+            continue
+        tried.add((row.place, *names))
+        with _at(row.place):
+            build_typer(series, is_final=is_final)
+            made = {(entry.model, entry.name) for entry in registered(series.model)}
+            if series.checkpoint and (series.model, series.checkpoint) not in in_plan | made:
+                # Refuses, and says how to register one.
+                find_checkpoint(series.model, series.checkpoint)

@@ -1,15 +1,17 @@
-"""The fits and checkpoints of a plan: what they are, and whether they are done."""
+"""The fits and checkpoints of a plan on its data: what they are, and whether they are done.
+
+They are the tasks that executors run, also in other processes, so they hold no data.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from backend.config import home
 from backend.errors import ModelUnavailable, StoreError
+from backend.models.catalogue import find_checkpoint
 from backend.store.bundle import parse_run
 from backend.store.roots import open_root
-from backend.studies.executors.common import FitTask, PretrainTask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,43 +19,50 @@ if TYPE_CHECKING:
 
     from backend.store.roots import Location
     from backend.studies.plan import Pretraining
-    from backend.training.runs import Fold
+    from backend.training.progress import Fold
     from backend.types import Series
 
 __all__ = [
     "PlannedCheckpoint",
     "PlannedRun",
     "State",
+    "Task",
     "checkpoint_key",
     "checkpoint_sha256",
-    "identified",
 ]
 
-State = Literal["done", "to do", "failed before"]
+State = Literal["done", "to do", "failed before", "registered"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRun:
-    """One fit of a plan.
+    """One fold of a series.
 
     key         : series and fold; the same fit is planned once
+    split       : local path of the frozen split, readable wherever the fit runs
+    out         : folder or URL of the bundles
+    options     : further keywords of `run_series`
     checkpoint  : key of the planned checkpoint that it starts from, or None
+    identity    : what beside series and fold makes the id
     run_id      : None while that checkpoint is still to be made
     n_predicted : validation and test cells
     """
 
     key: str
     text: str
-    series: Series
-    fold: Fold
     dataset: Path
+    any_genes: bool = False
     split: Path
+    out: Location
+    fold: Fold
+    series: Series
+    options: Mapping[str, Any] = field(default_factory=dict)
     display_name: str
     checkpoint: str | None
     identity: dict[str, Any]
-    run_id: str | None
-    state: State
-    reason: str | None
+    run_id: str | None = None
+    state: State = "to do"
+    reason: str | None = None
     n_train: int
     n_predicted: int
 
@@ -63,12 +72,17 @@ class PlannedRun:
         return self.state == "done"
 
     @property
+    def uses_gpu(self) -> bool:
+        """Whether it takes a GPU where there is one."""
+        return self.series.preset is not None
+
+    @property
     def name(self) -> str:
         """What is fitted, for a table."""
         return self.series.configuration
 
     @property
-    def where(self) -> str:
+    def fitted_on(self) -> str:
         """What it is fitted on, for a table."""
         fields = (self.series.protocol, self.series.budget, self.series.label_level)
         return f"{self.dataset.stem} {' '.join(fields)}"
@@ -88,38 +102,43 @@ class PlannedRun:
         """Seed of the fit."""
         return self.series.seed
 
-    def task(self, out: Location, *, any_genes: bool = False) -> FitTask:
-        """Return it as a task for an executor."""
-        return FitTask(
-            any_genes=any_genes,
-            key=self.key,
-            text=self.text,
-            display_name=self.display_name,
-            dataset=self.dataset,
-            split=self.split,
-            out=out,
-            series=self.series,
-            fold=self.fold,
-            identity=self.identity,
-        )
+    def identified(self) -> Self:
+        """Return it with its id and state, as far as its checkpoint is there."""
+        series, identity, digest = self.series, dict(self.identity), None
+        if series.checkpoint is not None:
+            digest = checkpoint_sha256(
+                series.model, series.checkpoint, identity["split_sha256"], self.fold
+            )
+            if digest is None:
+                return self
+        identity["checkpoint_sha256"] = digest
+        run_id = series.run_id(fold=self.fold, **identity)
+        state, reason = _state(self.out, run_id)
+        return replace(self, identity=identity, run_id=run_id, state=state, reason=reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCheckpoint:
-    """The checkpoint of one fold that a `[[pretrain]]` table asks for."""
+    """The checkpoint of one fold that a `[[pretrain]]` table asks for.
+
+    home : folder whose `checkpoints/` takes it
+    """
 
     key: str
     text: str
-    made: Pretraining
-    fold: Fold
     dataset: Path
+    any_genes: bool = False
     split: Path
+    home: Path
+    fold: Fold
+    made: Pretraining
     is_done: bool
     n_train: int
     run_id: None = None
+    uses_gpu: bool = True
 
     @property
-    def state(self) -> str:
+    def state(self) -> State:
         """Whether it is there, for a table."""
         return "registered" if self.is_done else "to do"
 
@@ -129,7 +148,7 @@ class PlannedCheckpoint:
         return f"{self.made.preset} → {self.made.name}"
 
     @property
-    def where(self) -> str:
+    def fitted_on(self) -> str:
         """What it is made on, for a table."""
         return f"{self.dataset.stem} {self.made.protocol} {self.made.budget}"
 
@@ -148,38 +167,8 @@ class PlannedCheckpoint:
         """Seed of pre-training."""
         return self.made.seed
 
-    def task(self, *, any_genes: bool = False) -> PretrainTask:
-        """Return it as a task for an executor."""
-        return PretrainTask(
-            any_genes=any_genes,
-            key=self.key,
-            text=self.text,
-            dataset=self.dataset,
-            split=self.split,
-            home=home(),
-            model=self.made.model,
-            preset=self.made.preset,
-            name=self.made.name,
-            fold=self.fold,
-            settings=self.made.settings,
-            seed=self.made.seed,
-        )
 
-
-def identified(run: PlannedRun, out: Location) -> PlannedRun:
-    """Return a run with its id and state, as far as its checkpoint is there."""
-    series, identity = run.series, dict(run.identity)
-    digest = None
-    if series.checkpoint is not None:
-        digest = checkpoint_sha256(
-            series.model, series.checkpoint, identity["split_sha256"], run.fold
-        )
-        if digest is None:
-            return run
-    identity["checkpoint_sha256"] = digest
-    run_id = series.run_id(fold=run.fold, **identity)
-    state, reason = _state(out, run_id)
-    return replace(run, identity=identity, run_id=run_id, state=state, reason=reason)
+Task = PlannedRun | PlannedCheckpoint
 
 
 def _state(out: Location, run_id: str) -> tuple[State, str | None]:
@@ -195,8 +184,6 @@ def _state(out: Location, run_id: str) -> tuple[State, str | None]:
 
 def checkpoint_sha256(model: str, name: str, split_sha256: str, fold: Fold) -> str | None:
     """Return the hash of the checkpoint that a run of a fold starts from, or None."""
-    from backend.models.catalogue import find_checkpoint
-
     try:
         return find_checkpoint(model, name, split_sha256=split_sha256, fold=fold).sha256
     except ModelUnavailable:

@@ -22,13 +22,12 @@ from backend.models.checkpoints import fit_tensors, read_json, read_tensors, wit
 from backend.models.inhouse import open_checkpoint
 from backend.models.options import check_options
 from backend.models.registry import model_class
-from backend.training.final_epochs import median_best_epoch
-from backend.training.fit_workspace import Workplace
+from backend.training.fit_workspace import FitWorkspace
 from backend.training.hidden_states import WithStates
 from backend.training.loop import Loop, find_device, predict_logits
 from backend.training.lora import adapted, merged
 from backend.training.overlap import PUBLIC_NOTE
-from backend.training.settings import Settings
+from backend.training.settings import Settings, median_best_epoch
 from backend.training.token_cache import chunks_of
 from backend.types import INITS
 
@@ -134,7 +133,7 @@ class Classifier(CellTyper):
             takes_lora=bool(model.lora_targets),
             options=known,
         )
-        self._place = Workplace()
+        self._place = FitWorkspace()
         self._of_fold: dict[str, Any] = {}
         self._histories: Sequence[pd.DataFrame] | None = None
         self.key = model_key
@@ -191,7 +190,7 @@ class Classifier(CellTyper):
     def _with_options(self, model: Any) -> FoundationModel:
         return model.with_options(self._options) if self._options else model
 
-    def work_in(self, place: Workplace) -> None:
+    def work_in(self, place: FitWorkspace) -> None:
         """Keep tokens and snapshots in `place`, and tell it about progress; results stay."""
         self._place = place
 

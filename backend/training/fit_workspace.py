@@ -11,19 +11,20 @@ from backend.config import home
 from backend.training.token_cache import TokenCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from anndata import AnnData
 
+    from backend.training.progress import ProgressEvent
+
 __all__ = [
     "CHECKPOINT_MINUTES",
-    "Bench",
-    "FitProgress",
-    "Workplace",
-    "clean_work",
-    "is_work",
-    "open_work",
-    "work_folder",
+    "DatasetWorkspace",
+    "FitWorkspace",
+    "clean_workspace",
+    "is_workspace",
+    "open_workspace",
+    "workspace_folder",
 ]
 
 CHECKPOINT_MINUTES: Final = 5.0
@@ -31,22 +32,7 @@ CHECKPOINT_MINUTES: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FitProgress:
-    """How far a fit is: epoch from 1, optimiser steps, and the share (0-1) of all its steps.
-
-    `row` is the epoch's row of the history, at its end only.
-    """
-
-    epoch: int
-    n_epochs: int
-    step: int
-    share: float
-    cells_per_second: float
-    row: Mapping[str, float] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workplace:
+class FitWorkspace:
     """Where a fit works, and whom it tells. Nothing of it changes a result.
 
     tokens
@@ -66,11 +52,11 @@ class Workplace:
     snapshots: Path | None = None
     checkpoint_minutes: float = CHECKPOINT_MINUTES
     workers: int | None = None
-    progress: Callable[[FitProgress], None] | None = None
+    progress: Callable[[ProgressEvent], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class DatasetWorkspace:
     """The work folder of the runs over one dataset.
 
     folder
@@ -78,7 +64,7 @@ class Bench:
     adata, dataset_id
         Every cell of the dataset, and its id.
     checkpoint_minutes, workers
-        See `Workplace`.
+        See `FitWorkspace`.
     """
 
     folder: Path
@@ -87,10 +73,10 @@ class Bench:
     checkpoint_minutes: float = CHECKPOINT_MINUTES
     workers: int | None = None
 
-    def place(self, run_id: str, progress: Callable[[FitProgress], None]) -> Workplace:
-        """Return the place of one fit."""
-        open_work(self.folder)
-        return Workplace(
+    def of_run(self, run_id: str, progress: Callable[[ProgressEvent], None]) -> FitWorkspace:
+        """Return the workspace of one fit."""
+        open_workspace(self.folder)
+        return FitWorkspace(
             tokens=TokenCache.of(self.folder / "tokens", self.dataset_id, self.adata),
             run_id=run_id,
             snapshots=self._fit_folder(run_id),
@@ -99,7 +85,7 @@ class Bench:
             progress=progress,
         )
 
-    def tidy(self, run_id: str) -> None:
+    def remove_snapshots(self, run_id: str) -> None:
         """Remove the snapshots of a run."""
         shutil.rmtree(self._fit_folder(run_id), ignore_errors=True)
 
@@ -107,7 +93,7 @@ class Bench:
         return self.folder / "fits" / run_id
 
 
-def work_folder(out: Path | str, work: Path | None = None) -> Path:
+def workspace_folder(out: Path | str, work: Path | None = None) -> Path:
     """Return the folder to work in: `work`, or one below `out`.
 
     Where bundles go to a URL, work stays on this machine (`FAULTLINE_HOME`).
@@ -117,7 +103,7 @@ def work_folder(out: Path | str, work: Path | None = None) -> Path:
     return home() / "work" if "://" in str(out) else Path(out) / "work"
 
 
-def open_work(folder: Path) -> Path:
+def open_workspace(folder: Path) -> Path:
     """Make a work folder that version control leaves alone, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     ignore = folder / ".gitignore"
@@ -126,16 +112,16 @@ def open_work(folder: Path) -> Path:
     return folder
 
 
-def is_work(folder: Path) -> bool:
-    """Say whether a folder was made by `open_work`."""
+def is_workspace(folder: Path) -> bool:
+    """Say whether a folder was made by `open_workspace`."""
     return (folder / ".gitignore").is_file()
 
 
-def clean_work(work: Path) -> int:
+def clean_workspace(folder: Path) -> int:
     """Remove cached tokens and snapshots; return how many bytes that freed."""
     freed = 0
     for name in ("tokens", "fits"):
-        folder = work / name
-        freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        shutil.rmtree(folder, ignore_errors=True)
+        part = folder / name
+        freed += sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+        shutil.rmtree(part, ignore_errors=True)
     return freed

@@ -20,8 +20,9 @@ from backend.training.batches import (
     training_batches,
 )
 from backend.training.device import find_device, peak_memory_mib, start_peak_memory
-from backend.training.fit_workspace import FitProgress, Workplace
+from backend.training.fit_workspace import FitWorkspace
 from backend.training.optimiser_step import Stepper, TrainingCells, check_finite
+from backend.training.progress import ProgressEvent
 from backend.training.scoring import macro_f1, predict_logits
 from backend.training.settings import SELECTIONS, Settings
 from backend.training.snapshots import (
@@ -65,11 +66,11 @@ class Loop:
         device: str,
         *,
         settings: Settings | None = None,
-        place: Workplace | None = None,
+        place: FitWorkspace | None = None,
         stop_after: int | None = None,
     ) -> None:
         self.model, self.network, self.recipe = model, network, recipe
-        self.settings, self.place = settings or Settings(), place or Workplace()
+        self.settings, self.place = settings or Settings(), place or FitWorkspace()
         self._stepper = Stepper(model, network, recipe, n_classes, device, self.settings)
         self.device, is_gpu = self._stepper.device, self._stepper.is_gpu
         self.device_name = torch.cuda.get_device_name(self.device) if is_gpu else "cpu"
@@ -205,12 +206,12 @@ class Loop:
         at = self._at
         if self.place.progress is not None:
             self.place.progress(
-                FitProgress(
+                ProgressEvent(
+                    "fitting",
+                    f"epoch {at.epoch + 1} of {self._n_epochs}, {at.cells / at.seconds:,.0f} cells/s",
+                    self._share_done(),
                     epoch=at.epoch + 1,
-                    n_epochs=self._n_epochs,
                     step=at.step,
-                    share=self._share_done(),
-                    cells_per_second=at.cells / at.seconds,
                     row=row,
                 )
             )

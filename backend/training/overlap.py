@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 
     from backend.models.inhouse import Pretraining
     from backend.splits import Split
+    from backend.training.progress import Fold
     from backend.types import Series
 
 __all__ = ["PUBLIC_NOTE", "Origin", "Overlap", "check_overlap", "find_overlap", "inhouse_note"]
 
 PUBLIC_NOTE: Final = "public checkpoint: pre-training overlap cannot be excluded"
-
-Fold = int | Literal["final"]
 
 
 @dataclass(frozen=True, slots=True)

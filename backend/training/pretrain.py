@@ -39,6 +39,7 @@ from backend.splits import TRAIN
 from backend.training.batches import training_batches
 from backend.training.loop import find_device
 from backend.training.masking import objective_of
+from backend.training.progress import Fold, ProgressEvent
 from backend.training.recipe import make_optimizer, make_schedule
 from backend.training.settings import find_preset
 
@@ -53,13 +54,11 @@ if TYPE_CHECKING:
     from backend.splits import Split
     from backend.training.masking import Objective
 
-__all__ = ["PretrainEvent", "PretrainSettings", "pretrain", "pretrain_series"]
+__all__ = ["PretrainSettings", "pretrain", "pretrain_series"]
 
 CHUNK: Final = 4096
 WARMUP_SHARE: Final = 0.1
 _PACKAGES: Final = ("anndata", "lightning-fabric", "numpy", "torch")
-
-Fold = int | Literal["final"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,19 +111,6 @@ class PretrainSettings:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PretrainEvent:
-    """Progress: the checkpoint of a fold (None outside any split) entered a state or an epoch.
-
-    share : part of the epochs that is over, 0–1
-    """
-
-    fold: Fold | None
-    state: Literal["skipped", "training", "done"]
-    text: str = ""
-    share: float = 0.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
     """One checkpoint to be made: where it goes, and what its cells are."""
@@ -149,7 +135,7 @@ class _Maker:
         settings: Mapping[str, Any] | None,
         seed: int,
         device: str,
-        progress: Callable[[PretrainEvent], None] | None,
+        progress: Callable[[ProgressEvent], None] | None,
     ) -> None:
         found = catalogue.require_files(model)
         self.preset = find_preset(found, preset)
@@ -173,7 +159,7 @@ class _Maker:
         about = self._identity(train, job)
         if is_inhouse(job.folder):
             self._check_same(read_pretraining(job.folder), about, job)
-            self.tell(PretrainEvent(job.fold, "skipped", "finished before", 1.0))
+            self.tell(ProgressEvent("skipped", "finished before", 1.0, fold=job.fold))
             return job.folder
         started = time.perf_counter()
         with torch.random.fork_rng():
@@ -192,7 +178,7 @@ class _Maker:
                 seed=self.seed,
                 device=device,
                 tell=lambda text, share: self.tell(
-                    PretrainEvent(job.fold, "training", text, share)
+                    ProgressEvent("training", text, share, fold=job.fold)
                 ),
             )
         last = history.iloc[-1]
@@ -221,7 +207,7 @@ class _Maker:
         with published(job.folder, keep=is_inhouse, what="the checkpoint") as folder:
             fill(folder)
         text = f"{train.n_obs:,} cells, loss {last['loss']:.3f}"
-        self.tell(PretrainEvent(job.fold, "done", text, 1.0))
+        self.tell(ProgressEvent("done", text, 1.0, fold=job.fold))
         return job.folder
 
     def _identity(self, train: AnnData, job: _Job) -> dict[str, Any]:
@@ -266,7 +252,7 @@ def pretrain(
     seed: int = 0,
     cells: str | None = None,
     device: str = "auto",
-    progress: Callable[[PretrainEvent], None] | None = None,
+    progress: Callable[[ProgressEvent], None] | None = None,
 ) -> Path:
     """Pre-train one checkpoint on the cells of a mask, and register it as `name`.
 
@@ -327,7 +313,7 @@ def pretrain_series(
     folds: Literal["all"] | Sequence[Fold] = "all",
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
-    progress: Callable[[PretrainEvent], None] | None = None,
+    progress: Callable[[ProgressEvent], None] | None = None,
     mask: np.ndarray | None = None,
     cells: str | None = None,
     device: str = "auto",

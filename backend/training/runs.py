@@ -5,33 +5,37 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
+from platform import python_version
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
+from backend import __version__
 from backend.errors import FaultlineError, InputError, ModelUnavailable, SplitError
 from backend.files import DiskFull, full_disk_explained
 from backend.models import catalogue
 from backend.models.registry import model_class
 from backend.splits import TEST, TRAIN, VALID
-from backend.store.bundle import RunRecord, is_done, predictions_frame, write_dataset, write_run
-from backend.training.final_epochs import fold_histories
-from backend.training.fit_workspace import (
-    CHECKPOINT_MINUTES,
-    Bench,
-    FitProgress,
-    work_folder,
+from backend.store.bundle import (
+    RunRecord,
+    is_damaged,
+    is_done,
+    parse_run,
+    predictions_frame,
+    write_run,
 )
+from backend.store.roots import open_root
+from backend.training.fit_workspace import CHECKPOINT_MINUTES, DatasetWorkspace, workspace_folder
 from backend.training.measure import Measured
 from backend.training.overlap import Origin, check_overlap
-from backend.training.settings import check_settings, find_preset
-from backend.training.versions import versions_of
-from backend.types import LABEL_LEVELS, Series
+from backend.training.progress import Fold, Folds, Outcome, ProgressEvent
+from backend.training.settings import check_settings, preset_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -39,19 +43,10 @@ if TYPE_CHECKING:
     from backend.data import DatasetInfo
     from backend.models.base import CellTyper
     from backend.splits import Split
+    from backend.store.roots import Location
+    from backend.types import Series
 
-__all__ = [
-    "Fold",
-    "RunEvent",
-    "RunResult",
-    "build_typer",
-    "display_name",
-    "has_dataset",
-    "run_series",
-]
-
-Fold = int | Literal["final"]
-"""A fold from 0, or `final`: fitted on all labelled cells, saved, nothing tested."""
+__all__ = ["build_typer", "display_name", "fold_histories", "run_key", "run_series", "versions_of"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,42 +54,26 @@ _LOG = logging.getLogger(__name__)
 # a device that gives up. Everything else is a bug and ends the command.
 _MODEL_FAILURES: Final = (FaultlineError, ArithmeticError, MemoryError, RuntimeError, ValueError)
 
-
-@dataclass(frozen=True, slots=True)
-class RunEvent:
-    """Progress: a fold of a series entered a state, or a fit went on.
-
-    `epoch` (from 1), `step` and `share` (0-1, of all steps of the fit) come with the events of a
-    fit under way; `row`, the epoch's row of the history, with the last event of an epoch.
-    """
-
-    fold: Fold
-    state: Literal["skipped", "fitting", "predicting", "done", "failed"]
-    text: str = ""
-    epoch: int | None = None
-    step: int | None = None
-    share: float | None = None
-    row: Mapping[str, float] | None = None
+_PACKAGES: Final = ("anndata", "numpy", "pandas", "scikit-learn", "scipy")
+_PACKAGES_OF: Final = {"celltypist": ("celltypist",)}
+_FOUNDATION_PACKAGES: Final = ("torch", "lightning-fabric")
+_PACKAGES_OF_SETTING: Final = {"lora": "peft", "oversample": "imbalanced-learn"}
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """How one fold ended; `skipped` means that its finished bundle was already there."""
-
-    fold: Fold
-    run_id: str
-    status: Literal["done", "failed", "skipped"]
-    reason: str | None = None
-    wall_seconds: float | None = None
+def run_key(series: Series, fold: Fold) -> str:
+    """Return what a run is known by among the runs of a plan, before its id can be known."""
+    return f"{series.series_id}-{fold}"
 
 
-def build_typer(series: Series, *, classifier: Callable[..., CellTyper] | None = None) -> CellTyper:
+def build_typer(
+    series: Series, *, is_final: bool = False, classifier: Callable[..., CellTyper] | None = None
+) -> CellTyper:
     """Return the unfitted model of a series.
 
     Parameters
     ----------
-    series
-        A baseline has neither preset nor checkpoint; a foundation model has a preset.
+    is_final
+        Whether it is to be saved.
     classifier
         What wraps a foundation model: called with model key, preset, init, checkpoint and
         settings. By default `backend.training.finetune.Classifier`.
@@ -102,45 +81,40 @@ def build_typer(series: Series, *, classifier: Callable[..., CellTyper] | None =
     Raises
     ------
     ModelUnavailable
-        If the model is unknown.
+        If the model is unknown, or is to be saved and cannot be.
     InputError
         If preset, init, checkpoint or settings do not fit the model.
     """
     model = model_class(series.model)
-    if model.kind == "baseline":
-        if series.preset or series.checkpoint or series.init != "scratch":
-            msg = f"{model.display_name} is a baseline: it has no preset, checkpoint or init."
-            raise InputError(msg, "Leave out --preset, --checkpoint and --init.")
+    preset = preset_of(model, series.preset)
+    if is_final and not model.is_savable:
+        msg = f"{model.display_name} cannot be saved, so a final fit of it would be lost."
+        raise ModelUnavailable(msg, "Choose folds, or another model.")
+    if preset is None:
         check_settings(model, series.settings)
-        return model(**series.settings)
-    preset = find_preset(model, series.preset)
+        typer: CellTyper = model(**series.settings)
+        return typer
     if classifier is None:
         # Imports torch, which the baselines do without.
         classifier = importlib.import_module("backend.training.finetune").Classifier
     return classifier(series.model, preset, series.init, series.checkpoint, series.settings)
 
 
-def has_dataset(out: Path, dataset_id: str) -> bool:
-    """Say whether the bundle of a dataset is already below `out`."""
-    return (out / "datasets" / dataset_id / "dataset.json").exists()
-
-
 def run_series(
     adata: AnnData,
     info: DatasetInfo,
-    cells: pd.DataFrame | None,
     split: Split,
     series: Series,
     *,
     out: Path,
-    folds: Literal["all"] | Sequence[Fold] = "all",
-    progress: Callable[[RunEvent], None] | None = None,
+    folds: Folds = "all",
+    progress: Callable[[ProgressEvent], None] | None = None,
     classifier: Callable[..., CellTyper] | None = None,
     work: Path | None = None,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     workers: int | None = None,
     allow_overlap: bool = False,
-) -> list[RunResult]:
+) -> list[Outcome]:
     """Fit and predict the folds of a series, each into a bundle below `out`.
 
     Parameters
@@ -149,8 +123,6 @@ def run_series(
         In the layout that `backend.data.load` returns; holds every cell of the split.
     info
         `backend.data.describe(adata)`.
-    cells
-        `backend.data.cells_table(adata)`, written as the dataset's bundle; None when it is there.
     split
         The split that the series names.
     folds
@@ -171,7 +143,7 @@ def run_series(
 
     Returns
     -------
-    One result a fold, in order. A finished fold is skipped; a fold whose model failed leaves a
+    One outcome a fold, in order. A finished fold is skipped; a fold whose model failed leaves a
     `failed` bundle with the reason, and the next fold goes on.
 
     Raises
@@ -186,32 +158,35 @@ def run_series(
         raise InputError(msg, "Give numbers from 0.")
     tell = progress or (lambda event: _LOG.debug("%s", event))
     rows = _check(adata, info, split, series)
-    wanted = _check_folds(folds, split)
-    typer = build_typer(series, classifier=classifier)
+    wanted = series.check_folds(folds)
+    typer = build_typer(series, is_final="final" in wanted, classifier=classifier)
     origin = check_overlap(adata, rows, split, series, wanted, is_allowed=allow_overlap)
-    if "final" in wanted and not typer.is_savable:
-        msg = f"{typer.display_name} cannot be saved, so a final fit of it would be lost."
-        raise ModelUnavailable(msg, "Choose folds, or another model.")
-    if cells is not None and not has_dataset(out, info.dataset_id):
-        with full_disk_explained("the table of cells"):
-            write_dataset(out, info.to_json(), cells)
-    bench = Bench(
-        folder=work_folder(out, work),
+    workspace = DatasetWorkspace(
+        folder=workspace_folder(out, work),
         adata=adata,
         dataset_id=info.dataset_id,
         checkpoint_minutes=checkpoint_minutes,
         workers=workers,
     )
 
-    results = []
+    outcomes = []
     for number, fold in enumerate(wanted):
         typer = build_typer(series, classifier=classifier) if number else typer
-        results.append(
+        outcomes.append(
             _run_fold(
-                adata, rows, split, series, fold, typer, origin, out=out, tell=tell, bench=bench
+                adata,
+                rows,
+                split,
+                series,
+                fold,
+                typer,
+                origin,
+                out=out,
+                progress=tell,
+                workspace=workspace,
             )
         )
-    return results
+    return outcomes
 
 
 def _check(adata: AnnData, info: DatasetInfo, split: Split, series: Series) -> np.ndarray:
@@ -227,28 +202,11 @@ def _check(adata: AnnData, info: DatasetInfo, split: Split, series: Series) -> n
         if found != wanted:
             msg = f'The {name} is "{found}", but the series says "{wanted}".'
             raise SplitError(msg, "Make the split from this dataset with the same options.")
-    if series.label_level not in LABEL_LEVELS:
-        msg = f'There is no label level "{series.label_level}".'
-        raise InputError(msg, f"Choose one of: {', '.join(LABEL_LEVELS)}.")
-    if not 0 < series.fraction <= 1:
-        msg = f"The fraction of training cells is {series.fraction}."
-        raise InputError(msg, "Give a number above 0, up to 1.")
     rows = adata.obs_names.get_indexer(pd.Index(split.cell_ids))
     if (rows < 0).any():
         msg = f"{int((rows < 0).sum()):,} of {len(rows):,} cells of the split are not in the data."
         raise SplitError(msg, "Use the dataset that the split was made from.")
     return rows
-
-
-def _check_folds(folds: Literal["all"] | Sequence[Fold], split: Split) -> list[Fold]:
-    if isinstance(folds, str):
-        return list(range(split.folds))
-    for fold in folds:
-        if fold != "final" and not 0 <= fold < split.folds:
-            msg = f"There is no fold {fold}: the split has the folds 0 to {split.folds - 1}."
-            raise InputError(msg, "Choose all, final, or some of them.")
-    # A final fit learns from the folds how long to train, so it comes last.
-    return sorted(dict.fromkeys(folds), key=lambda fold: fold == "final")
 
 
 def _run_fold(
@@ -261,9 +219,9 @@ def _run_fold(
     origin: Origin,
     *,
     out: Path,
-    tell: Callable[[RunEvent], None],
-    bench: Bench,
-) -> RunResult:
+    progress: Callable[[ProgressEvent], None],
+    workspace: DatasetWorkspace,
+) -> Outcome:
     """Fit and predict one fold, and write its bundle."""
     typer.at_fold(split.sha256, fold)
     identity: dict[str, Any] = {
@@ -272,10 +230,14 @@ def _run_fold(
         "checkpoint_sha256": typer.checkpoint_sha256,
         "recipe_version": typer.recipe_version,
     }
-    run_id = series.run_id(**identity)
+    run_id, key = series.run_id(**identity), run_key(series, fold)
+
+    def tell(event: ProgressEvent) -> None:
+        progress(dataclasses.replace(event, fold=fold, key=key))
+
     if is_done(out, run_id):
-        tell(RunEvent(fold, "skipped", "finished before"))
-        return RunResult(fold, run_id, "skipped")
+        tell(ProgressEvent("skipped", "finished before"))
+        return Outcome(key, "skipped", fold=fold, run_id=run_id)
 
     if fold == "final":
         typer.stop_like(fold_histories(out, series, split))
@@ -300,13 +262,14 @@ def _run_fold(
     error: BaseException | None = None
     with Measured() as measured:
         try:
-            tell(RunEvent(fold, "fitting", log[0]))
+            tell(ProgressEvent("fitting", log[0]))
             if typer.kind == "foundation":
-                typer.work_in(bench.place(run_id, lambda at: tell(_event(fold, at))))
+                typer.work_in(workspace.of_run(run_id, tell))
             typer.fit(train, label_key=label_key, valid=valid, seed=series.seed)
             log.append(f"fitted after {measured.wall_seconds:.1f} s")
             if fold != "final":
-                tell(RunEvent(fold, "predicting", f"{len(valid_rows) + len(test_rows):,} cells"))
+                n_predicted = len(valid_rows) + len(test_rows)
+                tell(ProgressEvent("predicting", f"{n_predicted:,} cells"))
                 parts = [(valid, "valid"), (adata[test_rows].copy(), "test")]
                 predictions = _predict(typer, parts, label_key, fold, split)
         except DiskFull:
@@ -337,9 +300,10 @@ def _run_fold(
             write_run(out, record, None, log="\n".join([*log, f"failed: {reason}"]) + "\n")
         if isinstance(error, FaultlineError):
             # It would end the same way again; memory or a device may be free next time.
-            bench.tidy(run_id)
-        tell(RunEvent(fold, "failed", reason))
-        return RunResult(fold, run_id, "failed", reason, measured.wall_seconds)
+            workspace.remove_snapshots(run_id)
+        tell(ProgressEvent("failed", reason))
+        seconds = measured.wall_seconds
+        return Outcome(key, "failed", reason, seconds, fold=fold, run_id=run_id)
 
     log += [f"done after {measured.wall_seconds:.1f} s", *facts["notes"]]
     record = RunRecord.for_series(
@@ -360,9 +324,50 @@ def _run_fold(
             model_writer=_model_writer(typer, train, label_key) if fold == "final" else None,
             log="\n".join(log) + "\n",
         )
-    bench.tidy(run_id)
-    tell(RunEvent(fold, "done", f"{measured.wall_seconds:.1f} s"))
-    return RunResult(fold, run_id, "done", None, measured.wall_seconds)
+    workspace.remove_snapshots(run_id)
+    tell(ProgressEvent("done", f"{measured.wall_seconds:.1f} s"))
+    return Outcome(key, "done", None, measured.wall_seconds, fold=fold, run_id=run_id)
+
+
+def fold_histories(out: Location, series: Series, split: Split) -> list[pd.DataFrame]:
+    """Return the histories of the finished folds of a series on a split, by fold.
+
+    A model without epochs leaves no history.
+    """
+    root, found = open_root(out), {}
+    for name in root.names("runs"):
+        content = root.read_bytes("runs", name, "run.json")
+        # A damaged bundle is no finished fold; the next run of that fold replaces it.
+        if content is None or is_damaged(content):
+            continue
+        record = parse_run(content, name)
+        is_of_series = (record.series_id, record.split_sha256) == (series.series_id, split.sha256)
+        if not is_of_series or record.status != "done" or record.fold == "final":
+            continue
+        table = root.read_bytes("runs", name, "history.parquet")
+        if table is not None:
+            found[record.fold] = pd.read_parquet(BytesIO(table))
+    return [found[fold] for fold in sorted(found)]
+
+
+def versions_of(series: Series) -> dict[str, str]:
+    """Return package → version of what computes the runs of a series.
+
+    They are recorded with a run, and never part of its id.
+    """
+    packages = (
+        *_PACKAGES,
+        *_PACKAGES_OF.get(series.model, ()),
+        *(_FOUNDATION_PACKAGES if series.preset is not None else ()),
+        *(name for key, name in _PACKAGES_OF_SETTING.items() if series.settings.get(key)),
+    )
+    versions = {"faultline": __version__, "python": python_version()}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    return versions
 
 
 def _untrained(labels: pd.Series, trained: pd.Series) -> list[str]:
@@ -372,11 +377,6 @@ def _untrained(labels: pd.Series, trained: pd.Series) -> list[str]:
         return []
     more = f" and {len(types) - 5} more" if len(types) > 5 else ""
     return [f"no training cell, so never predicted: {', '.join(types[:5])}{more}"]
-
-
-def _event(fold: Fold, at: FitProgress) -> RunEvent:
-    text = f"epoch {at.epoch} of {at.n_epochs}, {at.cells_per_second:,.0f} cells/s"
-    return RunEvent(fold, "fitting", text, at.epoch, at.step, at.share, at.row)
 
 
 def _train_rows(

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import json
 from dataclasses import dataclass, fields, replace
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.errors import InputError
@@ -13,9 +14,20 @@ from backend.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import pandas as pd
+
     from backend.models.base import RecipeDefaults
 
-__all__ = ["SELECTIONS", "Settings", "check_settings", "find_preset", "parse_settings"]
+__all__ = [
+    "SELECTIONS",
+    "Settings",
+    "best_epoch",
+    "check_settings",
+    "find_preset",
+    "median_best_epoch",
+    "parse_settings",
+    "preset_of",
+]
 
 SELECTIONS: Final = {"valid_loss": -1.0, "valid_accuracy": 1.0, "macro_f1": 1.0}
 """What may choose the best epoch, and whether less (-1) or more (1) is better."""
@@ -261,3 +273,26 @@ def find_preset(model: Any, preset: str | None) -> str:
     found = "no preset was given" if preset is None else f'there is no preset "{preset}"'
     msg = f"{model.display_name} needs a preset, and {found}."
     raise InputError(msg, f"Choose one of: {', '.join(names)}.")
+
+
+def preset_of(model: Any, preset: str | None) -> str | None:
+    """Return the full key of a foundation model's preset, None for a baseline, or refuse."""
+    if model.kind == "foundation":
+        return find_preset(model, preset)
+    if preset is not None:
+        msg = f"{model.display_name} is a baseline: it has no preset, init or checkpoint."
+        raise InputError(msg, "Leave them out; in a plan, give baselines a [[run]] of their own.")
+    return None
+
+
+def best_epoch(history: pd.DataFrame, select_by: str) -> int:
+    """Return the epoch whose weights a fit kept: the first best one, or the last unvalidated."""
+    scores = history.get(select_by)
+    if scores is None or scores.isna().all():
+        return int(history["epoch"].iloc[-1])
+    return int(history["epoch"].loc[(scores * SELECTIONS[select_by]).idxmax()])
+
+
+def median_best_epoch(histories: Sequence[pd.DataFrame], select_by: str) -> int:
+    """Return the median of the folds' best epochs; a half is rounded up."""
+    return int(median(best_epoch(history, select_by) for history in histories) + 0.5)

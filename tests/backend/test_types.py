@@ -81,7 +81,7 @@ def test_init_and_checkpoint_go_together():
     Series(**NETWORK, init="frozen", checkpoint="own")
     with pytest.raises(InputError, match='`checkpoint` is "own", but `init` is "scratch"'):
         Series(**NETWORK, checkpoint="own")
-    with pytest.raises(ModelUnavailable, match="no `checkpoint` is named.*checkpoints add scgpt"):
+    with pytest.raises(ModelUnavailable, match=r"no `checkpoint` is named.*checkpoints add scgpt"):
         Series(**NETWORK, init="pretrained")
 
 
@@ -104,6 +104,7 @@ def test_folds_are_each_named_once_and_final_last():
     series = Series(**GOOD, folds=3)
     assert series.check_folds("all") == [0, 1, 2]
     assert series.check_folds(["final", 2, 0, 2]) == [2, 0, "final"]
+    assert series.check_folds(["all", 1, "final"]) == [0, 1, 2, "final"]
     for fold in (3, -1, True, "first", None):
         with pytest.raises(InputError, match="There is no fold"):
             series.check_folds([fold])

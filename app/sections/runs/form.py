@@ -12,10 +12,10 @@ from app.identity import identity
 from backend.config import keep_days
 from backend.data.uploads import server_files
 from backend.errors import FaultlineError, InputError
-from backend.jobs.requests import RunRequest, list_plans
+from backend.jobs.requests import list_plans
 from backend.jobs.trainable_models import check_request
 from backend.training.settings import parse_settings
-from backend.types import LABEL_LEVELS, PROTOCOLS
+from backend.types import LABEL_LEVELS, MAX_SEED, PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,7 +99,7 @@ def _choose_run(models: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
         values["fits"] = st.selectbox(
             "What to fit", fits, format_func=_FITS.__getitem__, key="runs.fits"
         )
-        values["seed"] = st.number_input("Seed", 0, 2**31, 0, key="runs.seed")
+        values["seed"] = st.number_input("Seed", 0, MAX_SEED, 0, key="runs.seed")
     with right:
         values["protocol"] = st.selectbox(
             "How cells are kept apart",
@@ -150,10 +150,9 @@ def _choose_weights(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _queue(values: dict[str, Any], settings: str) -> None:
-    """Check the request as the job will, then queue it; show why not."""
+    """Let the request be checked as the job will check it, then queue it; show why not."""
     try:
         values["settings"] = parse_settings([w for w in settings.split("\n") if w.strip()])
-        RunRequest.of(values)
         with st.spinner("Checking the settings …"):
             check_request(values)
     except InputError as error:

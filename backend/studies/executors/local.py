@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from backend.config import environment
 from backend.processes import Child
-from backend.studies.executors.common import ATTEMPTS, Outcome, TaskEvent, leave_failure
+from backend.studies.executors.common import ATTEMPTS, leave_failure
+from backend.training.progress import Outcome, ProgressEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from backend.studies.executors.common import Task
+    from backend.studies.planned_runs import Task
 
 __all__ = ["LocalExecutor", "gpu_names", "thread_limits"]
 
@@ -65,7 +66,7 @@ class LocalExecutor:
         self._workers: list[_Worker] = []
 
     def run(
-        self, tasks: Sequence[Task], tell: Callable[[TaskEvent | Outcome], None]
+        self, tasks: Sequence[Task], tell: Callable[[ProgressEvent | Outcome], None]
     ) -> list[Outcome]:
         """Run all tasks.
 
@@ -93,7 +94,7 @@ class LocalExecutor:
                     if attempts[task.key] < ATTEMPTS:
                         attempts[task.key] += 1
                         waiting.appendleft(task)
-                        tell(TaskEvent(task.key, "retried", f"its worker {how}"))
+                        tell(ProgressEvent("retried", f"its worker {how}", key=task.key))
                     else:
                         reason = f"Its worker {how}, {ATTEMPTS} times."
                         leave_failure(task, reason)
@@ -137,7 +138,7 @@ class LocalExecutor:
     def _listen(
         self,
         worker: _Worker,
-        tell: Callable[[TaskEvent | Outcome], None],
+        tell: Callable[[ProgressEvent | Outcome], None],
         end: Callable[[Outcome], None],
     ) -> None:
         """Take what a worker has sent."""
@@ -146,12 +147,12 @@ class LocalExecutor:
                 worker.task = None
                 end(Outcome(**words["outcome"]))
             elif "event" in words:
-                tell(TaskEvent(**words["event"]))
+                tell(ProgressEvent(**words["event"]))
 
     def _bury(
         self,
         worker: _Worker,
-        tell: Callable[[TaskEvent | Outcome], None],
+        tell: Callable[[ProgressEvent | Outcome], None],
         end: Callable[[Outcome], None],
     ) -> tuple[Task | None, str]:
         """Forget a worker that ended; return the task it left, if any, and how it ended."""

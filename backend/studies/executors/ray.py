@@ -9,20 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from backend.config import environment, home, project_root
 from backend.errors import InputError, ModelUnavailable
-from backend.studies.executors.common import (
-    ATTEMPTS,
-    Outcome,
-    PretrainTask,
-    TaskEvent,
-    execute,
-    leave_failure,
-)
+from backend.studies.executors.common import ATTEMPTS, execute, leave_failure
 from backend.studies.executors.local import thread_limits
+from backend.training.progress import Outcome, ProgressEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from backend.studies.executors.common import Task
+    from backend.studies.planned_runs import Task
 
 __all__ = ["RayExecutor"]
 
@@ -52,14 +46,9 @@ def _check_reachable(address: str) -> None:
         raise InputError(msg, hint) from error
 
 
-def _is_heavy(task: Task) -> bool:
-    """Say whether a task uses a GPU where there is one."""
-    return isinstance(task, PretrainTask) or task.series.preset is not None
-
-
 def _run_task(task: Task, threads: int) -> Outcome:
     """Run a task in a process of the cluster."""
-    if _is_heavy(task):
+    if task.uses_gpu:
         import torch
 
         torch.set_num_threads(threads)
@@ -96,7 +85,7 @@ class RayExecutor:
         self._ray = _ray()
 
     def run(
-        self, tasks: Sequence[Task], tell: Callable[[TaskEvent | Outcome], None]
+        self, tasks: Sequence[Task], tell: Callable[[ProgressEvent | Outcome], None]
     ) -> list[Outcome]:
         """Run all tasks; outcomes come in the order of the tasks."""
         if not tasks:
@@ -108,7 +97,7 @@ class RayExecutor:
         try:
             for task in tasks:
                 pending[self._submit(task)] = task
-                tell(TaskEvent(task.key, "submitted"))
+                tell(ProgressEvent("submitted", key=task.key))
             while pending:
                 ready, _ = ray.wait(list(pending), timeout=_LOOK_SECONDS)
                 for reference in ready:
@@ -148,7 +137,7 @@ class RayExecutor:
         has_gpu = self._ray.cluster_resources().get("GPU", 0) > 0
         remote = self._ray.remote(
             num_cpus=self.threads,
-            num_gpus=1 if has_gpu and _is_heavy(task) else 0,
+            num_gpus=1 if has_gpu and task.uses_gpu else 0,
             max_retries=ATTEMPTS - 1,
         )(_run_task)
         # Ray makes it the name of the process, which the kernel cuts within a character.

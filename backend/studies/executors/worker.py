@@ -6,10 +6,12 @@ import dataclasses
 import traceback
 from typing import TYPE_CHECKING
 
-from backend.studies.executors.common import Outcome, PretrainTask, Task, execute
+from backend.studies.executors.common import execute
+from backend.training.progress import Outcome
 
 if TYPE_CHECKING:
     from backend.processes import Channel
+    from backend.studies.planned_runs import Task
 
 __all__ = ["work"]
 
@@ -22,7 +24,7 @@ def work(channel: Channel, threads: int) -> None:
 
 def _outcome(task: Task, channel: Channel, threads: int) -> Outcome:
     try:
-        if isinstance(task, PretrainTask) or task.series.preset is not None:
+        if task.uses_gpu:
             # Threads of other libraries are fixed by the environment.
             import torch
 

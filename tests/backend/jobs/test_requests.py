@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from backend.errors import InputError
@@ -10,41 +12,37 @@ from backend.jobs.requests import RunRequest, SweepRequest, find_plan, list_plan
 GOOD = {"dataset": "data/a.h5ad", "model": "majority"}
 
 
-def test_request_names_its_folds():
-    assert RunRequest.of(GOOD).wanted_folds == [0, 1, 2, 3, 4]
-    assert RunRequest.of(GOOD | {"fits": "final"}).wanted_folds == ["final"]
-    assert RunRequest.of(GOOD | {"fits": "both", "folds": 2}).wanted_folds == [0, 1, "final"]
-    series = RunRequest.of(GOOD | {"seed": 3, "protocol": "random"}).series("0" * 16)
-    assert (series.model, series.seed, series.protocol) == ("majority", 3, "random")
+def plan_of(**changes):
+    return RunRequest.of(GOOD | changes).plan(Path("a.h5ad"))
+
+
+def test_request_becomes_a_plan_of_one_row():
+    row = plan_of(seed=3, protocol="random", folds=2, fits="both", budget="cap1000000").rows[0]
+    assert (row.series.model, row.series.seed, row.series.protocol) == ("majority", 3, "random")
+    assert row.series.check_folds(row.folds) == [0, 1, "final"]
+    assert plan_of(fits="final").rows[0].folds == ["final"]
+    assert plan_of().rows[0].folds == ["all"]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"protocol": "<b>"}, "no protocol"),
-        ({"init": "magic"}, "no init"),
+        ({"protocol": "<b>"}, "`protocol` is"),
         ({"fits": "none"}, "no choice of fits"),
-        ({"label_level": "x"}, "no label level"),
-        ({"folds": 1}, "number of folds"),
-        ({"folds": 2.5}, "number of folds"),
-        ({"folds": True}, "number of folds"),
-        ({"seed": -1}, "seed of the fit"),
-        ({"split_seed": "0"}, "seed of the split"),
-        ({"fraction": 0}, "share of training cells"),
-        ({"fraction": "1"}, "share of training cells"),
-        ({"budget": "cap0"}, "no budget"),
-        ({"budget": "equal; rm"}, "no budget"),
-        ({"settings": "epochs=3"}, "settings are"),
+        ({"fits": ["none"]}, "no choice of fits"),
+        ({"folds": 2.5}, "`folds` is"),
+        ({"settings": "epochs=3"}, "`settings` is"),
+        ({"model": ["majority"]}, "`model` is"),
         ({"unknown": 1}, "does not name"),
     ],
 )
 def test_wrong_requests_are_refused(change, message):
     with pytest.raises(InputError, match=message):
-        RunRequest.of(GOOD | change)
+        plan_of(**change)
 
 
 def test_requests_are_dicts():
-    for values in (None, [], "run", 3):
+    for values in (None, [], "run", 3, {}, {"dataset": "data/a.h5ad"}):
         with pytest.raises(InputError, match="does not name"):
             RunRequest.of(values)
         with pytest.raises(InputError, match="does not name"):

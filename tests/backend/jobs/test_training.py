@@ -12,7 +12,8 @@ from backend.jobs import trainable_models, training
 from backend.jobs.curves import live_curves
 from backend.jobs.directory import create_job, read_log, read_status
 from backend.store.bundle import list_runs, read_run
-from backend.training.runs import RunEvent, RunResult
+from backend.store.neighbours import NEIGHBOURS_FILE
+from backend.training.progress import Outcome, ProgressEvent
 
 
 class Context:
@@ -49,13 +50,16 @@ def asked(shared, **changes):
 
 def test_progress_of_a_fit_becomes_share_words_and_curve(tmp_path):
     context = Context(tmp_path)
-    follow = training._Follower(context, [0, 1])
-    follow(RunEvent(0, "fitting", "300 training cells"))
-    follow(RunEvent(0, "fitting", "epoch 1 of 2", 1, 10, 0.5))
+    texts = {"a": "fold 0", "b": "fold 1"}
+    follow = training._Follower(context, texts, has_curve=True)
     row = {"epoch": 1, "step": 20, "train_loss": 1.5, "valid_loss": float("nan"), "macro_f1": 0.5}
-    follow(RunEvent(0, "fitting", "epoch 1 of 2", 1, 20, 0.5, row))
-    follow(RunEvent(0, "done", "3 s"))
-    follow(RunEvent(1, "failed", "no memory"))
+    first, second = {"key": "a", "fold": 0}, {"key": "b", "fold": 1}
+    follow(ProgressEvent("fitting", "300 training cells", **first))
+    follow(ProgressEvent("fitting", "epoch 1 of 2", 0.5, epoch=1, step=10, **first))
+    follow(ProgressEvent("fitting", "epoch 1 of 2", 0.5, epoch=1, step=20, row=row, **first))
+    follow(ProgressEvent("done", "3 s", **first))
+    follow(ProgressEvent("failed", "no memory", **second))
+    follow(Outcome("a", "done"))
     follow.close()
     assert context.shares == sorted(context.shares)
     assert context.shares[1] == pytest.approx(0.05 + 0.95 * 0.25)
@@ -69,12 +73,21 @@ def test_progress_of_a_fit_becomes_share_words_and_curve(tmp_path):
     assert (rows[1]["train_loss"], rows[1]["valid_loss"]) == (1.5, None)
 
 
+def test_an_end_that_only_the_executor_tells_of_is_logged(tmp_path):
+    context = Context(tmp_path)
+    follow = training._Follower(context, {"a": "majority · donor · fold 0"}, has_curve=False)
+    follow(Outcome("a", "failed", "Its worker ended with exit code 1, 2 times."))
+    assert context.lines == [
+        "majority · donor · fold 0: failed, Its worker ended with exit code 1, 2 times."
+    ]
+
+
 def test_all_failed_is_a_failed_job():
-    results = [RunResult(0, "a" * 16, "failed", "no memory")] * 2
+    failed = [Outcome("a", "failed", "no memory"), Outcome("b", "failed", "no memory")]
     with pytest.raises(JobFailed, match="All 2 fits failed: no memory"):
-        training._ended(results, "b" * 16)
-    mixed = [*results, RunResult(2, "c" * 16, "done")]
-    assert training._ended(mixed, "b" * 16)["n_failed"] == 2
+        training._check_any_done(failed, "fits")
+    assert training._check_any_done([*failed, Outcome("c", "done")], "fits") == 2
+    assert training._check_any_done([], "runs") == 0
 
 
 def test_file_that_is_no_dataset_is_refused(tmp_path, monkeypatch):
@@ -97,7 +110,9 @@ def test_run_leaves_bundles_of_its_owner_or_of_all(shared, tmp_path, is_shared):
     records = [read_run(folder) for folder in list_runs(out)]
     assert {record.fold for record in records} == {0, 1, "final"}
     assert {run["run_id"] for run in result["runs"]} == {record.run_id for record in records}
-    assert (out / "datasets" / records[0].dataset_id / "cells.parquet").is_file()
+    dataset = out / "datasets" / records[0].dataset_id
+    assert (dataset / "cells.parquet").is_file()
+    assert (dataset / NEIGHBOURS_FILE).is_file()
     # A second time nothing is fitted again.
     again = training.run(asked(shared, is_shared=is_shared, fits="both"), context)
     assert {run["status"] for run in again["runs"]} == {"skipped"}

@@ -8,7 +8,7 @@ import pytest
 
 from backend.data import cells_table, describe, load
 from backend.splits import make_split
-from backend.store.bundle import list_runs, read_run
+from backend.store.bundle import list_runs, read_run, write_dataset
 from backend.training.runs import run_series
 from backend.types import Series
 from tests.conftest import build_adata
@@ -35,6 +35,7 @@ def trained_home(trained_file: Path, tmp_path_factory: pytest.TempPathFactory) -
     home = tmp_path_factory.mktemp("home")
     adata = load(trained_file)
     info, cells = describe(adata), cells_table(adata, umap=False)
+    write_dataset(home, info.to_json(), cells)
     split = make_split(adata.obs, "donor", dataset_id=info.dataset_id, folds=2)
     for model, settings, folds in (
         ("logreg", {"grid": [1.0]}, [0, 1, "final"]),
@@ -43,7 +44,7 @@ def trained_home(trained_file: Path, tmp_path_factory: pytest.TempPathFactory) -
         series = Series(
             dataset_id=info.dataset_id, protocol="donor", folds=2, model=model, settings=settings
         )
-        results = run_series(adata, info, cells, split, series, out=home, folds=folds)
+        results = run_series(adata, info, split, series, out=home, folds=folds)
         assert {result.status for result in results} == {"done"}
     return home
 

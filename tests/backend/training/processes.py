@@ -59,12 +59,12 @@ def fit(folder: str, name: str, moment: str = "", count: int = 0) -> None:
     """Fit a tiny scGPT, going on from the snapshots in `folder`, and save it as `name`."""
     _one_thread()
     from backend.training.finetune import Classifier
-    from backend.training.fit_workspace import Workplace
+    from backend.training.fit_workspace import FitWorkspace
     from tests.conftest import build_adata
 
     _die_at(moment, count)
     typer = Classifier("scgpt", "scgpt.small", settings=SETTINGS, device="cpu")
-    typer.work_in(Workplace(snapshots=Path(folder) / "fit", checkpoint_minutes=0.0))
+    typer.work_in(FitWorkspace(snapshots=Path(folder) / "fit", checkpoint_minutes=0.0))
     typer.fit(
         build_adata(90, n_donors=5),
         label_key="cell_type_lineage",
@@ -98,7 +98,6 @@ def run(out: str, moment: str = "", count: int = 0) -> None:
     run_series(
         adata,
         info,
-        None,
         split,
         series,
         out=Path(out),

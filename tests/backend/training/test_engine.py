@@ -24,7 +24,7 @@ from backend.training import loop
 from backend.training.balance import Adversary, Objective, class_weights, oversampled, reverse
 from backend.training.batches import in_groups, prefetched
 from backend.training.finetune import Classifier
-from backend.training.fit_workspace import Workplace
+from backend.training.fit_workspace import FitWorkspace
 from backend.training.runs import run_series
 from backend.training.settings import Settings
 from backend.types import Series
@@ -271,7 +271,7 @@ def test_running_out_of_memory_halves_the_batch_and_keeps_the_step(
         sizes = limit_memory(monkeypatch, limit)
         model, tokens, codes, classes = calm(train)
         typer = classifier(**settings)
-        typer.work_in(Workplace(workers=workers))
+        typer.work_in(FitWorkspace(workers=workers))
         fits.append(typer.fit_tokens(model, tokens, codes, classes, seed=0))
         predicted = typer.predict(train).proba
         monkeypatch.undo()
@@ -301,7 +301,7 @@ def test_threads_change_no_bit(make_adata):
     fits = []
     for workers in (0, 3):
         typer = classifier(epochs=3)
-        typer.work_in(Workplace(workers=workers))
+        typer.work_in(FitWorkspace(workers=workers))
         fits.append(weights_of(fit(typer, make_adata(60))))
     assert is_same(*fits)
 
@@ -385,7 +385,7 @@ def run(cohort, out, folds=(0,), settings=None, **options):
         preset="scgpt.small",
         settings={"epochs": 2, "batch_size": 4, **(settings or {})},
     )
-    return run_series(adata, info, None, split, series, out=out, folds=list(folds), **options)
+    return run_series(adata, info, split, series, out=out, folds=list(folds), **options)
 
 
 def test_a_run_tells_how_far_it_is_and_keeps_its_history(cohort, tmp_path, monkeypatch):

@@ -13,9 +13,9 @@ from backend.data.fingerprint import cell_fingerprints
 from backend.models.baselines.logreg import LogisticRegressionL1
 from backend.splits import make_split
 from backend.store.bundle import list_runs, read_run
-from backend.training.final_epochs import best_epoch, fold_histories, median_best_epoch
 from backend.training.finetune import Classifier
-from backend.training.runs import build_typer, run_series
+from backend.training.runs import build_typer, fold_histories, run_series
+from backend.training.settings import best_epoch, median_best_epoch
 from backend.types import Series
 
 MODELS = ("scgpt", "geneformer", "scbert", "scfoundation")
@@ -51,7 +51,7 @@ def series_of(cohort, model="scbert", **settings):
 
 def run(cohort, series, out, folds):
     adata, info, split = cohort
-    results = run_series(adata, info, None, split, series, out=out, folds=folds)
+    results = run_series(adata, info, split, series, out=out, folds=folds)
     assert {result.status for result in results} <= {"done", "skipped"}
     return {result.fold: out / "runs" / result.run_id for result in results}
 

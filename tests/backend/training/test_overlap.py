@@ -84,9 +84,7 @@ def run(data, split, out, folds=(0,), **options):
     adata, info = data
     allow = options.pop("allow_overlap", False)
     series = series_of(data, split, **options)
-    return run_series(
-        adata, info, None, split, series, out=out, folds=list(folds), allow_overlap=allow
-    )
+    return run_series(adata, info, split, series, out=out, folds=list(folds), allow_overlap=allow)
 
 
 @pytest.mark.parametrize("init", ["pretrained", "frozen"])
@@ -261,7 +259,7 @@ def test_public_checkpoints_say_that_nothing_is_known(home, make_adata, tmp_path
     changes = {"model": "scgpt", "preset": "scgpt.whole_human", "checkpoint": "tiny"}
     series = dataclasses.replace(series_of(data, split), **changes)
     assert display_name(series) == "scGPT whole human, pretrained"
-    (result,) = run_series(adata, data[1], None, split, series, out=tmp_path, folds=[0])
+    (result,) = run_series(adata, data[1], split, series, out=tmp_path, folds=[0])
     record = read_run(tmp_path / "runs" / result.run_id)
     assert (
         record.notes[0]

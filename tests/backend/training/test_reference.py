@@ -12,7 +12,7 @@ from backend.models.baselines.expression import labels_of
 from backend.models.registry import model_class
 from backend.training.batches import in_order_of_length, training_batches
 from backend.training.finetune import Classifier
-from backend.training.fit_workspace import Workplace
+from backend.training.fit_workspace import FitWorkspace
 from backend.training.recipe import make_optimizer, make_schedule
 from backend.training.token_cache import TokenCache, lengths_of
 
@@ -78,8 +78,8 @@ def test_a_fit_has_the_bits_of_the_plain_loop(key, make_adata, tmp_path):
     both = ad.concat([train, valid], merge="same")
     weights, history = plain_fit(key, train, valid, 3, epochs=2, batch_size=16)
     for place in (
-        Workplace(),
-        Workplace(
+        FitWorkspace(),
+        FitWorkspace(
             tokens=TokenCache.of(tmp_path / "tokens", "d" * 16, both),
             snapshots=tmp_path / "fit",
             checkpoint_minutes=0.0,

@@ -11,7 +11,7 @@ import torch
 from backend.errors import JobFailed
 from backend.store.bundle import list_runs, read_run
 from backend.training.finetune import Classifier
-from backend.training.fit_workspace import Workplace
+from backend.training.fit_workspace import FitWorkspace
 from backend.training.snapshots import Snapshots, generator_states, set_generator_states
 from tests.backend.training import processes
 
@@ -79,7 +79,7 @@ def fitted(tmp_path, make_adata, minutes=0.0, **settings):
         settings={"epochs": 2, "batch_size": 16, **settings},
         device="cpu",
     )
-    typer.work_in(Workplace(snapshots=tmp_path / "fit", checkpoint_minutes=minutes))
+    typer.work_in(FitWorkspace(snapshots=tmp_path / "fit", checkpoint_minutes=minutes))
     return typer.fit(make_adata(), label_key=LABEL, valid=make_adata(seed=2), seed=0)
 
 

@@ -8,18 +8,18 @@ import pandas as pd
 import pytest
 
 from backend.cli import main
-from backend.data import cells_table, describe
+from backend.data import describe
 from backend.data.fingerprint import cell_fingerprints
 from backend.errors import InputError, JobFailed, ModelUnavailable, SplitError
 from backend.models.base import CellTyper, LoadReport, Predictions
 from backend.models.baselines.majority import MajorityClass
 from backend.splits import TEST, TRAIN, VALID, make_split
-from backend.store.bundle import list_runs, read_dataset, read_predictions, read_run
+from backend.store.bundle import list_runs, read_predictions, read_run
 from backend.training import runs
 from backend.training.measure import Measured
-from backend.training.runs import build_typer, run_series
+from backend.training.progress import Outcome, ProgressEvent, Tally
+from backend.training.runs import build_typer, run_series, versions_of
 from backend.training.settings import parse_settings
-from backend.training.versions import versions_of
 from backend.types import Series
 
 
@@ -40,7 +40,7 @@ def series_of(cohort, **changes):
 
 def run(cohort, series, out, **options):
     adata, info, split = cohort
-    return run_series(adata, info, options.pop("cells", None), split, series, out=out, **options)
+    return run_series(adata, info, split, series, out=out, **options)
 
 
 def bundles(out):
@@ -190,23 +190,10 @@ def test_test_cells_change_nothing_that_was_fitted(cohort, tmp_path, model, make
     kept = adata.obs_names[rows[0]]
     proba = []
     for name, data in (("plain", adata), ("changed", changed)):
-        run_series(data, info, None, split, series, out=tmp_path / name, folds=[0])
+        run_series(data, info, split, series, out=tmp_path / name, folds=[0])
         table = read_predictions(bundles(tmp_path / name)[0]).set_index("cell_id")
         proba.append(list(table.loc[kept, "proba"]))
     assert proba[0] == proba[1]
-
-
-def test_dataset_is_written_once(cohort, tmp_path):
-    adata, info, _ = cohort
-    cells = cells_table(adata, umap=False)
-    run(cohort, series_of(cohort), tmp_path, cells=cells)
-    values, stored = read_dataset(tmp_path / "datasets" / info.dataset_id)
-    assert values["name"] == "Tiny"
-    assert list(stored["cell_id"]) == list(adata.obs_names)
-    path = tmp_path / "datasets" / info.dataset_id / "cells.parquet"
-    before = path.stat().st_mtime_ns
-    run(cohort, series_of(cohort, seed=1), tmp_path, cells=cells)
-    assert path.stat().st_mtime_ns == before
 
 
 def test_fraction_takes_some_cells_of_every_type(cohort, tmp_path, monkeypatch):
@@ -268,7 +255,7 @@ def test_series_of_another_split_is_refused(cohort, tmp_path, change, message):
     [
         ({}, [3], "no fold 3"),
         ({"fraction": 0.0}, "all", "fraction"),
-        ({"label_level": "family"}, "all", "label level"),
+        ({"label_level": "family"}, "all", '`label_level` is "family"'),
         ({"settings": {"depth": 3}}, "all", "no setting depth"),
         ({"model": "logreg", "settings": {"C": 3}}, "all", "no setting C"),
         ({"preset": "small"}, "all", "is a baseline"),
@@ -364,6 +351,26 @@ def test_foundation_models_need_a_preset(cohort, fake_model):
         build_typer(series_of(cohort, model="fake"), classifier=_Wrapped)
     with pytest.raises(InputError, match=r'no preset "huge".*fake\.small'):
         build_typer(series_of(cohort, model="fake", preset="huge"), classifier=_Wrapped)
+
+
+def test_a_tally_counts_running_tasks_by_their_share():
+    tally = Tally()
+    seen = []
+    for event in (
+        ProgressEvent("started", key="a"),
+        ProgressEvent("fitting", "epoch 1 of 2", 0.5, key="a"),
+        ProgressEvent("fitting", "epoch 1 of 4", 0.25, key="b"),
+        ProgressEvent("predicting", key="a"),
+        ProgressEvent("retried", key="b"),
+        ProgressEvent("done", key="a"),
+        Outcome("a", "done"),
+        Outcome("b", "failed"),
+        ProgressEvent("retried", key="b"),
+    ):
+        tally.add(event)
+        seen.append((tally.n_ended, tally.done))
+    assert seen[:5] == [(0, 0), (0, 0.5), (0, 0.75), (0, 0.75), (0, 0.5)]
+    assert seen[5:] == [(1, 1), (1, 1), (2, 2), (1, 1)]
 
 
 def test_settings_are_read_as_json_or_text():

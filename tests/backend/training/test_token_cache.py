@@ -12,7 +12,7 @@ from backend.errors import InputError, JobFailed
 from backend.models.geneformer.model import Geneformer
 from backend.models.scgpt.model import ScGPT
 from backend.training import token_cache
-from backend.training.fit_workspace import clean_work, open_work, work_folder
+from backend.training.fit_workspace import clean_workspace, open_workspace, workspace_folder
 from backend.training.token_cache import TokenCache, chunks_of, tokens_key
 from tests.backend.training import processes
 
@@ -178,16 +178,16 @@ def test_tokens_are_made_from_a_file_in_chunks(tmp_path, make_adata):
 
 def test_work_folders_are_left_alone_by_version_control_and_cleaned(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FAULTLINE_HOME", str(tmp_path / "home"))
-    assert work_folder(tmp_path) == tmp_path / "work"
-    assert work_folder("memory://runs") == tmp_path / "home" / "work"
-    assert work_folder(tmp_path, tmp_path / "fast") == tmp_path / "fast"
-    work = open_work(work_folder(tmp_path))
+    assert workspace_folder(tmp_path) == tmp_path / "work"
+    assert workspace_folder("memory://runs") == tmp_path / "home" / "work"
+    assert workspace_folder(tmp_path, tmp_path / "fast") == tmp_path / "fast"
+    work = open_workspace(workspace_folder(tmp_path))
     assert (work / ".gitignore").read_text() == "*\n"
     (work / "fits" / "a").mkdir(parents=True)
     (work / "fits" / "a" / "state.pt").write_bytes(b"x" * 100)
     assert main(["clean", "--out", str(tmp_path)]) == 0
     assert "removed from" in capsys.readouterr().out
     assert [path.name for path in work.iterdir()] == [".gitignore"]
-    assert clean_work(work) == 0
+    assert clean_workspace(work) == 0
     assert main(["clean", "--work", str(tmp_path)]) == 2
     assert "is no work folder" in capsys.readouterr().err

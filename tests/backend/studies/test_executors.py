@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,11 @@ from backend.data import cells_table, describe, load
 from backend.errors import InputError
 from backend.processes import Child
 from backend.store.bundle import list_runs, read_predictions, read_run, write_dataset
-from backend.studies.executors.common import Outcome, Tally, TaskEvent, execute
+from backend.studies.executors.common import execute
 from backend.studies.executors.local import LocalExecutor, thread_limits
 from backend.studies.lock import NAME
 from backend.studies.plan import read_plan
-from backend.studies.sweep import prepare
+from backend.studies.prepare import prepare
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 
@@ -61,7 +62,7 @@ class Killer:
 
     def __call__(self, event):
         self.events.append(event)
-        if self.left and event == TaskEvent(self.key, "started"):
+        if self.left and (event.key, getattr(event, "state", "")) == (self.key, "started"):
             self.left -= 1
             busy = [w for w in self.executor._workers if w.task and w.task.key == self.key]
             os.kill(busy[0].child.pid, signal.SIGKILL)
@@ -113,32 +114,16 @@ def test_results_do_not_depend_on_the_number_of_jobs(sweep_of):
 def test_a_fault_of_the_program_ends_one_run_only(sweep_of):
     sweep = sweep_of('model = "majority"')
     # A worker that cannot read its split is refused; one that gets nonsense fails as a fault.
-    tasks = [run.task(sweep.out) for run in sweep.runs]
-    object.__setattr__(tasks[0], "fold", "first")
-    Path(tasks[1].split).with_name("other.parquet").write_bytes(b"no split")
-    object.__setattr__(tasks[1], "split", Path(tasks[1].split).with_name("other.parquet"))
+    other = sweep.runs[0].split.with_name("other.parquet")
+    other.write_bytes(b"no split")
+    tasks = list(sweep.runs)
+    tasks[0] = replace(tasks[0], options={"no_such_option": 1})
+    tasks[1] = replace(tasks[1], split=other)
     outcomes = LocalExecutor(jobs=1).run(tasks, lambda event: None)
     assert [each.status for each in outcomes] == ["failed", "failed", "done"]
     assert outcomes[0].reason.startswith("fault of the program: ")
     assert '"other.parquet" cannot be read as a split' in outcomes[1].reason
     assert [each.attempts for each in outcomes] == [1, 1, 1]
-
-
-def test_a_tally_counts_running_tasks_by_their_share():
-    tally = Tally()
-    seen = []
-    for event in (
-        TaskEvent("a", "started"),
-        TaskEvent("a", "fitting", "epoch 1 of 2", 0.5),
-        TaskEvent("b", "fitting", "epoch 1 of 4", 0.25),
-        TaskEvent("a", "predicting"),
-        TaskEvent("b", "retried"),
-        Outcome("a", "done"),
-        Outcome("b", "failed"),
-    ):
-        tally.add(event)
-        seen.append((tally.n_ended, tally.done))
-    assert seen == [(0, 0), (0, 0.5), (0, 0.75), (0, 0.75), (0, 0.5), (1, 1), (2, 2)]
 
 
 def test_every_numerical_library_is_held_to_its_threads():
@@ -151,7 +136,7 @@ def test_results_may_go_to_a_url(sweep_of, tmp_path):
     sweep = sweep_of('model = "majority"', f"file://{tmp_path}/remote")
     run = sweep.runs[0]
     assert not run.split.is_relative_to(tmp_path / "remote")
-    assert execute(run.task(sweep.out), lambda event: None).status == "done"
+    assert execute(run, lambda event: None).status == "done"
     assert list_runs(str(sweep.out)) == [f"{sweep.out}/runs/{run.run_id}"]
     assert len(read_predictions(f"{sweep.out}/runs/{run.run_id}"))
     path = tmp_path / "plan.toml"
@@ -160,7 +145,7 @@ def test_results_may_go_to_a_url(sweep_of, tmp_path):
         "to do",
         "to do",
     ]
-    assert execute(run.task(sweep.out), lambda event: None).status == "skipped"
+    assert execute(run, lambda event: None).status == "skipped"
 
 
 def test_a_final_fit_of_epochs_needs_a_folder(sweep_of, tmp_path):
@@ -262,8 +247,8 @@ def test_a_local_ray_loses_a_worker_and_still_finishes(sweep_of, tmp_path):
 
     expected = sweep_of(STUDY, "expected")
     for run in expected.runs:
-        outcome = execute(run.task(expected.out), lambda event: None)
-        assert outcome == Outcome(run.key, "done", None, outcome.wall_seconds)
+        outcome = execute(run, lambda event: None)
+        assert (outcome.key, outcome.status) == (run.key, "done")
         found = read_predictions(sweep.out / "runs" / run.run_id)
         wanted = read_predictions(expected.out / "runs" / run.run_id)
         plain = [name for name in wanted if name not in ("confidence", "proba")]

@@ -1,8 +1,8 @@
-"""A plan on its data: which runs it means, which are done, and the tasks for the rest."""
+"""A plan on its data: which runs it means, which are done, and what the rest needs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,35 +10,111 @@ import pandas as pd
 
 from backend.config import home
 from backend.errors import InputError, ModelUnavailable, SplitError
-from backend.splits import TEST, TRAIN, VALID
+from backend.files import full_disk_explained
+from backend.models.catalogue import find_checkpoint
+from backend.splits import TEST, TRAIN, VALID, Split
 from backend.splits.stored import split_name, stored_split
 from backend.store.bundle import write_dataset
 from backend.store.roots import is_url, open_root
 from backend.studies.costs import bytes_at_work, bytes_of_checkpoint, bytes_of_run
-from backend.studies.executors.common import Outcome
+from backend.studies.executors.common import InProcess, read_dataset
+from backend.studies.plan import OF_SPLIT
 from backend.studies.planned_runs import (
     PlannedCheckpoint,
     PlannedRun,
     checkpoint_key,
     checkpoint_sha256,
-    identified,
 )
+from backend.training.progress import Outcome
+from backend.training.runs import build_typer, display_name, run_key
 from backend.types import Series, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backend.splits import Split
-    from backend.store.roots import Location
-    from backend.studies.executors.common import Executor, Task, TaskEvent
-    from backend.studies.plan import Plan, Pretraining
-    from backend.training.runs import Fold
+    from anndata import AnnData
 
-__all__ = ["Sweep", "local_folder", "prepare"]
+    from backend.data import DatasetInfo
+    from backend.store.roots import Location
+    from backend.studies.executors.common import Executor
+    from backend.studies.plan import Plan, Pretraining, Row
+    from backend.training.progress import Fold, ProgressEvent
+
+__all__ = ["Study", "ensure_dataset", "ensure_split", "local_folder", "prepare"]
+
+
+def ensure_dataset(
+    adata: AnnData,
+    info: DatasetInfo,
+    out: Location,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Write the bundle of a dataset, with places on a map and nearest cells, unless it is there.
+
+    Parameters
+    ----------
+    adata, info
+        In the layout that `backend.data.load` returns, and `backend.data.describe(adata)`.
+    """
+    if open_root(out).read_bytes("datasets", info.dataset_id, "dataset.json") is not None:
+        return
+    from backend.data import cells_and_neighbours
+
+    say("Placing cells on a map")
+    cells, neighbours = cells_and_neighbours(adata)
+    with full_disk_explained("the table of cells"):
+        write_dataset(str(out), info.to_json(), cells, neighbours=neighbours)
+
+
+def ensure_split(
+    cells: pd.DataFrame,
+    dataset_id: str,
+    folder: Path,
+    *,
+    protocol: str,
+    folds: int,
+    split_seed: int,
+    budget: str,
+    frozen: Path | None = None,
+    is_written: bool = True,
+) -> tuple[Split, Path]:
+    """Return a split and the file that it lies in, or would lie in.
+
+    Parameters
+    ----------
+    cells
+        See `backend.splits.make_splits`.
+    folder
+        Where splits are kept; one that is missing is made, and written there if `is_written`.
+    frozen
+        A split that was made elsewhere, to be used and kept.
+    """
+    if frozen is None:
+        name = split_name(dataset_id, protocol, folds=folds, seed=split_seed, budget=budget)
+        split = stored_split(
+            folder,
+            cells,
+            protocol,
+            dataset_id=dataset_id,
+            folds=folds,
+            seed=split_seed,
+            budget=budget,
+            is_written=is_written,
+        )
+        return split, (folder / name).resolve()
+    split = Split.load(frozen)
+    if split.dataset_id != dataset_id:
+        msg = f"The split was made from dataset {split.dataset_id}; this one is {dataset_id}."
+        raise SplitError(msg, "Use the dataset that the split was made from.")
+    kept = folder / f"{split.sha256[:16]}.parquet"
+    if is_written and not kept.exists():
+        split.save(kept)
+    return split, frozen.resolve()
 
 
 @dataclass
-class Sweep:
+class Study:
     """Everything that a plan asks for, on its data.
 
     warnings   : what the splits cannot have, in sentences
@@ -71,7 +147,7 @@ class Sweep:
         return bundles + made + bytes_at_work(keys, self.n_cells, jobs=jobs)
 
     def execute(
-        self, executor: Executor, tell: Callable[[TaskEvent | Outcome], None]
+        self, executor: Executor, tell: Callable[[ProgressEvent | Outcome], None]
     ) -> list[Outcome]:
         """Make the missing checkpoints, then run what is not done; a failure stops nothing.
 
@@ -81,28 +157,39 @@ class Sweep:
         -------
         One outcome a checkpoint or run that was not done: checkpoints first, then folds.
         """
-        any_genes = self.plan.any_genes
-        missing = [each.task(any_genes=any_genes) for each in self.checkpoints if not each.is_done]
+        if not isinstance(executor, InProcess):
+            # Workers read for themselves; this process holds no cells meanwhile.
+            read_dataset.cache_clear()
+        missing = [each for each in self.checkpoints if not each.is_done]
         outcomes = executor.run(missing, tell) if missing else []
         lost = {each.key: each.reason for each in outcomes if each.status == "failed"}
-        folds: list[Task] = []
-        finals: list[Task] = []
+        folds: list[PlannedRun] = []
+        finals: list[PlannedRun] = []
         for run in self.waiting():
             if run.checkpoint in lost:
                 reason = f"Its checkpoint was not made: {lost[run.checkpoint]}"
                 outcomes.append(Outcome(run.key, "failed", reason))
                 tell(outcomes[-1])
                 continue
-            known = identified(run, self.out)
+            known = run.identified()
             if known.is_done:
                 outcomes.append(Outcome(run.key, "skipped"))
                 tell(outcomes[-1])
                 continue
-            task = known.task(self.out, any_genes=any_genes)
-            (finals if run.fold == "final" else folds).append(task)
+            (finals if run.fold == "final" else folds).append(known)
         for tasks in (folds, finals):
             outcomes += executor.run(tasks, tell) if tasks else []
         return outcomes
+
+    def results(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Return how each run of the plan stands after `execute`; those done before are skipped."""
+        ended = {each.key: each for each in outcomes}
+        return [
+            replace(
+                ended.get(run.key, Outcome(run.key, "skipped")), fold=run.fold, run_id=run.run_id
+            )
+            for run in self.runs
+        ]
 
 
 def local_folder(out: Location) -> Path:
@@ -117,7 +204,7 @@ def local_folder(out: Location) -> Path:
 
 def prepare(
     plan: Plan, out: Location, *, is_written: bool, say: Callable[[str], None] = lambda _: None
-) -> Sweep:
+) -> Study:
     """Read the data of a plan and work out its runs and their states.
 
     Parameters
@@ -132,85 +219,80 @@ def prepare(
     InputError, SplitError, ModelUnavailable
         If the plan cannot be had on this data; no run was started.
     """
-    sweep = Sweep(plan, out)
+    # What lies at a path may have changed since.
+    read_dataset.cache_clear()
+    study = Study(plan, out)
     for path in plan.datasets:
-        _Preparation(sweep, path, is_written=is_written, say=say).add()
-    if not sweep.runs:
-        msg = f"{plan.path.name} names no run."
+        _Preparation(study, path, is_written=is_written, say=say).add()
+    if not study.runs:
+        msg = f"{plan.name} names no run."
         raise InputError(msg, "Add a [[run]] table with a model.")
-    return sweep
+    return study
 
 
 class _Preparation:
     """One dataset of a plan."""
 
     def __init__(
-        self, sweep: Sweep, path: Path, *, is_written: bool, say: Callable[[str], None]
+        self, study: Study, path: Path, *, is_written: bool, say: Callable[[str], None]
     ) -> None:
-        from backend.data import describe, load
-
         say(f"Reading {path.name}")
-        self.sweep, self.path, self.say, self.is_written = sweep, path, say, is_written
-        self.adata = load(path, any_genes=sweep.plan.any_genes)
-        self.info = describe(self.adata)
+        self.study, self.path, self.say, self.is_written = study, path, say, is_written
+        self.adata, self.info = read_dataset(path, any_genes=study.plan.any_genes)
         self.splits: dict[tuple[Any, ...], tuple[Split, Path]] = {}
         self.checked: set[tuple[Any, ...]] = set()
 
     def add(self) -> None:
-        """Add checkpoints and runs of this dataset to the sweep."""
-        plan, sweep = self.sweep.plan, self.sweep
-        sweep.n_cells = max(sweep.n_cells, self.info.n_cells)
-        made = {each.key for each in sweep.checkpoints}
+        """Add checkpoints and runs of this dataset to the study."""
+        plan, study = self.study.plan, self.study
+        study.n_cells = max(study.n_cells, self.info.n_cells)
+        made = {each.key for each in study.checkpoints}
         for pretraining in plan.pretrainings:
             for each in self._checkpoints(pretraining):
                 if each.key not in made:
                     made.add(each.key)
-                    sweep.checkpoints.append(each)
-        known = {run.key for run in sweep.runs}
-        for grid in plan.grids:
-            for fields in grid:
-                split, file = self._split(fields)
-                folds = list(range(split.folds)) if grid.folds == "all" else list(grid.folds)
-                fields |= {"folds": split.folds, "dataset_id": self.info.dataset_id}
-                series = Series(**fields)
-                for fold in folds:
-                    key = f"{series.series_id}-{fold}"
-                    if key in known:
-                        sweep.n_repeated += 1
-                        continue
-                    known.add(key)
-                    sweep.runs.append(self._run(key, series, fold, split, file, grid.place))
+                    study.checkpoints.append(each)
+        known = {run.key for run in study.runs}
+        for row in plan.rows:
+            split, file = self._split(row.series)
+            series = replace(row.series, dataset_id=self.info.dataset_id, folds=split.folds)
+            for fold in series.check_folds(row.folds):
+                key = run_key(series, fold)
+                if key in known:
+                    study.n_repeated += 1
+                    continue
+                known.add(key)
+                study.runs.append(self._run(key, series, fold, split, file, row))
         if self.is_written:
-            self._write_dataset()
+            ensure_dataset(self.adata, self.info, study.out, say=self.say)
 
-    def _split(self, fields: dict[str, Any]) -> tuple[Split, Path]:
-        names = ("protocol", "folds", "split_seed", "budget")
-        key = tuple(fields[name] for name in names)
+    def _split(self, of: Series | Pretraining) -> tuple[Split, Path]:
+        """Return the split of a row, and where it lies; made when it is missing."""
+        fields = {name: getattr(of, name) for name in OF_SPLIT}
+        key = tuple(fields.values())
         if key not in self.splits:
-            protocol, folds, seed, budget = key
-            folder = local_folder(self.sweep.out) / "splits"
-            self.say(f"Splitting by {protocol}")
-            split = stored_split(
-                folder,
+            self.say(f"Splitting by {of.protocol}")
+            self.splits[key] = ensure_split(
                 self.adata.obs,
-                protocol,
-                dataset_id=self.info.dataset_id,
-                folds=folds,
-                seed=seed,
-                budget=budget,
+                self.info.dataset_id,
+                local_folder(self.study.out) / "splits",
+                frozen=self.study.plan.split,
                 is_written=self.is_written,
+                **fields,
             )
-            name = split_name(self.info.dataset_id, protocol, folds=folds, seed=seed, budget=budget)
-            self.splits[key] = (split, (folder / name).resolve())
-            self.sweep.warnings += [f"{protocol}: {text}" for text in split.warnings]
+            warnings = self.splits[key][0].warnings
+            self.study.warnings += [f"{of.protocol}: {text}" for text in warnings]
         return self.splits[key]
 
     def _checkpoints(self, made: Pretraining) -> list[PlannedCheckpoint]:
-        fields = {
-            name: getattr(made, name) for name in ("protocol", "folds", "split_seed", "budget")
-        }
-        split, file = self._split(fields)
-        folds = range(split.folds) if made.fold == "all" else made.fold
+        split, file = self._split(made)
+        series = Series(
+            dataset_id="",
+            model=made.model,
+            preset=made.preset,
+            protocol=split.protocol,
+            folds=split.folds,
+        )
         return [
             PlannedCheckpoint(
                 key=checkpoint_key(made.model, made.name, split.sha256, fold),
@@ -218,55 +300,60 @@ class _Preparation:
                 made=made,
                 fold=fold,
                 dataset=self.path,
+                any_genes=self.study.plan.any_genes,
                 split=file,
+                home=home(),
                 is_done=checkpoint_sha256(made.model, made.name, split.sha256, fold) is not None,
                 n_train=_n_train(split, fold),
             )
-            for fold in folds
+            for fold in series.check_folds(made.folds_wanted)
         ]
 
     def _run(
-        self, key: str, series: Series, fold: Fold, split: Split, file: Path, place: str
+        self, key: str, series: Series, fold: Fold, split: Split, file: Path, row: Row
     ) -> PlannedRun:
-        from backend.training.runs import build_typer, display_name
-
-        if fold == "final" and series.preset is not None and is_url(self.sweep.out):
-            msg = f"{place}: a final fit reads the histories of its folds, which are at a URL."
+        plan, out = self.study.plan, self.study.out
+        if fold == "final" and series.preset is not None and is_url(out):
+            msg = f"{row.place}: a final fit reads the histories of its folds, which are at a URL."
             raise InputError(msg, "Give --out as a folder, or leave out the fold final.")
-        checkpoint = self._needed(series, fold, split, place)
-        recipe_version = build_typer(series).recipe_version
+        checkpoint = self._needed(series, fold, split, row.place)
         self._check_fold(series, fold, split)
-        planned = PlannedRun(
+        return PlannedRun(
             key=key,
             text=f"{series.configuration} · {series.protocol} · fold {fold}",
             series=series,
             fold=fold,
             dataset=self.path,
+            any_genes=plan.any_genes,
             split=file,
+            out=out,
+            options=plan.options,
             display_name=display_name(series),
             checkpoint=checkpoint,
-            identity={"split_sha256": split.sha256, "recipe_version": recipe_version},
-            run_id=None,
-            state="to do",
-            reason=None,
+            identity={
+                "split_sha256": split.sha256,
+                "recipe_version": build_typer(series).recipe_version,
+            },
             n_train=round(_n_train(split, fold) * series.fraction),
             n_predicted=_n_predicted(split, fold),
-        )
-        return identified(planned, self.sweep.out)
+        ).identified()
 
     def _needed(self, series: Series, fold: Fold, split: Split, place: str) -> str | None:
         """Return the key of the planned checkpoint that a run starts from, or None."""
         if series.checkpoint is None:
             return None
         key = checkpoint_key(series.model, series.checkpoint, split.sha256, fold)
-        planned = {each.key: each for each in self.sweep.checkpoints}
+        planned = {each.key: each for each in self.study.checkpoints}
         if key in planned:
             found = planned[key].made.preset
             if found != series.preset:
                 msg = f'{place}: the checkpoint "{series.checkpoint}" is {found}, not {series.preset}.'
                 raise InputError(msg, "Name the preset that the [[pretrain]] table makes.")
             return key
-        if checkpoint_sha256(series.model, series.checkpoint, split.sha256, fold) is None:
+        if not self.study.plan.pretrainings:
+            # Refuses what is not registered for this fold, and says how to make it.
+            find_checkpoint(series.model, series.checkpoint, split_sha256=split.sha256, fold=fold)
+        elif checkpoint_sha256(series.model, series.checkpoint, split.sha256, fold) is None:
             msg = (
                 f'{place}: no [[pretrain]] table makes the checkpoint "{series.checkpoint}" of '
                 f"{series.model} for fold {fold} of the {split.protocol} split."
@@ -300,18 +387,8 @@ class _Preparation:
             self._warn(f"{where}: there is no validation cell, so the last epoch is kept.")
 
     def _warn(self, text: str) -> None:
-        if text not in self.sweep.warnings:
-            self.sweep.warnings.append(text)
-
-    def _write_dataset(self) -> None:
-        """Write the dataset's bundle, unless it is there."""
-        from backend.data import cells_and_neighbours
-
-        out, name = self.sweep.out, self.info.dataset_id
-        if open_root(out).read_bytes("datasets", name, "dataset.json") is None:
-            self.say("Placing cells on a map")
-            cells, neighbours = cells_and_neighbours(self.adata)
-            write_dataset(str(out), self.info.to_json(), cells, neighbours=neighbours)
+        if text not in self.study.warnings:
+            self.study.warnings.append(text)
 
 
 def _n_train(split: Split, fold: Fold) -> int:

@@ -10,6 +10,7 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -18,13 +19,21 @@ from backend.config import environment, project_root
 from backend.data import cells_table, describe, load
 from backend.errors import InputError, ModelUnavailable, SplitError
 from backend.processes import Process, myself
-from backend.store.bundle import list_runs, read_predictions, read_run, write_dataset
+from backend.store.bundle import (
+    list_runs,
+    read_dataset,
+    read_predictions,
+    read_run,
+    write_dataset,
+)
+from backend.store.neighbours import NEIGHBOURS_FILE
 from backend.studies import costs
 from backend.studies.costs import Costs, cell_passes
-from backend.studies.executors.common import Outcome, TaskEvent, execute
+from backend.studies.executors.common import execute
 from backend.studies.lock import NAME, SweepLock
 from backend.studies.plan import read_plan
-from backend.studies.sweep import prepare
+from backend.studies.prepare import ensure_dataset, prepare
+from backend.training.progress import Outcome, ProgressEvent
 
 
 class Inline:
@@ -87,13 +96,34 @@ def test_runs_are_done_once_and_then_skipped(write, out):
     said, tell = events()
     outcomes = sweep.execute(Inline(), tell)
     assert [each.status for each in outcomes] == ["done"] * 6
-    assert {event.state for event in said if isinstance(event, TaskEvent)} >= {"started", "done"}
+    assert {event.state for event in said if isinstance(event, ProgressEvent)} >= {
+        "started",
+        "done",
+    }
     assert {folder.name for folder in list_runs(out)} == {run.run_id for run in sweep.runs}
     again = prepared(write(MAJORITY + 'protocol = ["donor", "random"]'), out)
     assert [run.state for run in again.runs] == ["done"] * 6
     executor = Inline()
     assert again.execute(executor, tell) == []
     assert executor.texts == []
+
+
+def test_a_dataset_is_written_once_with_its_nearest_cells(dataset, tmp_path, monkeypatch):
+    adata = load(dataset)
+    info, cells = describe(adata), cells_table(adata, umap=False)
+    nearest = np.full((adata.n_obs, 3), -1, dtype=np.int32)
+    monkeypatch.setattr("backend.data.cells_and_neighbours", lambda _: (cells, nearest))
+    said = []
+    ensure_dataset(adata, info, tmp_path, say=said.append)
+    folder = tmp_path / "datasets" / info.dataset_id
+    values, stored = read_dataset(folder)
+    assert values["name"] == "Tiny"
+    assert list(stored["cell_id"]) == list(adata.obs_names)
+    assert (folder / NEIGHBOURS_FILE).is_file()
+    before = (folder / "cells.parquet").stat().st_mtime_ns
+    ensure_dataset(adata, info, tmp_path, say=said.append)
+    assert (folder / "cells.parquet").stat().st_mtime_ns == before
+    assert said == ["Placing cells on a map"]
 
 
 def test_ids_are_those_of_the_verb_run(write, out, dataset):
@@ -447,7 +477,7 @@ def test_checkpoints_are_made_first_and_found_by_their_fold(write, out):
     assert [(each.status, each.reason) for each in outcomes] == [("done", None)] * 4
     shares = {outcome.key: set() for outcome in outcomes}
     for event in said:
-        if isinstance(event, TaskEvent) and event.share is not None:
+        if isinstance(event, ProgressEvent) and event.share is not None:
             shares[event.key].add(event.share)
     assert all(found and max(found) == 1 for found in shares.values())
     again = prepared(path, out)

@@ -1,13 +1,14 @@
 """Plans: what they mean, and what is refused before any work."""
 
+import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
 from backend.config import project_root
 from backend.errors import FaultlineError, InputError, ModelUnavailable
-from backend.studies.plan import read_plan
-from backend.studies.plan_keys import PRETRAIN_KEYS, RUN_KEYS, TOP_KEYS
+from backend.studies.plan import PRETRAIN_KEYS, RUN_KEYS, TOP_KEYS, plan_of_one, read_plan
 
 ROOT = project_root()
 FOUNDATION = ("scgpt", "geneformer", "scbert", "scfoundation")
@@ -31,14 +32,16 @@ def read(tmp_path):
 
 
 def fields_of(plan):
-    return [fields for grid in plan.grids for fields in grid]
+    rows = [dataclasses.asdict(row.series) for row in plan.rows]
+    assert {row.pop("dataset_id") for row in rows} == {""}
+    return rows
 
 
 def test_a_plan_of_one_line_has_the_defaults_of_run(read):
     plan = read('dataset = "cells.h5ad"\nmodel = "majority"')
     assert plan.datasets[0].name == "cells.h5ad"
     assert plan.threads == 1
-    assert plan.grids[0].folds == "all"
+    assert plan.rows[0].folds == ("all",)
     assert fields_of(plan) == [
         {
             "model": "majority",
@@ -85,7 +88,7 @@ def test_lists_are_combined_and_tables_take_what_stands_above_them(read):
     assert {f["settings"].get("min_cells") for f in found if f["model"] == "logreg"} == {5}
     assert all(f["settings"] == {} for f in found if f["model"] != "logreg")
     assert (found[-1]["protocol"], found[-1]["seed"]) == ("study", 7)
-    assert plan.grids[0].folds == (0, "final")
+    assert plan.rows[0].folds == (0, "final")
 
 
 def test_settings_of_a_table_win_over_those_of_the_model(read):
@@ -158,15 +161,16 @@ SCGPT = 'dataset = "cells.h5ad"\n[[run]]\nmodel = "scgpt"\npreset = "small"\n'
         (RUN + 'label_level = "broad"', "Give one of: fine, lineage"),
         (RUN + 'budget = "cap"', "cap500"),
         (RUN + "budget = 500", r"`budget` is 500 \(a whole number\)"),
-        (RUN + "fold = 7", "`fold` is 7, but `folds` is 5"),
-        (RUN + 'fold = ["all", 1]', '`fold` names "all" and others'),
+        (RUN + "fold = 7", r"\[\[run\]\] 1: There is no fold 7: .* 0 to 4"),
+        (RUN + "budget = 'cap1000000000'", "up to 999999999"),
+        (RUN + 'protocol = "external"', "Give one of: random, donor, study"),
         (RUN + 'fold = "last"', '"all", "final", or numbers from 0'),
-        (RUN + "settings = 3", "`settings` is a whole number"),
+        (RUN + "settings = 3", r"`settings` is 3 \(a whole number\)"),
         (RUN + "preset = 2020-01-01", "a date or time"),
-        (RUN + "settings = { x = 2020-01-01 }", "`settings.x` is a date or time"),
+        (RUN + "settings = { x = 2020-01-01 }", r"`settings.x` is .*a date or time"),
         (RUN + "settings = { x = [1, nan] }", "`settings.x` is nan"),
         ('dataset = "cells.h5ad"\nrun = 3', "`run` is a whole number"),
-        ('dataset = "cells.h5ad"\nthreads = [1]\nmodel = "hgb"', "`threads` is a list"),
+        ('dataset = "cells.h5ad"\nthreads = [1]\nmodel = "hgb"', r"`threads` is \[1\] \(a list\)"),
         ('dataset = "cells.h5ad"\nthreads = 0\nmodel = "hgb"', "a whole number from 1"),
         ('dataset = "cells.h5ad"\n[[run]]\nseed = 1', "there is no `model`"),
         ('dataset = "cells.h5ad"', "there is no `model`"),
@@ -175,8 +179,8 @@ SCGPT = 'dataset = "cells.h5ad"\n[[run]]\nmodel = "scgpt"\npreset = "small"\n'
         ("dataset = cells", r"plan.toml is not TOML: .*line 1, column"),
         (SCGPT + "settings = { epoch = 4 }", r"\[\[run\]\] 1: scGPT .* has no setting epoch"),
         (RUN + "settings = { x = 4 }", r"\[\[run\]\] 1: .* has no setting x"),
-        (RUN + 'preset = "small"', "is a baseline: .*a \\[\\[run\\]\\] table of their own"),
-        (SCGPT + 'checkpoint = "ours"', 'every `init` is "scratch"'),
+        (RUN + 'preset = "small"', "is a baseline: .*a \\[\\[run\\]\\] of their own"),
+        (SCGPT + 'checkpoint = "ours"', '`checkpoint` is "ours", but `init` is "scratch"'),
         (RUN + PRETRAIN, r"\[\[pretrain\]\] 1: there is no `name`"),
         (RUN + PRETRAIN + 'name = "A b"', "small letters, digits"),
         (
@@ -238,7 +242,7 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["vangalen_small", "vangalen_full", "simulated_tour"])
 def test_shipped_plans_can_be_read(name, tmp_path):
     (tmp_path / "cells.h5ad").touch()
-    assert read_plan(ROOT / "plans" / f"{name}.toml", dataset=tmp_path / "cells.h5ad").grids
+    assert read_plan(ROOT / "plans" / f"{name}.toml", dataset=tmp_path / "cells.h5ad").rows
 
 
 def test_the_small_plan_is_the_shipped_study(tmp_path):
@@ -262,6 +266,33 @@ def test_the_small_plan_is_the_shipped_study(tmp_path):
         (model, name, "donor", "cap500") for model in FOUNDATION
     ]
     assert [m.settings for m in plan.pretrainings] == [{"epochs": n} for n in (8, 2, 10, 4)]
+
+
+def test_one_run_is_a_plan_of_one_row(read):
+    fields = {"model": "geneformer", "preset": "small", "protocol": "donor", "folds": 3}
+    plan = plan_of_one(fields, dataset=Path("cells.h5ad"), folds=["final", "all"])
+    written = 'dataset = "cells.h5ad"\nmodel = "geneformer"\npreset = "small"\nfolds = 3'
+    assert plan.rows[0].series == read(written).rows[0].series
+    assert plan.rows[0].series.check_folds(plan.rows[0].folds) == [0, 1, 2, "final"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budget": "cap0"}, "^`budget` is"),
+        ({"protocol": "external"}, "^`protocol` is"),
+        ({"folds": 1}, "^`folds` is 1"),
+        ({"model": 3}, "^`model` is 3"),
+        ({"preset": "small"}, "^Majority class is a baseline"),
+        ({"init": "frozen"}, '^majority has no preset, so it cannot start from "frozen"'),
+        ({"settings": {"depth": 3}}, "has no setting depth"),
+        ({"model": "hgb"}, "cannot be saved"),
+    ],
+)
+def test_a_row_given_by_hand_is_held_to_the_same_rules(change, message):
+    fields = {"model": "majority", "protocol": "donor"} | change
+    with pytest.raises(FaultlineError, match=message):
+        plan_of_one(fields, dataset=Path("cells.h5ad"), folds=["all", "final"])
 
 
 def test_every_key_is_documented():
