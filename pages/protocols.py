@@ -41,7 +41,7 @@ figure.draw(
         charts.gap_dots, view.gaps, name="display_name", title=f"{metric.title}, random − donor"
     ),
     name="optimism-gap",
-    title=f"Optimism gap: {metric.label} at random minus with donors held out",
+    title=f"Optimism gap: {metric.label}, random minus donor-held-out",
     alt_text="Dot plot of the optimism gap per model with 95 % intervals around a line at 0.",
 )
 st.caption(

@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric",
         metavar="KEY",
-        help="macro_f1 (default), weighted_f1, accuracy, balanced_accuracy or another one of "
-        "docs/methods.md; by cell type it is always the F1 of each",
+        help="a metric of docs/methods.md, such as accuracy (default: macro_f1); by cell type it is "
+        "always the F1 of each",
     )
     parser.add_argument("--timepoint", nargs="+", default=[], choices=TIMEPOINTS, metavar="T")
     parser.add_argument(
