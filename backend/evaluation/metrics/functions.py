@@ -12,7 +12,14 @@ import numpy as np
 
 from backend.evaluation.f1 import f1_by_class, ratio, recall_by_class
 
-__all__ = ["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "worst_type"]
+__all__ = [
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "matthews_correlation",
+    "weighted_f1",
+    "worst_type",
+]
 
 
 def _mean(scores: np.ndarray) -> np.ndarray:
@@ -74,3 +81,27 @@ def worst_type(
     scores = f1_by_class(tp, n_label, n_predicted)[..., panel]
     lowest = np.where(np.isnan(scores), np.inf, scores).min(axis=-1, initial=np.inf)
     return np.where(np.isinf(lowest), np.nan, lowest)
+
+
+def matthews_correlation(
+    tp: np.ndarray, n_label: np.ndarray, n_predicted: np.ndarray, *, panel: np.ndarray
+) -> np.ndarray:
+    """Return the correlation of being labelled and being predicted as each type, summed over types.
+
+    scikit-learn's `matthews_corrcoef` when the panel holds every type; 0 where labels or
+    predictions do not vary. Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006: the covariances
+    need no more of the confusion matrix than its diagonal and its margins.
+    """
+    hits, labels, calls = (
+        np.asarray(counts, dtype=np.float64) for counts in (tp, n_label, n_predicted)
+    )
+    n = labels.sum(axis=-1, keepdims=True)
+    is_scored = (labels > 0)[..., panel]
+
+    def summed(products: np.ndarray) -> np.ndarray:
+        return np.where(is_scored, products[..., panel], 0.0).sum(axis=-1)
+
+    shared = summed(hits * n - labels * calls)
+    spread = np.sqrt(summed(labels * (n - labels)) * summed(calls * (n - calls)))
+    value = np.where(spread > 0, ratio(shared, spread, spread > 0), 0.0)
+    return np.where(is_scored.any(axis=-1), value, np.nan)

@@ -134,6 +134,13 @@ METRICS: Final = {
             text="lowest F1 of a type",
             function=functions.worst_type,
         ),
+        Metric(
+            key="matthews_correlation",
+            label="Matthews correlation",
+            text="correlation of labels and predictions over the panel's types; 0 is chance",
+            function=functions.matthews_correlation,
+            range=(-1.0, 1.0),
+        ),
     )
 }
 """Key to metric; the first one is what pages open with."""
