@@ -178,12 +178,12 @@ def _planned(study: Study) -> list[Task]:
 
 
 def _seconds(planned: Task, costs: Costs) -> float | None:
-    return costs.seconds(planned.cost_key, planned.n_train, planned.settings)
+    return costs.seconds(planned.cost_key, planned.n_train, planned.series.settings)
 
 
 def _row(planned: Task, costs: Costs) -> tuple[str, ...]:
     time = "" if planned.is_done else _time(_seconds(planned, costs))
-    numbers = (str(planned.fold), str(planned.seed), f"{planned.n_train:,}", time)
+    numbers = (str(planned.fold), str(planned.series.seed), f"{planned.n_train:,}", time)
     return (planned.state, planned.run_id or "", planned.name, planned.fitted_on, *numbers)
 
 

@@ -78,20 +78,10 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pretraining:
-    """One checkpoint name of one model and preset, made for the folds of one split."""
+class Pretraining(Row):
+    """A checkpoint of one model and preset, made for the folds of one split under one name."""
 
-    place: str
     name: str
-    model: str
-    preset: str
-    protocol: str
-    folds: int
-    split_seed: int
-    budget: str
-    folds_wanted: Folds
-    seed: int
-    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,14 +341,8 @@ def _with_preset(fields: dict[str, Any]) -> dict[str, Any]:
 def _pretrainings(table: Mapping[str, Any], place: str) -> Iterator[Pretraining]:
     _require(table, ["name", "model", "preset"])
     values = _values({name: value for name, value in table.items() if name != "seed"})
-    for name in ("name", "seed"):
-        if isinstance(table.get(name), list):
-            msg = f"`{name}` is a list, but takes one value."
-            raise InputError(msg, "Give one value.")
     check_name(table["name"])
     seed, settings = table.get("seed", 0), table.get("settings", {})
-    Series.check_field("seed", seed)
-    Series.check_field("settings", settings)
     names = ("model", "preset", *OF_SPLIT)
     for found in itertools.product(*(values[name] for name in names)):
         fields = dict(zip(names, found, strict=True))
@@ -367,23 +351,17 @@ def _pretrainings(table: Mapping[str, Any], place: str) -> Iterator[Pretraining]
             msg = f"{model.display_name} is a baseline: it cannot be pre-trained."
             raise InputError(msg, "Name a foundation model.")
         fields["preset"] = find_preset(model, fields["preset"])
-        Series(dataset_id="", **fields).check_folds(values["fold"])
+        series = Series(dataset_id="", seed=seed, settings=settings, **fields)
+        series.check_folds(values["fold"])
         # Imports torch, which the baselines do without.
         steps = importlib.import_module("backend.training.pretrain").PretrainSettings
         steps.of({k: v for k, v in settings.items() if k not in model.options})
-        yield Pretraining(
-            place=place,
-            name=table["name"],
-            folds_wanted=values["fold"],
-            seed=seed,
-            settings=settings,
-            **fields,
-        )
+        yield Pretraining(place=place, series=series, folds=values["fold"], name=table["name"])
 
 
 def _check_models(plan: Plan) -> None:
     """Try every model of a plan with its settings, and look for the checkpoints that it names."""
-    in_plan = {(made.model, made.name) for made in plan.pretrainings}
+    in_plan = {(made.series.model, made.name) for made in plan.pretrainings}
     tried = set()
     for row in plan.rows:
         series, is_final = row.series, "final" in row.folds

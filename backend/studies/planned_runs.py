@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backend.store.roots import Location
-    from backend.studies.plan import Pretraining
     from backend.training.progress import Fold
     from backend.types import Series
 
@@ -35,11 +34,38 @@ State = Literal["done", "to do", "failed before", "registered"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedRun:
+class _Planned:
+    """What a fit and a checkpoint share.
+
+    key    : the same thing is planned once
+    split  : local path of the frozen split, readable wherever the work is done
+    series : model, split, settings and seed
+    """
+
+    key: str
+    text: str
+    dataset: Path
+    any_genes: bool = False
+    split: Path
+    fold: Fold
+    series: Series
+    n_train: int
+
+    @property
+    def cost_key(self) -> str:
+        """What its speed is known by: the preset, or the model of a baseline."""
+        return self.series.preset or self.series.model
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether it takes a GPU where there is one."""
+        return self.series.preset is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRun(_Planned):
     """One fold of a series.
 
-    key         : series and fold; the same fit is planned once
-    split       : local path of the frozen split, readable wherever the fit runs
     out         : folder or URL of the bundles
     options     : further keywords of `run_series`
     checkpoint  : key of the planned checkpoint that it starts from, or None
@@ -48,14 +74,7 @@ class PlannedRun:
     n_predicted : validation and test cells
     """
 
-    key: str
-    text: str
-    dataset: Path
-    any_genes: bool = False
-    split: Path
     out: Location
-    fold: Fold
-    series: Series
     options: Mapping[str, Any] = field(default_factory=dict)
     display_name: str
     checkpoint: str | None
@@ -63,18 +82,12 @@ class PlannedRun:
     run_id: str | None = None
     state: State = "to do"
     reason: str | None = None
-    n_train: int
     n_predicted: int
 
     @property
     def is_done(self) -> bool:
         """Whether its bundle is there."""
         return self.state == "done"
-
-    @property
-    def uses_gpu(self) -> bool:
-        """Whether it takes a GPU where there is one."""
-        return self.series.preset is not None
 
     @property
     def name(self) -> str:
@@ -86,21 +99,6 @@ class PlannedRun:
         """What it is fitted on, for a table."""
         fields = (self.series.protocol, self.series.budget, self.series.label_level)
         return f"{self.dataset.stem} {' '.join(fields)}"
-
-    @property
-    def cost_key(self) -> str:
-        """What its speed is known by: the preset, or the model of a baseline."""
-        return self.series.preset or self.series.model
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Settings of the fit."""
-        return self.series.settings
-
-    @property
-    def seed(self) -> int:
-        """Seed of the fit."""
-        return self.series.seed
 
     def identified(self) -> Self:
         """Return it with its id and state, as far as its checkpoint is there."""
@@ -118,24 +116,17 @@ class PlannedRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedCheckpoint:
+class PlannedCheckpoint(_Planned):
     """The checkpoint of one fold that a `[[pretrain]]` table asks for.
 
-    home : folder whose `checkpoints/` takes it
+    home            : folder whose `checkpoints/` takes it
+    checkpoint_name : under which it is registered
     """
 
-    key: str
-    text: str
-    dataset: Path
-    any_genes: bool = False
-    split: Path
     home: Path
-    fold: Fold
-    made: Pretraining
+    checkpoint_name: str
     is_done: bool
-    n_train: int
     run_id: None = None
-    uses_gpu: bool = True
 
     @property
     def state(self) -> State:
@@ -145,27 +136,12 @@ class PlannedCheckpoint:
     @property
     def name(self) -> str:
         """What is made, for a table."""
-        return f"{self.made.preset} → {self.made.name}"
+        return f"{self.series.preset} → {self.checkpoint_name}"
 
     @property
     def fitted_on(self) -> str:
         """What it is made on, for a table."""
-        return f"{self.dataset.stem} {self.made.protocol} {self.made.budget}"
-
-    @property
-    def cost_key(self) -> str:
-        """What its speed is known by."""
-        return self.made.preset
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Settings of pre-training."""
-        return self.made.settings
-
-    @property
-    def seed(self) -> int:
-        """Seed of pre-training."""
-        return self.made.seed
+        return f"{self.dataset.stem} {self.series.protocol} {self.series.budget}"
 
 
 Task = PlannedRun | PlannedCheckpoint

@@ -27,7 +27,7 @@ from backend.studies.planned_runs import (
 )
 from backend.training.progress import Outcome
 from backend.training.runs import build_typer, display_name, run_key
-from backend.types import Series, sha256_of
+from backend.types import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from backend.studies.executors.common import Executor
     from backend.studies.plan import Plan, Pretraining, Row
     from backend.training.progress import Fold, ProgressEvent
+    from backend.types import Series
 
 __all__ = ["Study", "ensure_dataset", "ensure_split", "local_folder", "prepare"]
 
@@ -141,7 +142,7 @@ class Study:
             for run in waiting
         )
         made = sum(
-            bytes_of_checkpoint(each.made.preset) for each in self.checkpoints if not each.is_done
+            bytes_of_checkpoint(each.cost_key) for each in self.checkpoints if not each.is_done
         )
         keys = [run.series.preset for run in waiting if run.series.preset]
         return bundles + made + bytes_at_work(keys, self.n_cells, jobs=jobs)
@@ -266,7 +267,7 @@ class _Preparation:
         if self.is_written:
             ensure_dataset(self.adata, self.info, study.out, say=self.say)
 
-    def _split(self, of: Series | Pretraining) -> tuple[Split, Path]:
+    def _split(self, of: Series) -> tuple[Split, Path]:
         """Return the split of a row, and where it lies; made when it is missing."""
         fields = {name: getattr(of, name) for name in OF_SPLIT}
         key = tuple(fields.values())
@@ -285,28 +286,23 @@ class _Preparation:
         return self.splits[key]
 
     def _checkpoints(self, made: Pretraining) -> list[PlannedCheckpoint]:
-        split, file = self._split(made)
-        series = Series(
-            dataset_id="",
-            model=made.model,
-            preset=made.preset,
-            protocol=split.protocol,
-            folds=split.folds,
-        )
+        split, file = self._split(made.series)
+        series = replace(made.series, folds=split.folds)
         return [
             PlannedCheckpoint(
-                key=checkpoint_key(made.model, made.name, split.sha256, fold),
-                text=f"{made.preset} {made.name} · {split.protocol} · fold {fold}",
-                made=made,
+                key=checkpoint_key(series.model, made.name, split.sha256, fold),
+                text=f"{series.preset} {made.name} · {split.protocol} · fold {fold}",
+                series=series,
                 fold=fold,
                 dataset=self.path,
                 any_genes=self.study.plan.any_genes,
                 split=file,
                 home=home(),
-                is_done=checkpoint_sha256(made.model, made.name, split.sha256, fold) is not None,
+                checkpoint_name=made.name,
+                is_done=checkpoint_sha256(series.model, made.name, split.sha256, fold) is not None,
                 n_train=_n_train(split, fold),
             )
-            for fold in series.check_folds(made.folds_wanted)
+            for fold in series.check_folds(made.folds)
         ]
 
     def _run(
@@ -345,7 +341,7 @@ class _Preparation:
         key = checkpoint_key(series.model, series.checkpoint, split.sha256, fold)
         planned = {each.key: each for each in self.study.checkpoints}
         if key in planned:
-            found = planned[key].made.preset
+            found = planned[key].series.preset
             if found != series.preset:
                 msg = f'{place}: the checkpoint "{series.checkpoint}" is {found}, not {series.preset}.'
                 raise InputError(msg, "Name the preset that the [[pretrain]] table makes.")

@@ -115,13 +115,13 @@ def _pretrain(
         adata,
         info,
         split,
-        model=task.made.model,
-        preset=task.made.preset,
-        name=task.made.name,
+        model=task.series.model,
+        preset=task.series.preset,
+        name=task.checkpoint_name,
         home=task.home,
         folds=[task.fold],
-        settings=dict(task.settings),
-        seed=task.seed,
+        settings=dict(task.series.settings),
+        seed=task.series.seed,
         progress=lambda event: tell(replace(event, key=task.key)),
     )
     return Outcome(task.key, "done", None, time.perf_counter() - started, fold=task.fold)

@@ -125,7 +125,7 @@ def test_presets_get_their_full_name_and_inits_their_checkpoint(read):
         ("scgpt.small", "pretrained", "ours"),
         ("scgpt.small", "frozen", "ours"),
     ]
-    assert [made.preset for made in plan.pretrainings] == ["scgpt.small", "geneformer.small"]
+    assert [made.series.preset for made in plan.pretrainings] == ["scgpt.small", "geneformer.small"]
 
 
 def test_dataset_is_beside_the_plan_unless_one_is_given(read, tmp_path):
@@ -262,10 +262,10 @@ def test_the_small_plan_is_the_shipped_study(tmp_path):
         wanted.add((model, "donor", "pretrained", name))
     assert found == wanted
     assert all(f["settings"] == ({} if f["model"] == "logreg" else {"epochs": 4}) for f in fields)
-    assert [(m.model, m.name, m.protocol, m.budget) for m in plan.pretrainings] == [
-        (model, name, "donor", "cap500") for model in FOUNDATION
-    ]
-    assert [m.settings for m in plan.pretrainings] == [{"epochs": n} for n in (8, 2, 10, 4)]
+    assert [
+        (m.series.model, m.name, m.series.protocol, m.series.budget) for m in plan.pretrainings
+    ] == [(model, name, "donor", "cap500") for model in FOUNDATION]
+    assert [m.series.settings for m in plan.pretrainings] == [{"epochs": n} for n in (8, 2, 10, 4)]
 
 
 def test_one_run_is_a_plan_of_one_row(read):
