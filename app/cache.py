@@ -50,7 +50,7 @@ __all__ = [
     "document",
     "f1_by_cell_type",
     "failures",
-    "look_at",
+    "inspected_upload",
     "map_cells",
     "model_differences",
     "optimism",
@@ -461,11 +461,12 @@ def stored_models(owner: str) -> tuple[pd.DataFrame, dict[str, str]]:
 
 # What belongs to an upload stays in the session that brought it.
 @st.cache_data(scope="session", max_entries=4, show_spinner="Checking the file …")
-def look_at(path: str, size: int, roles: str, gene_files: dict[str, str]) -> dict[str, Any]:
+def inspected_upload(
+    path: str, size: int, roles: str, gene_files: dict[str, str]
+) -> dict[str, Any]:
     """Return what `inspect_upload` finds in a file; `roles` as JSON, "" to guess."""
-    return inspect_upload(
-        Path(path), roles=json.loads(roles) if roles else None, gene_files=gene_files
-    )
+    chosen = json.loads(roles) if roles else None
+    return inspect_upload(Path(path), roles=chosen, gene_files=gene_files)
 
 
 @st.cache_data(scope="session", max_entries=4, show_spinner=False)

@@ -138,6 +138,8 @@ def main() -> None:
             for kind in ("van_galen", "simulated") if args.geo else ("simulated",):
                 for command in commands(kind):
                     run(command, folders)
+    command = [sys.executable, "-m", "backend", "runs", "index", str(HERE)]
+    subprocess.run(command, cwd=ROOT, check=True)
     text = json.dumps(manifest(), indent=1, ensure_ascii=False)
     (HERE / "manifest.json").write_text(text + "\n", encoding="utf-8")
 

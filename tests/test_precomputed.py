@@ -8,6 +8,7 @@ import pytest
 
 from backend.config import project_root
 from backend.store.bundle import list_runs, read_predictions, read_run
+from backend.store.index import INDEX, index_of
 
 SHIPPED = project_root() / "precomputed"
 MAY_BE_SHIPPED = {
@@ -52,6 +53,12 @@ def folds(runs):
     ]
     rows = [[getattr(run, name) for name in columns] for run in runs if run.fold != "final"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def test_the_index_lists_what_is_shipped():
+    """If not: `python -m backend runs index`."""
+    shipped = (SHIPPED / INDEX).read_text(encoding="utf-8")
+    assert shipped == index_of(SHIPPED).to_csv(index=False, lineterminator="\n")
 
 
 def test_no_shipped_run_failed(runs):

@@ -23,6 +23,7 @@ _VERBS: Final = {
     "clean": "remove cached tokens and the snapshots of unfinished runs",
     "checkpoints": "list, verify and register the files of the models' authors",
     "store": "bring the query cache up to date",
+    "runs": "list the runs of a results folder",
     "score": "print F1 with donor intervals",
     "predict": "name the cells of a file with stored models",
     "evaluate": "predict a file and score it against its own labels",

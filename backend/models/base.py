@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor, nn
 
-    from backend.models.checkpoints import CheckpointFile
-
 __all__ = [
     "CellTyper",
+    "CheckpointFile",
     "FoundationModel",
     "GeneReport",
     "Kind",
@@ -72,6 +71,26 @@ class ModelConfig:
     name: str
     values: Mapping[str, Any]
     is_published_size: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFile:
+    """One file of a published checkpoint.
+
+    preset : preset that the file belongs to, such as "scgpt.whole_human"
+    name   : path inside the checkpoint's folder
+    size   : bytes, or None when it is not known
+    sha256 : hex digest, its first digits where only these are known, or "" when none is
+    source : where the authors offer it, as one sentence
+    is_required : whether the model cannot be read without it
+    """
+
+    preset: str
+    name: str
+    size: int | None
+    sha256: str
+    source: str
+    is_required: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from backend.errors import InputError, ModelUnavailable
-from backend.models.base import LoadReport
+from backend.models.base import CheckpointFile, LoadReport
 from backend.types import sha256_of
 
 if TYPE_CHECKING:
@@ -42,26 +42,6 @@ __all__ = [
 _GET_AGAIN: Final = (
     "Get the file from the authors again; `checkpoints verify` compares it with the known sha256."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointFile:
-    """One file of a published checkpoint.
-
-    preset : preset that the file belongs to, such as "scgpt.whole_human"
-    name   : path inside the checkpoint's folder
-    size   : bytes, or None when it is not known
-    sha256 : hex digest, its first digits where only these are known, or "" when none is
-    source : where the authors offer it, as one sentence
-    is_required : whether the model cannot be read without it
-    """
-
-    preset: str
-    name: str
-    size: int | None
-    sha256: str
-    source: str
-    is_required: bool = True
 
 
 @dataclass(frozen=True, slots=True)

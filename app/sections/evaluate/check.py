@@ -31,7 +31,7 @@ _NO_TIMEPOINT: Final = "No timepoint"
 def check(chosen: Chosen, gene_files: dict[str, str]) -> dict[str, Any]:
     """Look at the file; a file that cannot be used is removed, with the reason shown."""
     roles = st.session_state.get(f"evaluate.roles-{chosen.path}", "")
-    found = cache.look_at(str(chosen.path), chosen.size, roles, gene_files)
+    found = cache.inspected_upload(str(chosen.path), chosen.size, roles, gene_files)
     if found["problems"]:
         stored = f'"{chosen.path.name}"'
         reasons = [
