@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from backend.evaluation.neighbours import Sides
 
 __all__ = [
-    "cell_columns",
     "cell_details",
     "configurations",
     "confusions",
@@ -70,7 +69,6 @@ __all__ = [
     "selected_rows",
     "selection_summary",
     "series_table",
-    "store_version",
     "stored_models",
     "timepoints",
     "trainable_models",

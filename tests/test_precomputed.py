@@ -89,7 +89,7 @@ def test_only_what_may_be_shipped_is_shipped():
     for path in SHIPPED.glob("datasets/*/cells.parquet"):
         assert set(pd.read_parquet(path).columns) <= MAY_BE_SHIPPED
     assert {path.suffix for path in SHIPPED.rglob("*") if path.is_file()} <= {
-        ".json", ".parquet", ".txt", ".py", ".npz", ".safetensors", ".bin", ".pyc",
+        ".json", ".csv", ".parquet", ".txt", ".py", ".npz", ".safetensors", ".bin", ".pyc",
     }  # fmt: skip
 
 
