@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import streamlit as st
 
 from backend.config import allows_anonymous_write, is_behind_proxy
-from backend.evaluation.text import plain
+from backend.evaluation.wording import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,7 +19,7 @@ from app.state import (
     current_scope,
     go,
 )
-from backend.evaluation.text import plain
+from backend.evaluation.wording import plain
 
 scope = current_scope()
 models = current_models()

@@ -9,7 +9,7 @@ from app.components import errors, figure, frames, heatmap, provenance, tables
 from app.components.selection_links import cells_in_a_donor, open_buttons, page_links
 from app.sections.donors.rows import donor_order, donor_sentence, with_donor_names
 from app.state import choose_model, current_metric, current_models, current_scope
-from backend.evaluation.text import plain
+from backend.evaluation.wording import plain
 
 scope = current_scope()
 models = current_models()

@@ -12,8 +12,7 @@ from app.identity import identity
 from app.state import Source
 from backend.config import home, keep_days
 from backend.errors import FaultlineError, InputError
-from backend.evaluation.text import plain
-from backend.evaluation.wording import plural
+from backend.evaluation.wording import plain, plural
 from backend.jobs.curves import live_curves
 from backend.jobs.directory import (
     cancel_job,

@@ -19,7 +19,7 @@ from backend.evaluation.cells.selections import (
     scope_json,
     scope_of,
 )
-from backend.evaluation.text import plain
+from backend.evaluation.wording import plain
 from backend.types import TIMEPOINTS
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from app.components.selection_charts import probability_bars
 from app.components.selection_links import keep, open_buttons
 from app.state import choose_one, current_models
 from backend.evaluation.cells.selections import SavedSelection
-from backend.evaluation.text import plain
+from backend.evaluation.wording import plain
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,7 @@ __all__ = [
     "kind_text",
     "label_sources_text",
     "number",
+    "plain",
     "plural",
     "protocol_sentence",
     "range_text",
@@ -58,6 +60,11 @@ _INIT_TEXTS: Final = {
     "scratch": "starts from random weights: published weights not used",
     "frozen": "backbone fixed, head trained",
 }
+_PUNCTUATION: Final = re.compile(r"([!-/:-@\[-`{-~])")
+_SHORTCODE: Final = re.compile(r":(?=[\w+-]+:)")
+_JOINER: Final = "\u2060"
+"""Takes no room; between colon and word it keeps `:name:` from becoming a picture."""
+
 _INHOUSE: Final = "in-house"
 """Ends the display name of what starts from weights pre-trained here."""
 
@@ -314,3 +321,13 @@ def gap_sentence(
         return f"{head} Gap {signed(gap.value)} ({spread}; the interval includes 0)."
     verb = "loses" if gap.value > 0 else "gains"
     return f"{head} It {verb} {number(abs(gap.value))} ({_unsigned(gap)}{few}) {names[1]}."
+
+
+def plain(text: object) -> str:
+    """Return Markdown that shows `text` as it is, on one line.
+
+    Every ASCII punctuation mark is escaped, which CommonMark allows; HTML, links, formulas, colours
+    and picture names of a label stay letters.
+    """
+    line = " ".join(str(text).split())
+    return _PUNCTUATION.sub(r"\\\1", _SHORTCODE.sub(":" + _JOINER, line))

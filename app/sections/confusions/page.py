@@ -22,8 +22,8 @@ from app.sections.confusions.charts import (
 from app.sections.confusions.flow import flow, flow_words
 from app.state import CELL_TYPE, choose_one
 from backend.evaluation.cells.selections import SavedSelection, scope_json
-from backend.evaluation.text import plain
 from backend.evaluation.views import AGREEMENTS
+from backend.evaluation.wording import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -28,7 +28,7 @@ from backend.evaluation.cells import (
     most_confident,
     selections,
 )
-from backend.evaluation.text import plain
+from backend.evaluation.wording import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

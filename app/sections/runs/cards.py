@@ -12,9 +12,8 @@ from app.identity import identity
 from app.state import Source
 from backend.config import home
 from backend.errors import FaultlineError
-from backend.evaluation.text import plain
 from backend.evaluation.views.runs import curves_of
-from backend.evaluation.wording import plural
+from backend.evaluation.wording import plain, plural
 from backend.store.bundle import delete_run
 
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ from backend.evaluation.cells.selection_counts import (
     quality_of,
 )
 from backend.evaluation.cells.selection_source import StoreSource
-from backend.evaluation.text import plain
 from backend.evaluation.views.failures import outcomes_of
-from backend.evaluation.wording import plural
+from backend.evaluation.wording import plain, plural
 from backend.store.per_cell import probabilities
 
 if TYPE_CHECKING:

@@ -11,10 +11,9 @@ import pandas as pd
 from backend.data.labels import to_lineage
 from backend.evaluation.error_kinds import CORRECT, KINDS, error_kind
 from backend.evaluation.f1 import SMALL_CELLS, SMALL_DONORS
-from backend.evaluation.text import plain
 from backend.evaluation.views.series import Reader, series_of, shown_series
 from backend.evaluation.views.source import load_labels
-from backend.evaluation.wording import plural
+from backend.evaluation.wording import plain, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,8 @@ import pytest
 
 from backend.errors import InputError
 from backend.evaluation.error_kinds import error_kind
-from backend.evaluation.text import plain
 from backend.evaluation.views import AGREEMENTS, confusions, disagreement, failures
+from backend.evaluation.wording import plain
 from backend.store.bundle import RunRecord, predictions_frame, write_dataset, write_run
 from backend.types import Scope, Series
 from tests.helpers import draw_cells, open_store
