@@ -27,9 +27,9 @@ from backend.evaluation.cells import selection_summary as summaries
 from backend.evaluation.views import runs
 from backend.evaluation.views.series import all_shown_series
 from backend.jobs.trainable_models import list_trainable
-from backend.prediction.model_choices import offer
-from backend.prediction.outside import outside_by
-from backend.prediction.saved_models import final_models, visible_roots
+from backend.prediction.model_choices import describe_models
+from backend.prediction.out_of_distribution import count_outside
+from backend.prediction.saved_models import list_saved_models, visible_roots
 from backend.store.cache import PUBLIC, Store
 from backend.store.per_cell import neighbours_of
 from backend.types import Scope, canonical_json
@@ -447,9 +447,9 @@ def refresh() -> None:
 
 @_apart(st.cache_data, max_entries=8, show_spinner="Reading the stored models …")
 def _stored_models(version: str, owner: str) -> tuple[pd.DataFrame, dict[str, str]]:
-    models = final_models(visible_roots(owner))
+    models = list_saved_models(visible_roots(owner))
     files = {model.run_id: str(model.folder / "genes.json") for model in models}
-    return offer(_store(), models, owner=owner), files
+    return describe_models(_store(), models, owner=owner), files
 
 
 def stored_models(owner: str) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -470,7 +470,7 @@ def inspected_upload(
 @st.cache_data(scope="session", max_entries=4, show_spinner=False)
 def outside(owner: str, dataset_id: str, run_id: str, by: str) -> pd.DataFrame:
     """Return the share of an owner's cells that lie outside a model's training data."""
-    return outside_by(home() / "users" / owner, dataset_id, run_id, by)  # type: ignore[arg-type]
+    return count_outside(home() / "users" / owner, dataset_id, run_id, by)  # type: ignore[arg-type]
 
 
 @_apart(st.cache_data, max_entries=8, show_spinner=False)

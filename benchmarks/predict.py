@@ -78,9 +78,9 @@ def child(what: str, path: Path, folder: Path) -> None:
 
 
 def shipped_model() -> Any:
-    from backend.prediction.saved_models import final_models
+    from backend.prediction.saved_models import list_saved_models
 
-    return next(m for m in final_models([precomputed_dir()]) if m.run.model == "logreg")
+    return next(m for m in list_saved_models([precomputed_dir()]) if m.run.model == "logreg")
 
 
 def evaluate_once(path: Path, folder: Path) -> dict[str, Any]:

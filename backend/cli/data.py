@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backend.errors import InputError
+from backend.data.roles import parse_roles
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
-    from backend.data.roles import Roles
 
 __all__ = ["add_arguments", "run"]
 
@@ -92,21 +91,6 @@ def _add_roles(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _roles(args: argparse.Namespace) -> Roles | None:
-    from backend.data.roles import ROLE_NAMES, Roles
-
-    if not args.role:
-        return None
-    given: dict[str, Any] = {}
-    for entry in args.role:
-        name, equals, column = entry.partition("=")
-        if not equals or not column or name not in (*ROLE_NAMES, "counts"):
-            msg = f'"{entry}" does not name a role and its column.'
-            raise InputError(msg, f"Roles are: {', '.join((*ROLE_NAMES, 'counts'))}.")
-        given[name] = column
-    return Roles(**given)
-
-
 def _import_geo(args: argparse.Namespace) -> int:
     from backend.data.geo import import_geo, read_clinical
 
@@ -141,7 +125,7 @@ def _check(args: argparse.Namespace) -> int:
     report = check_isolated(
         args.file,
         quick=args.quick,
-        roles=_roles(args),
+        roles=parse_roles(args.role),
         purpose=args.purpose,
         progress=_progress("Reading values"),
     )
@@ -199,7 +183,7 @@ def _subset(args: argparse.Namespace) -> int:
             by=args.by,
             n_cells=args.cells,
             seed=args.seed,
-            roles=_roles(args),
+            roles=parse_roles(args.role),
             progress=progress,
         )
     if args.json:
@@ -221,7 +205,7 @@ def _neighbours(args: argparse.Namespace) -> int:
     from backend.data.cell_map import components_of, nearest_cells
     from backend.store.neighbours import add_neighbours
 
-    adata = load(args.dataset, _roles(args))
+    adata = load(args.dataset, parse_roles(args.role))
     dataset_id = describe(adata).dataset_id
     nearest = nearest_cells(components_of(adata, seed=args.seed), seed=args.seed)
     folder = add_neighbours(args.out or home(), dataset_id, adata.obs_names, nearest)

@@ -13,9 +13,8 @@ from backend.evaluation.wording import plural
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
-    from backend.data.roles import Roles
     from backend.prediction.evaluate import Evaluated
     from backend.prediction.saved_models import SavedModel
 
@@ -76,6 +75,7 @@ def evaluate_file(
     InputError
         If one of run, dataset and folder was not given.
     """
+    from backend.data.roles import parse_roles
     from backend.prediction.evaluate import evaluate
 
     missing = [f"--{name}" for name in ("run", "dataset", "out") if not getattr(args, name)]
@@ -94,21 +94,6 @@ def evaluate_file(
             device=args.device,
             progress=update,
         )
-
-
-def parse_roles(words: Sequence[str]) -> Roles | None:
-    """Read `ROLE=COLUMN` words; None without any."""
-    from backend.data.roles import ROLE_NAMES, Roles
-
-    known = (*ROLE_NAMES, "counts")
-    given: dict[str, Any] = {}
-    for word in words:
-        role, mark, column = word.partition("=")
-        if not mark or not column or role not in known:
-            msg = f'"{word}" does not name a role and its column.'
-            raise InputError(msg, f"Roles are: {', '.join(known)}.")
-        given[role] = column
-    return Roles(**given) if given else None
 
 
 def print_evaluated(done: Evaluated, args: argparse.Namespace) -> None:
@@ -137,21 +122,21 @@ def _roots(args: argparse.Namespace) -> list[Any]:
 
 
 def _models(args: argparse.Namespace) -> list[SavedModel]:
-    from backend.prediction.saved_models import find_model
+    from backend.prediction.saved_models import find_saved_model
 
     roots = _roots(args)
-    return [find_model(run_id, roots) for run_id in dict.fromkeys(args.run)]
+    return [find_saved_model(run_id, roots) for run_id in dict.fromkeys(args.run)]
 
 
 def _print_models(args: argparse.Namespace) -> int:
-    from backend.prediction.model_choices import offer
-    from backend.prediction.saved_models import final_models
+    from backend.prediction.model_choices import describe_models
+    from backend.prediction.saved_models import list_saved_models
     from backend.store.cache import PUBLIC, Store
 
     roots = _roots(args)
     with Store(":memory:", [(PUBLIC, root) for root in roots]) as store:
         store.sync()
-        table = offer(store, final_models(roots), owner=PUBLIC)
+        table = describe_models(store, list_saved_models(roots), owner=PUBLIC)
     if args.json:
         print(json.dumps(table.to_dict("records"), ensure_ascii=False, indent=1, default=list))
         return 0

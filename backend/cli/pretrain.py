@@ -77,11 +77,11 @@ def run(args: argparse.Namespace) -> int:
         adata = load(args.dataset, any_genes=args.any_genes)
         info = describe(adata)
     from backend.cli.output import ProgressBar
-    from backend.data.cell_filter import cells_where
+    from backend.data.cell_filter import matching_cells
     from backend.studies.prepare import ensure_split
     from backend.training.pretrain import pretrain, pretrain_series
 
-    mask = None if args.cells is None else cells_where(adata.obs, args.cells)
+    mask = None if args.cells is None else matching_cells(adata.obs, args.cells)
     common: dict[str, Any] = {
         "model": args.model,
         "preset": preset,

@@ -17,7 +17,7 @@ from backend.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["cells_where"]
+__all__ = ["matching_cells"]
 
 _HINT: Final = (
     "Compare columns with values: ==, !=, <, <=, >, >=, in […], not in […]; join with and, or, "
@@ -32,7 +32,7 @@ _ORDERS: Final[dict[type, Callable[[Any, Any], Any]]] = {
 _LONGEST: Final = 1000
 
 
-def cells_where(obs: pd.DataFrame, condition: str) -> np.ndarray:
+def matching_cells(obs: pd.DataFrame, condition: str) -> np.ndarray:
     """Return which cells meet a condition, (n_cells,) bool.
 
     A comparison with a missing value is false, whatever it asks; `not` turns that around too.

@@ -62,11 +62,6 @@ class ValueSummary:
         self.smallest, self.largest = min(self.smallest, smallest), max(self.largest, largest)
 
     @property
-    def are_counts(self) -> bool:
-        """Whether all values are whole numbers from 0 up, and some are above 0."""
-        return self.problem is None
-
-    @property
     def problem(self) -> tuple[str, str] | None:
         """Code and description of the first reason why the values are no counts."""
         if self.n_nan or self.n_infinite:

@@ -12,7 +12,7 @@ from backend.types import TIMEPOINTS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["PURPOSES", "ROLE_NAMES", "Roles", "guess_roles", "map_timepoint"]
+__all__ = ["PURPOSES", "ROLE_NAMES", "Roles", "guess_roles", "map_timepoint", "parse_roles"]
 
 PURPOSES: Final = {
     "train": ("cell_type", "donor"),
@@ -113,6 +113,25 @@ class Roles:
         """Return plain values."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return values | {"timepoints": dict(self.timepoints)}
+
+
+def parse_roles(words: Iterable[str]) -> Roles | None:
+    """Read words such as `cell_type=annotation` or `counts=layers/NAME`; None without any.
+
+    Raises
+    ------
+    InputError
+        If a word does not name a role and its column.
+    """
+    known = (*ROLE_NAMES, "counts")
+    given: dict[str, Any] = {}
+    for word in words:
+        role, _, column = word.partition("=")
+        if not column or role not in known:
+            msg = f'"{word}" does not name a role and its column.'
+            raise InputError(msg, f"Roles are: {', '.join(known)}.")
+        given[role] = column
+    return Roles(**given) if given else None
 
 
 def guess_roles(columns: Iterable[str]) -> Roles:

@@ -89,11 +89,11 @@ def _evaluate(
     request: dict[str, Any], context: JobContext, path: Path, name: str, facts: dict[str, Any]
 ) -> dict[str, Any]:
     from backend.prediction.evaluate import evaluate
-    from backend.prediction.saved_models import find_model
+    from backend.prediction.saved_models import find_saved_model
 
     own = user_folder(context.home, context.owner)
     roots = [precomputed_dir(), context.home, own]
-    models = [find_model(str(run_id), roots) for run_id in request.get("runs") or []]
+    models = [find_saved_model(str(run_id), roots) for run_id in request.get("runs") or []]
     done = evaluate(
         path,
         models,

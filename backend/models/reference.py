@@ -84,7 +84,7 @@ class _Components:
             axes=pca.components_.astype(np.float32),
         )
 
-    def place(self, cells: AnnData) -> np.ndarray:
+    def transform(self, cells: AnnData) -> np.ndarray:
         """Return (n_cells, n_components + 1): scores, and the length of the residual."""
         counts, is_present = align_genes(cells, self.genes)
         # Depth is of all genes of the cell, as it was in training.
@@ -111,19 +111,19 @@ class _Classes:
     whitening: np.ndarray
 
     @classmethod
-    def fit(cls, places: np.ndarray, codes: np.ndarray) -> Self:
-        """Fit on (n_cells, d) places and class numbers."""
-        centroids = np.vstack([places[codes == code].mean(axis=0) for code in np.unique(codes)])
-        within = places - centroids[np.unique(codes, return_inverse=True)[1]]
+    def fit(cls, points: np.ndarray, codes: np.ndarray) -> Self:
+        """Fit on (n_cells, d) points and class numbers."""
+        centroids = np.vstack([points[codes == code].mean(axis=0) for code in np.unique(codes)])
+        within = points - centroids[np.unique(codes, return_inverse=True)[1]]
         covariance = np.atleast_2d(np.cov(within, rowvar=False, bias=True))
         size = np.trace(covariance) / len(covariance)
         covariance += np.eye(len(covariance)) * max(_RIDGE * size, 1e-12)
         values, vectors = np.linalg.eigh(covariance)
         return cls(centroids, (vectors / np.sqrt(values)).astype(np.float64))
 
-    def distances(self, places: np.ndarray) -> np.ndarray:
-        """Return (n_cells,) distances to the nearest centroid; NaN where a place is not finite."""
-        white = places.astype(np.float64) @ self.whitening
+    def distances(self, points: np.ndarray) -> np.ndarray:
+        """Return (n_cells,) distances to the nearest centroid; NaN where a point is not finite."""
+        white = points.astype(np.float64) @ self.whitening
         centroids = self.centroids @ self.whitening
         squares = (
             (white**2).sum(axis=1)[:, None]
@@ -148,19 +148,19 @@ class Reference:
     held_out: np.ndarray
 
     def distances(self, cells: AnnData, predictions: Predictions) -> np.ndarray:
-        """Return (n_cells,) float32 distances; NaN where the model cannot place a cell.
+        """Return (n_cells,) float32 distances; NaN where nothing is known of a cell.
 
-        Cells that bring less than `MIN_SHARE_OF_GENES` of the reference's genes have no place.
+        Cells that bring less than `MIN_SHARE_OF_GENES` of the reference's genes have none.
         """
         if self.components is not None:
             known = cells.var_names.isin(self.components.genes).sum()
             if known < MIN_SHARE_OF_GENES * len(self.components.genes):
                 return np.full(cells.n_obs, np.nan, dtype=np.float32)
-            places = self.components.place(cells)
+            points = self.components.transform(cells)
         else:
             assert predictions.embedding is not None
-            places = predictions.embedding
-        return self.classes.distances(places).astype(np.float32)
+            points = predictions.embedding
+        return self.classes.distances(points).astype(np.float32)
 
     def percentiles(self, distances: np.ndarray) -> np.ndarray:
         """Read distances against those of donors that the reference was made without.
@@ -258,24 +258,24 @@ def fit_reference(
     codes, _ = labels_of(cells, label_key)
     states = typer.predict(cells).embedding if typer.kind == "foundation" else None
     if states is not None:
-        is_placed = np.isfinite(states).all(axis=1)
+        is_known = np.isfinite(states).all(axis=1)
         cells, donors, codes, states = (
-            cells[is_placed], donors[is_placed], codes[is_placed], states[is_placed]
+            cells[is_known], donors[is_known], codes[is_known], states[is_known]
         )  # fmt: skip
 
     def fit(kept: np.ndarray) -> tuple[_Components | None, _Classes]:
         if states is not None:
             return None, _Classes.fit(states[kept], codes[kept])
         components = _Components.fit(cells[kept], seed)
-        return components, _Classes.fit(components.place(cells[kept]), codes[kept])
+        return components, _Classes.fit(components.transform(cells[kept]), codes[kept])
 
     names = rng.permutation(np.unique(donors))
     held_out = []
     for group in np.array_split(names, min(_N_GROUPS, len(names))) if len(names) > 1 else ():
         is_out = np.isin(donors, group)
         components, classes = fit(~is_out)
-        places = components.place(cells[is_out]) if components else states[is_out]  # type: ignore[index]
-        distances = classes.distances(places)
+        points = components.transform(cells[is_out]) if components else states[is_out]  # type: ignore[index]
+        distances = classes.distances(points)
         held_out += [np.quantile(distances[donors[is_out] == name], _QUANTILES) for name in group]
     components, classes = fit(np.ones(len(donors), dtype=bool))
     return Reference(

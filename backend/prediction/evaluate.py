@@ -22,6 +22,7 @@ from backend.data.problems import Refusal, some
 from backend.errors import InputError
 from backend.evaluation.mapping import LabelMatch, common_types, match_labels, ontology_version
 from backend.models.reference import OUTSIDE
+from backend.prediction.out_of_distribution import OOD_SCHEMA, share_outside
 from backend.prediction.predict import CHUNK, Predictor
 from backend.store.bundle import RunRecord, predictions_frame, write_dataset, write_run
 from backend.types import EXTERNAL, Series, sha256_of
@@ -36,15 +37,10 @@ if TYPE_CHECKING:
     from backend.data.roles import Roles
     from backend.prediction.saved_models import SavedModel
 
-__all__ = ["OOD_SCHEMA", "Evaluated", "evaluate"]
+__all__ = ["Evaluated", "evaluate"]
 
 BUDGET: Final = "full"
 """A final run is fitted on all labelled cells of its dataset."""
-
-OOD_SCHEMA: Final = pa.schema(
-    [("cell_id", pa.string()), ("distance", pa.float32()), ("percentile", pa.float32())]
-)
-"""Columns of `ood.parquet` beside the predictions of such a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,13 +274,10 @@ def _record(model: SavedModel, dataset_id: str, n_cells: int, **values: Any) -> 
 
 def _outside(predictor: Predictor, dataset_id: str, n_cells: int) -> dict[str, float | None]:
     """Return run id → share of the cells that lie outside the reference of its model."""
-    shares: dict[str, float | None] = {}
-    for model, answers in zip(predictor.models, predictor.answers, strict=True):
-        percentiles = answers.joined("percentiles")
-        known = percentiles[np.isfinite(percentiles)]
-        run_id = _record(model, dataset_id, n_cells).run_id
-        shares[run_id] = round(float((known > OUTSIDE).mean()), 4) if len(known) else None
-    return shares
+    return {
+        _record(model, dataset_id, n_cells).run_id: share_outside(answers.joined("percentiles"))
+        for model, answers in zip(predictor.models, predictor.answers, strict=True)
+    }
 
 
 def _notes(model: SavedModel, done: Evaluated) -> tuple[str, ...]:

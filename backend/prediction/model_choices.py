@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from backend.evaluation.views.series import Reader
     from backend.prediction.saved_models import SavedModel
 
-__all__ = ["OFFER_COLUMNS", "offer"]
+__all__ = ["MODEL_COLUMNS", "describe_models"]
 
-OFFER_COLUMNS: Final = (
+MODEL_COLUMNS: Final = (
     "run_id",
     "display_name",
     "trained_on",
@@ -37,7 +37,7 @@ OFFER_COLUMNS: Final = (
 )
 
 
-def offer(store: Reader, models: Sequence[SavedModel], *, owner: str) -> pd.DataFrame:
+def describe_models(store: Reader, models: Sequence[SavedModel], *, owner: str) -> pd.DataFrame:
     """Describe stored models.
 
     Parameters
@@ -45,11 +45,11 @@ def offer(store: Reader, models: Sequence[SavedModel], *, owner: str) -> pd.Data
     store
         Holds the folds of their series.
     models
-        See `backend.prediction.saved_models.final_models`.
+        See `backend.prediction.saved_models.list_saved_models`.
 
     Returns
     -------
-    One row a model in their order, columns `OFFER_COLUMNS`. `quality` quotes macro-F1 by timepoint
+    One row a model in their order, columns `MODEL_COLUMNS`. `quality` quotes macro-F1 by timepoint
     from the folds of the same series: the final fit itself has no test cells.
     """
     rows = [
@@ -68,7 +68,7 @@ def offer(store: Reader, models: Sequence[SavedModel], *, owner: str) -> pd.Data
         }
         for model in models
     ]
-    return pd.DataFrame(rows, columns=list(OFFER_COLUMNS))
+    return pd.DataFrame(rows, columns=list(MODEL_COLUMNS))
 
 
 def _quality(store: Reader, model: SavedModel, owner: str) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backend.models.base import CellTyper
     from backend.store.roots import Location
 
-__all__ = ["SavedModel", "final_models", "find_model", "visible_roots"]
+__all__ = ["SavedModel", "find_saved_model", "list_saved_models", "visible_roots"]
 
 _TRAIN_CELLS: Final = "train_cells.bin"
 
@@ -120,7 +120,7 @@ class SavedModel:
         return f"dataset {self.run.dataset_id}"
 
 
-def find_model(run_id: str, roots: Sequence[Location]) -> SavedModel:
+def find_saved_model(run_id: str, roots: Sequence[Location]) -> SavedModel:
     """Return the stored model of a run.
 
     Parameters
@@ -156,7 +156,7 @@ def find_model(run_id: str, roots: Sequence[Location]) -> SavedModel:
     )
 
 
-def final_models(roots: Sequence[Location]) -> list[SavedModel]:
+def list_saved_models(roots: Sequence[Location]) -> list[SavedModel]:
     """Return every stored model below some roots, by display name."""
     found: dict[str, SavedModel] = {}
     for place in roots:

@@ -13,7 +13,7 @@ from app.identity import LOCAL
 from backend.data.uploads import user_folder
 from backend.evaluation.views import confusions, failures
 from backend.prediction.evaluate import evaluate
-from backend.prediction.saved_models import find_model
+from backend.prediction.saved_models import find_saved_model
 from backend.types import Scope
 from tests.backend.evaluation.test_confusions import STRANGE, write_labelled
 from tests.backend.prediction.conftest import (  # noqa: F401 - fixtures
@@ -143,7 +143,7 @@ def upload(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """Serve a file that a stored model was evaluated on: 57 cells, so that no UMAP is compiled."""
     home = tmp_path_factory.mktemp("upload")
     new_cells(57).write_h5ad(home / "mine.h5ad")
-    model = find_model(run_of(trained_home, "logreg"), [trained_home])
+    model = find_saved_model(run_of(trained_home, "logreg"), [trained_home])
     evaluate(home / "mine.h5ad", [model], user_folder(home, LOCAL))
     with served(home) as running:
         yield running

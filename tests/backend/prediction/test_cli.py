@@ -8,16 +8,16 @@ import pytest
 
 from backend.cli import main
 from backend.errors import ModelUnavailable
-from backend.prediction.model_choices import offer
-from backend.prediction.saved_models import final_models, find_model
+from backend.prediction.model_choices import describe_models
+from backend.prediction.saved_models import find_saved_model, list_saved_models
 from tests.backend.prediction.conftest import N_TRAIN, run_of
 from tests.backend.prediction.test_evaluate import new_cells
 from tests.helpers import open_store
 
 
 def test_only_final_runs_are_offered_with_the_quality_of_their_folds(trained_home):
-    models = final_models([trained_home])
-    table = offer(open_store(trained_home), models, owner="public")
+    models = list_saved_models([trained_home])
+    table = describe_models(open_store(trained_home), models, owner="public")
     assert table["display_name"].tolist() == ["L1 logistic regression", "Majority class"]
     first, second = table["quality"]
     assert first.startswith("macro-F1 Diagnosis ")
@@ -30,12 +30,12 @@ def test_only_final_runs_are_offered_with_the_quality_of_their_folds(trained_hom
 
 def test_what_is_no_stored_model_is_refused(trained_home):
     with pytest.raises(ModelUnavailable, match="There is no run"):
-        find_model("0" * 16, [trained_home])
+        find_saved_model("0" * 16, [trained_home])
     with pytest.raises(ModelUnavailable, match=r"There is no run \"\.\./x\""):
-        find_model("../x", [trained_home])
+        find_saved_model("../x", [trained_home])
     with pytest.raises(ModelUnavailable, match="is fold 0"):
-        find_model(run_of(trained_home, "logreg", 0), [trained_home])
-    model = find_model(run_of(trained_home, "logreg"), [trained_home])
+        find_saved_model(run_of(trained_home, "logreg", 0), [trained_home])
+    model = find_saved_model(run_of(trained_home, "logreg"), [trained_home])
     assert model.trained_on() == "Reference"
     assert model.train_donors() == {f"AML{n}" for n in range(1, 7)}
     assert len(model.train_cells()) == N_TRAIN

@@ -9,7 +9,7 @@ from backend.data.problems import Refusal
 from backend.errors import InputError, LabelError
 from backend.evaluation import views
 from backend.prediction.evaluate import evaluate
-from backend.prediction.saved_models import find_model
+from backend.prediction.saved_models import find_saved_model
 from backend.store.bundle import read_dataset, read_predictions, read_run
 from backend.store.neighbours import neighbours_of
 from backend.types import Scope
@@ -31,7 +31,7 @@ def new_cells(n=120, seed=5, n_donors=3):
 
 @pytest.fixture
 def logreg(trained_home):
-    return find_model(run_of(trained_home, "logreg"), [trained_home])
+    return find_saved_model(run_of(trained_home, "logreg"), [trained_home])
 
 
 @pytest.fixture
@@ -139,7 +139,8 @@ def test_cells_that_do_not_belong_lie_far(logreg, write, tmp_path):
 
 def test_several_models_share_cells_and_labels(trained_home, write, tmp_path):
     models = [
-        find_model(run_of(trained_home, key), [trained_home]) for key in ("logreg", "majority")
+        find_saved_model(run_of(trained_home, key), [trained_home])
+        for key in ("logreg", "majority")
     ]
     done = evaluate(write(new_cells()), models, tmp_path)
     assert len(done.run_ids) == 2

@@ -60,8 +60,8 @@ def test_what_the_components_leave_out_is_measured(make_adata):
     components = reference_of(make_adata(400, n_donors=8)).components
     cells = make_adata(30, seed=3)
     assert components.axes.shape[0] == 15
-    rest = components.place(cells)[:, -1]
-    scrambled = components.place(far(cells))[:, -1]
+    rest = components.transform(cells)[:, -1]
+    scrambled = components.transform(far(cells))[:, -1]
     assert rest.min() > 0
     assert np.median(scrambled) > np.median(rest)
 

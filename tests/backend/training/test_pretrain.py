@@ -11,7 +11,7 @@ import torch
 
 from backend.cli import main
 from backend.data import describe
-from backend.data.cell_filter import cells_where
+from backend.data.cell_filter import matching_cells
 from backend.data.fingerprint import cell_fingerprints
 from backend.errors import InputError, JobFailed, ModelUnavailable, SplitError
 from backend.models import catalogue
@@ -489,7 +489,7 @@ OBS = pd.DataFrame(
     ],
 )
 def test_conditions_choose_cells(condition, met):
-    assert "".join(map(str, cells_where(OBS, condition).astype(int))) == met
+    assert "".join(map(str, matching_cells(OBS, condition).astype(int))) == met
 
 
 @pytest.mark.parametrize(
@@ -512,4 +512,4 @@ def test_conditions_choose_cells(condition, met):
 )
 def test_conditions_outside_the_grammar_are_refused(condition, message):
     with pytest.raises(InputError, match=message):
-        cells_where(OBS, condition)
+        matching_cells(OBS, condition)

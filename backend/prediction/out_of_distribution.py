@@ -1,9 +1,10 @@
-"""Where the cells of a file lie outside the training data of a model: by donor, and by label."""
+"""Cells of a file that lie outside the training data of a model: kept, and counted by group."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,10 +17,24 @@ from backend.store.roots import check_id
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["outside_by"]
+__all__ = ["OOD_SCHEMA", "count_outside", "share_outside"]
+
+OOD_SCHEMA: Final = pa.schema(
+    [("cell_id", pa.string()), ("distance", pa.float32()), ("percentile", pa.float32())]
+)
+"""Columns of `ood.parquet` beside the predictions of an evaluated file."""
 
 
-def outside_by(
+def share_outside(percentiles: np.ndarray) -> float | None:
+    """Return the share (0–1) of cells beyond the 95th percentile of unseen training donors.
+
+    None where the model can place no cell.
+    """
+    known = percentiles[np.isfinite(percentiles)]
+    return round(float((known > OUTSIDE).mean()), 4) if len(known) else None
+
+
+def count_outside(
     root: Path, dataset_id: str, run_id: str, by: Literal["donor", "cell_type_fine", "predicted"]
 ) -> pd.DataFrame:
     """Count the cells beyond the 95th percentile of unseen training donors.
