@@ -20,10 +20,10 @@ import streamlit as st
 from app.identity import LOCAL
 from backend.config import home, project_root
 from backend.data.inspect_upload import inspect_upload
-from backend.evaluation import cells as cell_map
 from backend.evaluation import views
-from backend.evaluation.cells import selection_source, selections
-from backend.evaluation.cells import selection_summary as summaries
+from backend.evaluation.cells import map_cells, places, selection
+from backend.evaluation.cells.columns import CellColumns, Hits, load_columns, load_hits
+from backend.evaluation.cells.summary import CellReader, summarise_selection
 from backend.evaluation.views import runs
 from backend.evaluation.views.series import all_shown_series
 from backend.jobs.trainable_models import list_trainable
@@ -31,7 +31,6 @@ from backend.prediction.model_choices import describe_models
 from backend.prediction.out_of_distribution import count_outside
 from backend.prediction.saved_models import list_saved_models, visible_roots
 from backend.store.cache import PUBLIC, Store
-from backend.store.per_cell import neighbours_of
 from backend.types import Scope, canonical_json
 
 if TYPE_CHECKING:
@@ -39,18 +38,17 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from backend.evaluation.neighbours import Sides
+    from backend.evaluation.cells.neighbourhood import Sides
+    from backend.evaluation.cells.summary import SelectionSummary, Whole
 
 __all__ = [
-    "cell_details",
+    "cells_on_map",
     "configurations",
     "confusions",
     "disagreement",
     "document",
     "f1_by_cell_type",
-    "failures",
     "inspected_upload",
-    "map_cells",
     "model_differences",
     "optimism",
     "outside",
@@ -210,11 +208,6 @@ def f1_by_cell_type(
     return _ask("f1_by_cell_type", scope, by=by, configuration=configuration)
 
 
-def failures(scope: Scope, configuration: str, seed: int | None = None) -> views.Failures:
-    """Return every cell of one series with its outcome."""
-    return _ask("failures", scope, configuration=configuration, seed=seed)
-
-
 def _unfiltered(scope: Scope) -> Scope:
     """Return the scope without what only filters cells: it keys the columns of all cells."""
     return scope.with_(configurations=(), timepoints=(), cell_types=(), truth="all")
@@ -223,48 +216,43 @@ def _unfiltered(scope: Scope) -> Scope:
 # As resources: the arrays are read-only and shared, where cached data would be copied each time.
 # A million cells take 20 MB as columns, 9 MB as a map, 6 MB as sides and 5 MB as hits.
 @_apart(st.cache_resource, max_entries=4, show_spinner=False)
-def _cell_columns(version: str, owner: str, dataset_id: str) -> cell_map.CellColumns:
-    return cell_map.load_columns(_Reader(version), Scope(dataset_id=dataset_id, owner=owner))
-
-
-def cell_columns(scope: Scope) -> cell_map.CellColumns:
-    """Return what is known of all cells of the scope's dataset before any prediction."""
-    return _cell_columns(store_version(), owner=scope.owner, dataset_id=scope.dataset_id)
+def _columns(version: str, owner: str, dataset_id: str) -> CellColumns:
+    return load_columns(_Reader(version), Scope(dataset_id=dataset_id, owner=owner))
 
 
 @_apart(st.cache_resource, max_entries=16, show_spinner=False)
-def _map_cells(version: str, scope: Scope, configuration: str, placed_at: int) -> cell_map.MapCells:
-    columns = _cell_columns(version, owner=scope.owner, dataset_id=scope.dataset_id)
-    places = None
-    if placed_at and not columns.coordinates.is_placed.any():
-        places = cell_map.read_places(home(), scope.owner, scope.dataset_id, len(columns))
+def _map_cells(
+    version: str, scope: Scope, configuration: str, placed_at: int
+) -> map_cells.MapCells:
+    known = _columns(version, owner=scope.owner, dataset_id=scope.dataset_id)
+    found = None
+    if placed_at and not known.coordinates.is_placed.any():
+        found = places.read_places(home(), scope.owner, scope.dataset_id, len(known))
     reader = _Reader(version)
-    return cell_map.load_cells(reader, scope, configuration, places=places, columns=columns)
+    return map_cells.load_cells(reader, scope, configuration, places=found, columns=known)
 
 
-def map_cells(scope: Scope, configuration: str) -> cell_map.MapCells:
+def cells_on_map(scope: Scope, configuration: str) -> map_cells.MapCells:
     """Return all cells of the scope's dataset under one model, unfiltered, for a map."""
-    file = cell_map.places_file(home(), scope.owner, scope.dataset_id)
+    file = places.places_file(home(), scope.owner, scope.dataset_id)
     placed_at = file.stat().st_mtime_ns if file.is_file() else 0
     return _map_cells(store_version(), _unfiltered(scope), configuration, placed_at)
 
 
 @_apart(st.cache_resource, max_entries=48, show_spinner=False)
-def _hits(version: str, scope: Scope, series_id: str, n_cells: int) -> cell_map.Hits:
-    return cell_map.load_hits(_Reader(version), scope, series_id, n_cells)
+def _hits(version: str, scope: Scope, series_id: str, n_cells: int) -> Hits:
+    return load_hits(_Reader(version), scope, series_id, n_cells)
 
 
 # For minutes only: neighbours are added to a dataset without a new version of the store.
 @_apart(st.cache_resource, max_entries=16, ttl=600, show_spinner=False)
 def _sides(version: str, scope: Scope, configuration: str) -> tuple[int, Sides] | None:
-    neighbours = neighbours_of(_store(), scope.dataset_id, owner=scope.owner)
-    columns, cells = cell_columns(scope), map_cells(scope, configuration)
-    return selection_source.sides_in(columns, cells, scope.label_level, neighbours)
+    return CellReader.sides(_CachedCells(_store()), scope, configuration)
 
 
 @_apart(st.cache_resource, max_entries=64, show_spinner=False)
-def _whole(version: str, scope: Scope) -> selection_source.Whole:
-    return selection_source.whole_of(cell_columns(scope), scope)
+def _whole(version: str, scope: Scope) -> Whole:
+    return CellReader.whole(_CachedCells(_store()), scope)
 
 
 @_apart(st.cache_data, max_entries=64, show_spinner=False)
@@ -272,26 +260,26 @@ def _shown(version: str, scope: Scope) -> pd.DataFrame:
     return all_shown_series(_Reader(version), scope)
 
 
-class _Shared:
+class _CachedCells(CellReader):
     """The columns that selections are summarised from, as all sessions share them."""
 
-    def columns(self, scope: Scope) -> cell_map.CellColumns:
-        return cell_columns(scope)
+    def columns(self, scope: Scope) -> CellColumns:
+        return _columns(store_version(), owner=scope.owner, dataset_id=scope.dataset_id)
 
-    def cells(self, scope: Scope, configuration: str) -> cell_map.MapCells:
-        return map_cells(scope, configuration)
+    def cells(self, scope: Scope, configuration: str) -> map_cells.MapCells:
+        return cells_on_map(scope, configuration)
 
     def shown(self, scope: Scope) -> pd.DataFrame:
         only_models = scope.with_(timepoints=(), cell_types=(), truth="all")
         return _shown(store_version(), only_models)
 
-    def hits(self, scope: Scope, series_id: str, n_cells: int) -> cell_map.Hits:
+    def hits(self, scope: Scope, series_id: str, n_cells: int) -> Hits:
         return _hits(store_version(), _unfiltered(scope), series_id, n_cells)
 
     def sides(self, scope: Scope, configuration: str) -> tuple[int, Sides] | None:
         return _sides(store_version(), _unfiltered(scope), configuration)
 
-    def whole(self, scope: Scope) -> selection_source.Whole:
+    def whole(self, scope: Scope) -> Whole:
         all_models = scope.with_(configurations=(), cell_types=())
         return _whole(store_version(), all_models)
 
@@ -300,11 +288,11 @@ class _Shared:
 def _wrong_models(
     version: str, scope: Scope, configurations: tuple[str, ...], n_cells: int
 ) -> tuple[np.ndarray, int]:
-    def hits_of(series_id: str) -> cell_map.Hits:
+    def hits_of(series_id: str) -> Hits:
         return _hits(version, scope, series_id, n_cells)
 
     reader = _Reader(version)
-    return cell_map.wrong_models(reader, scope, configurations, n_cells, hits_of=hits_of)
+    return map_cells.wrong_models(reader, scope, configurations, n_cells, hits_of=hits_of)
 
 
 def wrong_models(
@@ -314,30 +302,15 @@ def wrong_models(
     return _wrong_models(store_version(), _unfiltered(scope), configurations, n_cells)
 
 
-@_apart(st.cache_data, max_entries=128, show_spinner=False)
-def _cell_details(
-    version: str, scope: Scope, configuration: str, rows: tuple[int, ...]
-) -> pd.DataFrame:
-    cells = map_cells(scope, configuration)
-    return cell_map.cell_details(_store(), scope, cells, rows)
-
-
-def cell_details(scope: Scope, configuration: str, rows: tuple[int, ...]) -> pd.DataFrame:
-    """Return all that is known of some cells, by `cell_index`, in that order."""
-    return _cell_details(store_version(), _unfiltered(scope), configuration, rows)
-
-
 @_apart(st.cache_data, max_entries=64, show_spinner=False)
-def _selected_cells(version: str, owner: str, selection: str) -> np.ndarray:
-    saved = selections.SavedSelection.from_json(json.loads(selection))
-    return selections.cells_of(_store(), owner, saved)
+def _selected_cells(version: str, owner: str, saved: str) -> np.ndarray:
+    chosen = selection.SavedSelection.from_json(json.loads(saved))
+    return selection.cells_of(_store(), owner, chosen)
 
 
-def selected_cells(owner: str, selection: selections.SavedSelection) -> np.ndarray:
+def selected_cells(owner: str, saved: selection.SavedSelection) -> np.ndarray:
     """Return the `cell_index` of the cells of a saved selection that is no area of the map."""
-    return _selected_cells(
-        store_version(), owner=owner, selection=canonical_json(selection.to_json())
-    )
+    return _selected_cells(store_version(), owner=owner, saved=canonical_json(saved.to_json()))
 
 
 # Cells are keyed by the hash of all their bytes: of large arrays only a sample would be. What
@@ -345,13 +318,11 @@ def selected_cells(owner: str, selection: selections.SavedSelection) -> np.ndarr
 @_apart(st.cache_data, max_entries=64, ttl=600, show_spinner=False)
 def _selection_summary(
     version: str, scope: Scope, digest: str, configuration: str, _cells: np.ndarray
-) -> summaries.SelectionSummary:
-    return summaries.summarise_selection(_store(), scope, _cells, configuration, source=_Shared())
+) -> SelectionSummary:
+    return summarise_selection(_CachedCells(_store()), scope, _cells, configuration)
 
 
-def selection_summary(
-    scope: Scope, cells: np.ndarray, configuration: str
-) -> summaries.SelectionSummary:
+def selection_summary(scope: Scope, cells: np.ndarray, configuration: str) -> SelectionSummary:
     """Return what some cells have in common."""
     return _selection_summary(store_version(), scope, _digest(cells), configuration, cells)
 
@@ -360,13 +331,12 @@ def _digest(cells: np.ndarray) -> str:
     return blake2b(np.ascontiguousarray(cells, dtype=np.int64), digest_size=16).hexdigest()
 
 
-@_apart(st.cache_data, max_entries=32, show_spinner=False)
+@_apart(st.cache_data, max_entries=64, show_spinner=False)
 def _selected_rows(
     version: str, scope: Scope, digest: str, configuration: str, limit: int, _cells: np.ndarray
 ) -> pd.DataFrame:
-    return summaries.selected_rows(
-        _store(), scope, _cells, configuration, limit=limit, source=_Shared()
-    )
+    cells = cells_on_map(scope, configuration)
+    return map_cells.selected_rows(_store(), scope, cells, _cells, limit=limit)
 
 
 def selected_rows(
@@ -374,15 +344,16 @@ def selected_rows(
 ) -> pd.DataFrame:
     """Return selected cells with all that is known of them; not kept without a `limit`."""
     if limit is None:
-        return summaries.selected_rows(_store(), scope, cells, configuration, source=_Shared())
+        known = cells_on_map(scope, configuration)
+        return map_cells.selected_rows(_store(), scope, known, cells)
     digest = _digest(cells)
-    return _selected_rows(store_version(), scope, digest, configuration, limit, cells)
+    return _selected_rows(store_version(), _unfiltered(scope), digest, configuration, limit, cells)
 
 
 @_apart(st.cache_data, max_entries=64, show_spinner=False)
 def probability_vector(scope: Scope, cell_id: str, run_id: str) -> pd.DataFrame:
     """Return the probability of every type for one cell under the run that tested it."""
-    return summaries.probability_vector(_store(), scope, cell_id, run_id)
+    return map_cells.probability_vector(_store(), scope, cell_id, run_id)
 
 
 def confusions(scope: Scope, configuration: str) -> views.Confusions:

@@ -37,8 +37,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.evaluation.cells import cells_inside, encode, quantise
-from backend.evaluation.cells.message import flags_of
+from backend.evaluation.cells.coordinates import quantise
+from backend.evaluation.cells.hit_test import cells_inside
+from backend.evaluation.cells.message import encode, flags_of
 from backend.store.bundle import write_dataset, write_run
 from backend.store.neighbours import add_neighbours
 from benchmarks import store as simulated

@@ -13,7 +13,7 @@ models = current_models()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     configuration = choose_model(models, width=page.WIDTH)
     with errors.shown_to_user():
-        cells = cache.map_cells(scope, configuration)
+        cells = cache.cells_on_map(scope, configuration)
     colour_by = page.choose_colour()
     scope = page.choose_types(scope, cells)
     facet_by = page.choose_panels()
@@ -30,9 +30,9 @@ page.open_link(cells)
 with errors.shown_to_user():
     maps = page.maps(scope, cells, in_scope, models, colour_by=colour_by, facet_by=facet_by)
 place_of_map = st.container()
-if map_first := page.has_new_look(colour_by, facet_by):
+if map_first := page.is_coloured_anew(colour_by, facet_by):
     page.draw(place_of_map, maps, colour_by=colour_by, models=models)
-page.numbers_of_chosen(scope, cells, in_scope, configuration)
+page.numbers_of_selected(scope, cells, in_scope, configuration)
 
 st.markdown("##### Outcomes")
 tables.show(

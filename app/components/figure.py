@@ -10,7 +10,6 @@ import streamlit as st
 from altair.utils import schemapi
 
 from app.components import export, palette
-from app.components.selection import AROUND, selected_points
 from app.state import current_source
 
 if TYPE_CHECKING:
@@ -18,7 +17,13 @@ if TYPE_CHECKING:
 
     from app.state import Source
 
-__all__ = ["MARK", "Builder", "draw", "is_dark"]
+__all__ = ["AROUND", "MARK", "SELECTION", "Builder", "draw", "is_dark", "selected_points"]
+
+AROUND: Final = "around"
+"""Key of a chart's `usermeta`: pixels that its legend and axes need above and below the plot."""
+
+SELECTION: Final = "dot"
+"""Name of the point selection of every chart that can be clicked."""
 
 MARK: Final = "Simulated data, not a finding"
 """What stands on every chart of simulated data."""
@@ -63,6 +68,17 @@ def _dressed(chart: alt.TopLevelMixin, *, dark: bool, simulated: bool) -> alt.To
     return dressed
 
 
+def selected_points(state: Any, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the clicked points as field → value, points with a missing field left out."""
+    selection = state.get("selection") if state else None
+    points = (selection or {}).get(SELECTION) or []
+    return [
+        {field: point[field] for field in fields}
+        for point in points
+        if isinstance(point, dict) and all(point.get(field) is not None for field in fields)
+    ]
+
+
 def _pick(key: str, fields: Sequence[str], then: Callable[[dict[str, Any]], None]) -> None:
     points = selected_points(st.session_state.get(key), fields)
     if points:
@@ -88,7 +104,7 @@ def draw(
     name
         Part of file names and of the widget key, unique on the page.
     select
-        Fields of the chart's point selection `dot`; empty for a chart without selection.
+        Fields of the chart's point selection `SELECTION`; empty for a chart without selection.
     on_pick
         Called with the first selected point, before the page is drawn again.
     source

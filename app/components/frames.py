@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
-from app.components.cell_map import FAILED
 from backend.data.labels import family
+from backend.evaluation.outcomes import WRONG
 from backend.types import PROTOCOLS, TIMEPOINTS
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def outcome_sentence(counts: pd.DataFrame, model: str, threshold: float | None) 
     """Return the headline of the failure map."""
     n = dict(zip(counts.outcome, counts.n_cells, strict=True))
     total = sum(v for k, v in n.items() if k != "not scored")
-    n_failed = sum(n.get(k, 0) for k in FAILED)
+    n_failed = sum(n.get(k, 0) for k in WRONG)
     share = f" ({n_failed / total:.0%})" if total else ""
     text = f"**{model}** fails on {n_failed:,} of {total:,} labelled cells{share}."
     if threshold is None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from app.components import palette
-from app.components.selection import AROUND, SELECTION
+from app.components.figure import AROUND, SELECTION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DIVERGING",
     "FALLBACK",
-    "OUTCOMES",
     "SIMULATED",
     "SMALL",
     "donor_colours",
@@ -71,9 +70,6 @@ _TIMEPOINTS: Final = {
     "Post-treatment": (BLUE, "triangle-up"),
     "Relapse": (PURPLE, "square"),
 }
-
-OUTCOMES: Final = ("correct", "wrong", "confidently wrong", "not scored")
-"""Outcomes of a cell in drawing order of interest; `not scored` has no label."""
 
 _OUTCOMES: Final = {
     "correct": ("#A6A6A6", "square"),

@@ -11,8 +11,8 @@ from app import cache, nav
 from app.state import CONFIGURATION, DATASET, current_scope, go
 from backend.config import home
 from backend.errors import FaultlineError
-from backend.evaluation.cells import cells_inside
-from backend.evaluation.cells.selections import (
+from backend.evaluation.cells.hit_test import cells_inside
+from backend.evaluation.cells.selection import (
     SavedSelection,
     load_selection,
     save_selection,
@@ -176,7 +176,7 @@ def cells_of_selection(selection: SavedSelection, configuration: str) -> np.ndar
     if selection.kind != "polygon":
         return cache.selected_cells(owner, selection)
     scope = scope_of(selection, owner)
-    cells = cache.map_cells(scope, str(selection.scope.get("configuration", configuration)))
+    cells = cache.cells_on_map(scope, str(selection.scope.get("configuration", configuration)))
     return np.flatnonzero(
         cells_inside(cells.coordinates, selection.polygon) & cells.in_scope(scope)
     )

@@ -5,24 +5,25 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import altair as alt
 import streamlit as st
 
 from app import cache
-from app.components import errors, figure, tables
-from app.components.selection_charts import probability_bars
+from app.components import errors, figure, palette, tables
 from app.components.selection_links import keep, open_buttons
+from app.components.words import unique_texts
 from app.state import choose_one, current_models
-from backend.evaluation.cells.selections import SavedSelection
+from backend.evaluation.cells.selection import SavedSelection
 from backend.evaluation.wording import plain
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from backend.evaluation.cells.selection_summary import SelectionSummary
+    from backend.evaluation.cells.summary import SelectionSummary
     from backend.types import Scope
 
-__all__ = ["selection_panel"]
+__all__ = ["probability_bars", "selection_panel"]
 
 _LISTED: Final = 1_000
 """Cells that are listed on the page; numbers and files have all of them."""
@@ -33,6 +34,13 @@ _ROLES: Final = {
     "donor": "Donor",
     "genotype": "Genotype",
     "label_source": "Label source",
+}
+_MOST_BARS: Final = 20
+_BARS: Final = {
+    "label and prediction": palette.GREEN,
+    "prediction": palette.VERMILLION,
+    "label": palette.BLUE,
+    "other type": palette.GREY,
 }
 _HALF: Final = 455
 """Width in pixels of the left of two tables; where both have no room they stack."""
@@ -259,3 +267,51 @@ def _one_cell(scope: Scope, rows: pd.DataFrame, summary: SelectionSummary) -> No
             labels={"probability": "Probability"},
             height=_tall(len(vector)),
         )
+
+
+def probability_bars(
+    vector: pd.DataFrame, *, label: str | None, predicted: str, dark: bool
+) -> alt.LayerChart:
+    """Draw the probability of each type for one cell, at most the 20 largest and the label's."""
+    names = vector.cell_type
+    rows = vector[(vector.index < _MOST_BARS) | (names == label)].copy()
+    rows["what"] = "other type"
+    rows.loc[rows.cell_type == label, "what"] = "label"
+    rows.loc[rows.cell_type == predicted, "what"] = "prediction"
+    if label == predicted:
+        rows.loc[rows.cell_type == label, "what"] = "label and prediction"
+    rows["name"] = unique_texts(rows.cell_type)
+    rows["text"] = [f"{p:.2f}" if p >= 0.005 else "<0.01" for p in rows.probability]
+    shown = [what for what in _BARS if what in set(rows.what)]
+    base = alt.Chart(rows).encode(
+        y=alt.Y(
+            "name:N",
+            sort=rows.name.tolist(),
+            title=None,
+            axis=alt.Axis(
+                labelLimit=240, labelOverlap=False, labelFontSize=12, ticks=False, domain=False
+            ),
+        ),
+        x=alt.X(
+            "probability:Q",
+            scale=alt.Scale(domain=[0, 1]),
+            axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f"),
+            title="Probability",
+        ),
+        tooltip=[
+            alt.Tooltip("cell_type:N", title="Type"),
+            alt.Tooltip("probability:Q", title="Probability", format=".4f"),
+            alt.Tooltip("what:N", title="Is"),
+        ],
+    )
+    bars = base.mark_bar().encode(
+        color=alt.Color(
+            "what:N",
+            scale=alt.Scale(domain=shown, range=[_BARS[what] for what in shown]),
+            legend=alt.Legend(orient="top", title=None, symbolType="square"),
+        )
+    )
+    texts = base.mark_text(align="left", dx=4, color=palette.ink(dark=dark)).encode(text="text:N")
+    return alt.layer(bars, texts).properties(
+        height=20 * len(rows), width=560, usermeta={figure.AROUND: 110}
+    )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from app.components import jobs
-from app.components.cell_map import choice, mount, picture
+from app.components.cell_map import component, picture, selected_cells
 from app.components.cell_map.legend import (
     VIRIDIS,
     colours_of,
@@ -22,22 +22,19 @@ from app.components.cell_map.legend import (
     one_facet,
 )
 from app.components.export import FOOTER
-from backend.evaluation.cells import (
-    MapCells,
-    colour_column,
-    colour_of_values,
-    decode,
-    quantise,
-    read_event,
-)
-from backend.evaluation.cells.map_cells import Role
+from backend.evaluation.cells.colours import colour_column, colour_of_values
+from backend.evaluation.cells.columns import Role
+from backend.evaluation.cells.coordinates import quantise
+from backend.evaluation.cells.hit_test import read_event
+from backend.evaluation.cells.map_cells import MapCells
 from backend.jobs.directory import create_job
 from backend.jobs.handlers import KINDS
+from tests.cells import decoded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FRONTEND = mount.BUNDLE.parent
+FRONTEND = component.BUNDLE.parent
 TYPES = ("HSC", "Mono", '<script>alert("$x$")</script>' + "y" * 190)
 
 
@@ -48,7 +45,7 @@ def made(n: int = 240, *, types: tuple[str, ...] = TYPES, wrong: float = 0.3) ->
     predicted = np.where(rng.random(n) < wrong, (label + 1) % k, np.maximum(label, 0))
     outcome = np.where(label < 0, 3, np.where(label == predicted, 0, 1 + (rng.random(n) < 0.5)))
     return MapCells(
-        "d", "logreg", "Logistic regression", "s", 0, "5 of 5 folds", 0.8,
+        "d", "logreg", "Logistic regression", "s", 0.8,
         quantise(rng.normal(size=n), rng.normal(size=n)),
         {
             "label": Role(label, types),
@@ -67,15 +64,15 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Stand in for the component and for the session; give the messages that were sent."""
     messages: list[bytes] = []
     state: dict = {}
-    monkeypatch.setattr(mount, "_map", lambda **options: messages.append(options["data"]))
-    monkeypatch.setattr(mount.st, "session_state", state)
+    monkeypatch.setattr(component, "_map", lambda **options: messages.append(options["data"]))
+    monkeypatch.setattr(component.st, "session_state", state)
     return messages
 
 
 def send(cells: MapCells, *, key: str = "map", by: int = 0) -> None:
     column = np.full(len(cells), by, np.uint8)
-    columns = mount.Columns(column, column, column, column)
-    mount.mount(key, cells.coordinates, columns, {"title": "x"})
+    columns = component.Columns(column, column, column, column)
+    component.mount(key, cells.coordinates, columns, {"title": "x"})
 
 
 def test_coordinates_are_sent_once(browser):
@@ -87,11 +84,11 @@ def test_coordinates_are_sent_once(browser):
     sizes = [len(message) for message in browser]
     # What did not change is sent as it was, so that its hash is the same.
     assert browser[0] == browser[1]
-    assert "x" in decode(browser[0]).columns
-    assert "x" not in decode(browser[2]).columns
-    assert "x" not in decode(browser[3]).columns
+    assert "x" in decoded(browser[0])[1]
+    assert "x" not in decoded(browser[2])[1]
+    assert "x" not in decoded(browser[3])[1]
     assert sizes[0] - sizes[2] > 3.9 * len(cells)
-    tokens = {decode(message).header["coordinates"] for message in browser}
+    tokens = {decoded(message)[0]["coordinates"] for message in browser}
     assert tokens == {cells.coordinates.token}
 
 
@@ -99,10 +96,10 @@ def test_coordinates_are_sent_again_when_the_browser_asks(browser):
     cells = made()
     send(cells)
     send(cells, by=1)
-    mount.send_again("map", cells.coordinates)
+    component.send_again("map", cells.coordinates)
     send(cells, by=1)
-    assert "x" in decode(browser[2]).columns
-    assert decode(browser[2]).header["version"] == decode(browser[1]).header["version"]
+    assert "x" in decoded(browser[2])[1]
+    assert decoded(browser[2])[0]["version"] == decoded(browser[1])[0]["version"]
 
 
 def test_the_browser_keeps_three_maps(browser):
@@ -110,9 +107,9 @@ def test_the_browser_keeps_three_maps(browser):
     for cells in maps:
         send(cells)
     send(maps[0], by=1)
-    assert "x" in decode(browser[-1]).columns
+    assert "x" in decoded(browser[-1])[1]
     send(maps[3], by=1)
-    assert "x" not in decode(browser[-1]).columns
+    assert "x" not in decoded(browser[-1])[1]
 
 
 def test_versions_follow_the_content(browser):
@@ -120,7 +117,7 @@ def test_versions_follow_the_content(browser):
     send(cells)
     send(cells, by=1)
     send(cells)
-    versions = [decode(message).header["version"] for message in browser]
+    versions = [decoded(message)[0]["version"] for message in browser]
     assert versions[0] == versions[2] != versions[1]
 
 
@@ -176,7 +173,7 @@ def test_panels_by_timepoint_hold_each_cell_once():
 
 def test_a_selection_is_kept_small_and_belongs_to_its_dataset(monkeypatch):
     state: dict = {}
-    monkeypatch.setattr(choice.st, "session_state", state)
+    monkeypatch.setattr(selected_cells.st, "session_state", state)
     cells, everything = made(), np.ones(240, bool)
     column, facets = colour_column(cells, "label", everything), one_facet(240)
 
@@ -185,22 +182,22 @@ def test_a_selection_is_kept_small_and_belongs_to_its_dataset(monkeypatch):
         event = read_event(
             {"kind": "box", "mode": mode, "polygon": corners, "nonce": mode}, n_cells=240
         )
-        choice.apply(event, cells, everything, column, facets)
-        now = choice.current(cells)
+        selected_cells.change_by(event, cells, everything, column, facets)
+        now = selected_cells.current(cells)
         return np.zeros(240, bool) if now is None else now.mask
 
     x = cells.coordinates.x_values()
     assert (area("replace", -9, 0) == (x < 0)).all()
-    assert choice.current(cells).polygon is not None
-    assert len(choice.current(cells).bits) == 30
+    assert selected_cells.current(cells).polygon is not None
+    assert len(selected_cells.current(cells).bits) == 30
     assert (area("add", 0, 0.5) == (x < 0.5)).all()
     # No one area says it any more.
-    assert choice.current(cells).polygon is None
+    assert selected_cells.current(cells).polygon is None
     assert (area("remove", -9, -0.5) == ((x >= -0.5) & (x < 0.5))).all()
     assert (area("invert", 0, 0) == ((x < -0.5) | (x >= 0.5))).all()
-    assert choice.current(replace(cells, dataset_id="other")) is None
+    assert selected_cells.current(replace(cells, dataset_id="other")) is None
     area("clear", 0, 0)
-    assert choice.current(cells) is None
+    assert selected_cells.current(cells) is None
 
 
 def pictured(suffix: str, *, by: str = "label", facet: bool = False, n: int = 240) -> bytes:
@@ -252,7 +249,7 @@ def test_density_is_drawn_for_any_cells(n, wrong):
 
 def test_bundle_names_no_other_host():
     for name in ("cell_map.js", "cell_answer.js", "cell_map_style.css"):
-        text = (mount.BUNDLE / name).read_text(encoding="utf-8")
+        text = (component.BUNDLE / name).read_text(encoding="utf-8")
         hosts = set()
         for part in text.split("://")[1:]:
             hosts.add(part.split("/")[0].split('"')[0].split("`")[0])
@@ -260,7 +257,7 @@ def test_bundle_names_no_other_host():
         assert hosts <= {"www.w3.org", "github.com", "get.webgl.org", "www.npmjs.com"}, name
         assert "fetch(" not in text
         assert "XMLHttpRequest" not in text
-    licences = (mount.BUNDLE / "LICENSES.txt").read_text(encoding="utf-8")
+    licences = (component.BUNDLE / "LICENSES.txt").read_text(encoding="utf-8")
     for package in json.loads((FRONTEND / "package.json").read_text())["dependencies"]:
         assert f"\n{package} " in f"\n{licences}"
 
@@ -301,7 +298,7 @@ def test_bundle_is_what_its_source_gives(tmp_path: Path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for file in sorted(mount.BUNDLE.iterdir()):
+    for file in sorted(component.BUNDLE.iterdir()):
         assert (tmp_path / "made" / file.name).read_bytes() == file.read_bytes(), file.name
 
 

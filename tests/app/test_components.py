@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from app.components import export, figure, frames, heatmap, palette
-from app.components.selection import selected_points
+from app.components.figure import selected_points
 from app.sections.overview.charts import score_dots
 from app.sections.protocols.charts import gap_dots, slopes
 from app.sections.timepoints.charts import course_lines

@@ -13,11 +13,11 @@ import pytest
 import streamlit as st
 
 from app.components import export, words
-from app.components.selection_charts import probability_bars
+from app.components.selection_panel import probability_bars
 from app.sections.confusions import charts, flow
 from app.state import Source
 from backend.config import home
-from backend.evaluation.cells.selections import SavedSelection, save_selection
+from backend.evaluation.cells.selection import SavedSelection, save_selection
 from backend.evaluation.views import confusions, disagreement
 from tests.app.conftest import REAL, SIMULATED
 from tests.backend.evaluation.test_confusions import STRANGE, write_labelled

@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backend.evaluation.cells import cells_inside, load_cells
+from backend.evaluation.cells.hit_test import cells_inside
+from backend.evaluation.cells.map_cells import load_cells
 from backend.types import Scope
 from tests.browser.conftest import REAL, expect_count, served, settled, wait_until, worker
+from tests.cells import judged_cells
 from tests.helpers import draw_cells, open_store, write_results
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Locator, Page
 
-    from backend.evaluation.cells import MapCells
+    from backend.evaluation.cells.map_cells import MapCells
     from tests.browser.conftest import Server
 
 pytestmark = pytest.mark.browser
@@ -102,7 +104,7 @@ def cells(server: Server) -> tuple[MapCells, np.ndarray]:
         datasets = store.query("datasets").set_index("name")
         dataset_id = datasets.loc[REAL, "dataset_id"]
         scope = Scope(dataset_id=dataset_id)
-        names = store.query("map_details", dataset_id=dataset_id).cell_id.to_numpy()
+        names = judged_cells(store, scope, "logreg").cell_id.to_numpy()
         return load_cells(store, scope, "logreg"), names
 
 

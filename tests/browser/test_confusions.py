@@ -11,7 +11,7 @@ import pytest
 
 from app.identity import LOCAL
 from backend.data.uploads import user_folder
-from backend.evaluation.views import confusions, failures
+from backend.evaluation.views import confusions
 from backend.prediction.evaluate import evaluate
 from backend.prediction.saved_models import find_saved_model
 from backend.types import Scope
@@ -23,6 +23,7 @@ from tests.backend.prediction.conftest import (  # noqa: F401 - fixtures
 )
 from tests.backend.prediction.test_evaluate import new_cells
 from tests.browser.conftest import REAL, SIMULATED, expect_count, served, settled
+from tests.cells import judged_cells
 from tests.helpers import open_store
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def answers(server: Server):
     with open_store(server.log.parent) as store:
         datasets = store.query("datasets").set_index("name")
         scope = Scope(dataset_id=str(datasets.loc[REAL, "dataset_id"]))
-        yield confusions(store, scope, "logreg"), failures(store, scope, "logreg").cells
+        yield confusions(store, scope, "logreg"), judged_cells(store, scope, "logreg")
 
 
 def drawn(page: Page, number: int) -> Locator:

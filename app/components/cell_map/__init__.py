@@ -3,9 +3,3 @@
 The browser part lies in `frontend/`; its bundle is committed, so that users need no Node. What it
 is sent and what it sends back is in docs/cell-map.md.
 """
-
-from __future__ import annotations
-
-from app.components.cell_map.legend import FAILED, TITLES
-
-__all__ = ["FAILED", "TITLES"]

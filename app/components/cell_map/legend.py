@@ -11,22 +11,20 @@ from app.components import palette
 from backend.data.labels import family
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from backend.evaluation.cells import ColourColumn, MapCells
+    from backend.evaluation.cells.colours import ColourColumn
+    from backend.evaluation.cells.map_cells import MapCells
 
 __all__ = [
     "COLOURS",
-    "FAILED",
+    "NO_FACET",
     "TITLES",
     "VIRIDIS",
     "Facets",
     "colours_of",
     "facets_by_timepoint",
-    "words_of",
+    "header_of",
+    "one_facet",
 ]
-
-FAILED: Final = ("wrong", "confidently wrong")
 
 COLOURS: Final = {
     "outcome": "outcome",
@@ -68,11 +66,6 @@ class Facets:
     codes: np.ndarray
     names: tuple[str, ...]
     counts: tuple[int, ...]
-
-    @property
-    def n_in_none(self) -> int:
-        """Number of cells in no panel."""
-        return int(np.count_nonzero(self.codes == NO_FACET))
 
 
 def one_facet(n_cells: int) -> Facets:
@@ -117,9 +110,9 @@ def colours_of(column: ColourColumn) -> list[str]:
     return [palette.SMALL if n == column.missing else known[n] for n in column.names]
 
 
-def words_of(cells: MapCells, column: ColourColumn, in_scope: np.ndarray) -> str:
+def _described(cells: MapCells, column: ColourColumn, in_scope: np.ndarray) -> str:
     """Describe the map for those who do not see it."""
-    n_failed = int(np.count_nonzero(in_scope & np.isin(cells.outcome, (1, 2))))
+    n_failed = int(np.count_nonzero(in_scope & cells.is_wrong))
     return (
         f"Map of {int(in_scope.sum()):,} cells of {cells.display_name} coloured by "
         f"{TITLES[column.by].lower()}; {n_failed:,} failures are drawn last. "
@@ -143,17 +136,15 @@ def header_of(
         "categories": list(column.names),
         "colours": colours_of(column),
         "counts": list(column.counts),
-        "facets": _named(facets.names, facets.counts),
+        "facets": [
+            {"name": name, "n": n} for name, n in zip(facets.names, facets.counts, strict=True)
+        ],
         "legend_title": TITLES[column.by],
         "names_on_map": column.by in {"label", "predicted"} and len(column.names) <= _MOST_NAMES,
-        "label": words_of(cells, column, in_scope),
+        "label": _described(cells, column, in_scope),
         "title": title,
         "link": link,
         "n_in_scope": int(in_scope.sum()),
         "about": f"{cells.dataset_id}.{cells.series_id}",
         "has_picture": has_picture,
     }
-
-
-def _named(names: Sequence[str], counts: Sequence[int]) -> list[dict[str, Any]]:
-    return [{"name": name, "n": n} for name, n in zip(names, counts, strict=True)]

@@ -9,7 +9,8 @@ import numpy as np
 
 from app.components.cell_map.legend import VIRIDIS, Facets, colours_of
 from app.components.export import FOOTER
-from backend.evaluation.cells import binned
+from backend.evaluation.cells.coordinates import binned
+from backend.evaluation.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from backend.evaluation.cells import ColourColumn, MapCells
+    from backend.evaluation.cells.colours import ColourColumn
+    from backend.evaluation.cells.map_cells import MapCells
 
 __all__ = ["FORMATS", "density_bytes", "picture_bytes"]
 
@@ -30,7 +32,7 @@ _MOST_NAMES: Final = 60
 
 def _classes(cells: MapCells, in_scope: np.ndarray) -> np.ndarray:
     """Return the order of drawing: 0 outside the filters, 1 others, 2 failures."""
-    return np.where(in_scope, 1 + np.isin(cells.outcome, (1, 2)), 0)
+    return np.where(in_scope, 1 + cells.is_wrong, 0)
 
 
 def _colours(column: ColourColumn, continuous: np.ndarray) -> np.ndarray:
@@ -173,8 +175,8 @@ def density_bytes(cells: MapCells, in_scope: np.ndarray, *, dark: bool) -> bytes
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    scored = in_scope & (cells.outcome != 3)
-    failed = scored & np.isin(cells.outcome, (1, 2))
+    scored = in_scope & (cells.outcome != OUTCOMES.index("not scored"))
+    failed = scored & cells.is_wrong
     counts = binned(cells.coordinates, in_scope, bins=160).astype(float)
     n_scored = binned(cells.coordinates, scored, bins=160)
     n_failed = binned(cells.coordinates, failed, bins=160)

@@ -6,30 +6,28 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import streamlit as st
 
 from app import cache
 from app.components import export
-from app.components.cell_map import choice, mount, picture
+from app.components.cell_map import component, picture, selected_cells
 from app.components.cell_map.legend import Facets, header_of
 from app.components.figure import MARK, is_dark
 from app.state import current_source
 from backend.errors import InputError
-from backend.evaluation.cells import (
-    ColourColumn,
-    Event,
-    MapCells,
-    colour_of_values,
-    read_event,
-)
+from backend.evaluation.cells.colours import colour_of_values
+from backend.evaluation.cells.hit_test import read_event
 from backend.evaluation.cells.message import flags_of
+from backend.evaluation.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from backend.evaluation.cells.colours import ColourColumn
+    from backend.evaluation.cells.hit_test import Event
+    from backend.evaluation.cells.map_cells import MapCells
     from backend.types import Scope
 
-__all__ = ["Shown", "downloads", "draw", "draw_side_by_side"]
+__all__ = ["DrawnMap", "downloads", "draw", "draw_side_by_side"]
 
 _NO_WEBGL: Final = "cell_map.no_webgl"
 _POINT: Final = "Point at a cell to see what it is."
@@ -45,7 +43,7 @@ _FACTS: Final = {
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class DrawnMap:
     """One map: whose cells, coloured how, which of them in scope, in which panels."""
 
     key: str
@@ -62,9 +60,10 @@ class Shown:
         object.__setattr__(self, "continuous", colour_of_values(self.cells.confidence))
 
 
-def _facts(shown: Shown, row: int) -> list[tuple[str, str]]:
+def _facts(shown: DrawnMap, row: int) -> list[tuple[str, str]]:
     """Return what is said of a cell: name and value."""
-    details = cache.cell_details(shown.scope, shown.cells.configuration, (row,)).iloc[0]
+    configuration = shown.cells.configuration
+    details = cache.selected_rows(shown.scope, np.array([row]), configuration, limit=1).iloc[0]
     facts = []
     for column, name in _FACTS.items():
         value = details[column]
@@ -74,7 +73,7 @@ def _facts(shown: Shown, row: int) -> list[tuple[str, str]]:
     return facts
 
 
-def _answer(shown: Shown) -> dict[str, Any]:
+def _answer(shown: DrawnMap) -> dict[str, Any]:
     """Return what to show of the cell that the pointer rests on."""
     row = st.session_state.get(f"cell_map.{shown.key}.pointed")
     if row is None or row >= len(shown.cells):
@@ -89,26 +88,26 @@ def _answer(shown: Shown) -> dict[str, Any]:
     }
 
 
-def _act(event: Event, shown: Shown) -> None:
+def _act(event: Event, shown: DrawnMap) -> None:
     """Do what the user asked for; a new selection draws the whole page again."""
     if event.kind == "hover":
         st.session_state[f"cell_map.{shown.key}.pointed"] = event.cell_index
     elif event.kind == "coordinates":
-        mount.send_again(shown.key, shown.cells.coordinates)
+        component.send_again(shown.key, shown.cells.coordinates)
     elif event.kind == "no_webgl":
         st.session_state[_NO_WEBGL] = True
     else:
-        choice.apply(event, shown.cells, shown.in_scope, shown.column, shown.facets)
+        selected_cells.change_by(event, shown.cells, shown.in_scope, shown.column, shown.facets)
         st.rerun(scope="app")
 
 
 @st.fragment
-def draw(shown: Shown) -> None:
+def draw(shown: DrawnMap) -> None:
     """Draw one map and the line below it.
 
     A fragment: to point at cells runs this part of the page only.
     """
-    if (said := mount.heard(shown.key)) is not None:
+    if (said := component.heard(shown.key)) is not None:
         try:
             event = read_event(said, n_cells=len(shown.cells))
         except InputError as error:
@@ -116,15 +115,14 @@ def draw(shown: Shown) -> None:
         else:
             _act(event, shown)
     has_picture = bool(st.session_state.get(_NO_WEBGL))
-    chosen = choice.current(shown.cells)
-    outcome = shown.cells.outcome
-    columns = mount.Columns(
+    chosen = selected_cells.current(shown.cells)
+    columns = component.Columns(
         category=shown.column.codes,
         continuous=shown.continuous,
         facet=shown.facets.codes,
         flags=flags_of(
-            wrong=(outcome == 1) | (outcome == 2),
-            confident=outcome == 2,
+            wrong=shown.cells.is_wrong,
+            confident=shown.cells.outcome == OUTCOMES.index("confidently wrong"),
             selected=None if chosen is None else chosen.mask & shown.in_scope,
             context=~shown.in_scope,
         ),
@@ -140,7 +138,7 @@ def draw(shown: Shown) -> None:
     )
     if current_source().simulated:
         header["label"] = f"{MARK}. {header['label']}"
-    mount.mount(shown.key, shown.cells.coordinates, columns, header)
+    component.mount(shown.key, shown.cells.coordinates, columns, header)
     if has_picture:
         st.image(
             picture.density_bytes(shown.cells, shown.in_scope, dark=is_dark()),
@@ -148,10 +146,10 @@ def draw(shown: Shown) -> None:
             width="stretch",
         )
         return
-    mount.mount_answer(f"{shown.key}.answer", _answer(shown))
+    component.mount_answer(f"{shown.key}.answer", _answer(shown))
 
 
-def draw_side_by_side(maps: list[Shown]) -> None:
+def draw_side_by_side(maps: list[DrawnMap]) -> None:
     """Draw several maps, two in a row; their cameras move together when they share a link."""
     for start in range(0, len(maps), 2):
         for place, shown in zip(st.columns(2), maps[start : start + 2], strict=False):
@@ -159,7 +157,7 @@ def draw_side_by_side(maps: list[Shown]) -> None:
                 draw(shown)
 
 
-def downloads(maps: list[Shown], *, name: str, title: str) -> None:
+def downloads(maps: list[DrawnMap], *, name: str, title: str) -> None:
     """Offer the whole map as PNG, SVG and PDF, with title, legend, source and use."""
     source = current_source()
     first = maps[0]

@@ -14,10 +14,10 @@ import altair as alt
 import numpy as np
 
 from app.components import palette
-from app.components.selection import AROUND, SELECTION
+from app.components.figure import AROUND, SELECTION
 from app.components.words import unique_texts
 from backend.data.labels import FAMILIES, family, to_lineage
-from backend.evaluation.error_kinds import CORRECT
+from backend.evaluation.outcomes import CORRECT
 from backend.evaluation.views import AGREEMENTS
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from app.sections.confusions.charts import (
 )
 from app.sections.confusions.flow import flow, flow_words
 from app.state import CELL_TYPE, choose_one
-from backend.evaluation.cells.selections import SavedSelection, scope_json
+from backend.evaluation.cells.selection import SavedSelection, scope_json
+from backend.evaluation.outcomes import CORRECT, WRONG
 from backend.evaluation.views import AGREEMENTS
 from backend.evaluation.wording import plain
 
@@ -58,16 +59,15 @@ FLOWS: Final = ("mistakes", "all cells")
 WIDTH: Final = 200
 _NONE: Final = "none"
 
-_WRONG: Final = ("wrong", "confidently wrong")
 _AGREEMENT_PREDICATES: Final = dict(
     zip(
         AGREEMENTS,
         (
-            {"outcome": ["correct"], "other_outcome": ["correct"]},
-            {"outcome": ["correct"], "other_outcome": list(_WRONG)},
-            {"outcome": list(_WRONG), "other_outcome": ["correct"]},
-            {"outcome": list(_WRONG), "other_outcome": list(_WRONG), "agreement": ["same"]},
-            {"outcome": list(_WRONG), "other_outcome": list(_WRONG), "agreement": ["different"]},
+            {"outcome": [CORRECT], "other_outcome": [CORRECT]},
+            {"outcome": [CORRECT], "other_outcome": list(WRONG)},
+            {"outcome": list(WRONG), "other_outcome": [CORRECT]},
+            {"outcome": list(WRONG), "other_outcome": list(WRONG), "agreement": ["same"]},
+            {"outcome": list(WRONG), "other_outcome": list(WRONG), "agreement": ["different"]},
         ),
         strict=True,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -11,9 +10,10 @@ import streamlit as st
 
 from app import cache
 from app.components import errors, frames, jobs, selection_links, tables
-from app.components.cell_map import choice, view
+from app.components.cell_map import selected_cells, view
 from app.components.cell_map.legend import (
     COLOURS,
+    NO_FACET,
     TITLES,
     facets_by_timepoint,
     one_facet,
@@ -21,13 +21,9 @@ from app.components.cell_map.legend import (
 from app.components.selection_panel import selection_panel
 from app.identity import identity
 from app.state import CELL_TYPE, current_source
-from backend.evaluation.cells import (
-    MapCells,
-    colour_column,
-    count_outcomes,
-    most_confident,
-    selections,
-)
+from backend.evaluation.cells.colours import colour_column
+from backend.evaluation.cells.map_cells import count_outcomes
+from backend.evaluation.cells.selection import SavedSelection, scope_json
 from backend.evaluation.wording import plain
 
 if TYPE_CHECKING:
@@ -36,21 +32,20 @@ if TYPE_CHECKING:
     import pandas as pd
     from streamlit.delta_generator import DeltaGenerator
 
+    from backend.evaluation.cells.map_cells import MapCells
     from backend.types import Scope
 
 __all__ = [
     "WIDTH",
-    "Chosen",
     "choose_colour",
     "choose_panels",
     "choose_types",
-    "chosen",
     "counts",
     "draw",
     "failure_table",
-    "has_new_look",
+    "is_coloured_anew",
     "maps",
-    "numbers_of_chosen",
+    "numbers_of_selected",
     "open_link",
 ]
 
@@ -61,23 +56,7 @@ PANELS: Final = ("all cells", "timepoint", "model")
 _MOST_MODELS: Final = 8
 _MOST_ROWS: Final = 1_000
 _OPENED: Final = "failure_map.opened"
-_LOOK: Final = "failure_map.look"
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """The selected cells in scope, and how they came to be selected."""
-
-    cells: np.ndarray
-    title: str
-    polygon: tuple[tuple[float, float], ...] | None
-
-    def saved(self, scope: Scope, configuration: str) -> selections.SavedSelection:
-        """Return what a link to these cells keeps."""
-        where = selections.scope_json(scope, configuration=configuration)
-        if self.polygon is not None and len(self.polygon) >= 3:
-            return selections.SavedSelection(kind="polygon", scope=where, polygon=self.polygon)
-        return selections.SavedSelection(kind="cells", scope=where, cells=self.cells)
+_DRAWN: Final = "failure_map.drawn"
 
 
 def choose_colour() -> str:
@@ -117,22 +96,22 @@ def maps(
     *,
     colour_by: str,
     facet_by: str,
-) -> list[view.Shown]:
+) -> list[view.DrawnMap]:
     """Return the maps to draw: one, or one a model."""
     n_wrong = None
     if colour_by == "n_wrong":
         n_wrong = cache.wrong_models(scope, tuple(sorted(models)), len(cells))
     if facet_by != "model":
-        facets = facets_by_timepoint(cells, in_scope) if facet_by == "timepoint" else None
-        facets = facets if facets is not None else one_facet(len(cells))
+        is_by_timepoint = facet_by == "timepoint"
+        facets = facets_by_timepoint(cells, in_scope) if is_by_timepoint else one_facet(len(cells))
         column = colour_column(cells, colour_by, in_scope, n_wrong)
-        return [view.Shown(_key("map"), scope, cells, column, in_scope, facets)]
+        return [view.DrawnMap(_key("map"), scope, cells, column, in_scope, facets)]
     shown = []
     for configuration in list(models)[:_MOST_MODELS]:
-        other = cache.map_cells(scope, configuration)
+        other = cache.cells_on_map(scope, configuration)
         column = colour_column(other, colour_by, in_scope, n_wrong)
         shown.append(
-            view.Shown(
+            view.DrawnMap(
                 _key(f"map.{configuration}"), scope, other, column, in_scope,
                 one_facet(len(cells)), title=models[configuration], link="models",
             )
@@ -144,7 +123,7 @@ def _key(name: str) -> str:
     return f"failure_map.{name}"
 
 
-def _where_words(shown: list[view.Shown], n_left_out: int) -> str:
+def _where_words(shown: list[view.DrawnMap], n_left_out: int) -> str:
     """Say what is not on the map and why."""
     cells, facets, in_scope = shown[0].cells, shown[0].facets, shown[0].in_scope
     n = int(np.count_nonzero(in_scope & cells.coordinates.is_placed))
@@ -153,7 +132,7 @@ def _where_words(shown: list[view.Shown], n_left_out: int) -> str:
         words.append(f"{n_context:,} cells outside the filters are grey.")
     if n_unplaced := int(np.count_nonzero(in_scope & ~cells.coordinates.is_placed)):
         words.append(f"{n_unplaced:,} cells have no place on the map; they are in all numbers.")
-    if facets.names and (n_in_none := int(np.count_nonzero(in_scope & (facets.codes == 255)))):
+    if facets.names and (n_in_none := int(np.count_nonzero(in_scope & (facets.codes == NO_FACET)))):
         words.append(f"{n_in_none:,} cells have no timepoint and are in no panel.")
     if n_left_out:
         words.append(f"{n_left_out} more models are not shown; choose models in the sidebar.")
@@ -165,7 +144,7 @@ def _where_words(shown: list[view.Shown], n_left_out: int) -> str:
 
 def draw(
     place: DeltaGenerator,
-    shown: list[view.Shown],
+    shown: list[view.DrawnMap],
     *,
     colour_by: str,
     models: Mapping[str, str],
@@ -190,7 +169,7 @@ def draw(
         view.downloads(shown, name=f"failure-map-by-{colour_by}", title=title)
 
 
-def _offer_map(shown: view.Shown, model: str) -> None:
+def _offer_map(shown: view.DrawnMap, model: str) -> None:
     """Say that there is no map, and offer to compute one; follow the job that does."""
     st.info(
         "This dataset has no map yet: none of its cells has a place. All numbers and tables are "
@@ -220,41 +199,39 @@ def _offer_map(shown: view.Shown, model: str) -> None:
             )
 
 
-def has_new_look(colour_by: str, facet_by: str) -> bool:
+def is_coloured_anew(colour_by: str, facet_by: str) -> bool:
     """Tell whether the map is coloured or divided otherwise than when it was drawn last.
 
     Who asked for that waits for the map, and everybody else for numbers: drawing the map keeps slow
     machines busy.
     """
-    before = st.session_state.get(_LOOK)
-    st.session_state[_LOOK] = (colour_by, facet_by)
+    before = st.session_state.get(_DRAWN)
+    st.session_state[_DRAWN] = (colour_by, facet_by)
     return before != (colour_by, facet_by)
 
 
-def numbers_of_chosen(
+def numbers_of_selected(
     scope: Scope, cells: MapCells, in_scope: np.ndarray, configuration: str
 ) -> None:
-    """Show what the selected cells have in common."""
-    found = chosen(cells, in_scope)
+    """Show what the selected cells in scope have in common."""
+    found = selected_cells.current(cells)
     if found is None:
         st.markdown("No cells are selected. Draw around some with the lasso or the box.")
         return
+    rows = np.flatnonzero(found.mask & in_scope)
+    kept = scope_json(scope, configuration=configuration)
+    if found.polygon is not None and len(found.polygon) >= 3:
+        saved = SavedSelection(kind="polygon", scope=kept, polygon=found.polygon)
+    else:
+        saved = SavedSelection(kind="cells", scope=kept, cells=rows)
     selection_panel(
         scope,
-        found.cells,
+        rows,
         title=found.title,
-        selection=found.saved(scope, configuration),
+        selection=saved,
         configuration=configuration,
         page="failure_map",
     )
-
-
-def chosen(cells: MapCells, in_scope: np.ndarray) -> Chosen | None:
-    """Return the selected cells in scope; None when nothing was selected."""
-    now = choice.current(cells)
-    if now is None:
-        return None
-    return Chosen(np.flatnonzero(now.mask & in_scope), now.title, now.polygon)
 
 
 def open_link(cells: MapCells) -> None:
@@ -270,20 +247,20 @@ def open_link(cells: MapCells) -> None:
     polygon = None
     if saved.kind == "polygon":
         polygon = tuple((float(x), float(y)) for x, y in saved.polygon)
-    choice.choose(cells, mask, title=saved.name or saved.describe(), polygon=polygon)
+    selected_cells.select(cells, mask, title=saved.name or saved.describe(), polygon=polygon)
     st.session_state[_OPENED] = link
 
 
 def failure_table(scope: Scope, cells: MapCells, in_scope: np.ndarray) -> None:
     """Show the most confident failures; the file has all of them."""
     st.markdown("##### Failures, most confident first")
-    rows = most_confident(cells, in_scope)
+    rows = np.flatnonzero(in_scope & cells.is_wrong)
     if not len(rows):
         st.markdown("No cell fails here.")
         return
 
     tables.show(
-        cache.cell_details(scope, cells.configuration, tuple(rows[:_MOST_ROWS].tolist())),
+        cache.selected_rows(scope, rows, cells.configuration, limit=_MOST_ROWS),
         name="failures",
         alt_text="Cells whose predicted type differs from the label, most confident first",
         columns=(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import altair as alt
 
 from app.components import charts, palette
-from app.components.selection import AROUND, SELECTION
+from app.components.figure import AROUND, SELECTION
 from backend.evaluation.metrics import metric_of
 
 if TYPE_CHECKING:

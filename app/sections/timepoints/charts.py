@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from app.components import charts, palette
-from app.components.selection import AROUND, SELECTION
+from app.components.figure import AROUND, SELECTION
 from backend.evaluation.metrics import metric_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from backend.evaluation.views.failures import OUTCOMES
+from backend.evaluation.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
     from backend.evaluation.cells.map_cells import MapCells

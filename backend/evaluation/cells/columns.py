@@ -60,6 +60,14 @@ class Role:
         """Return the words of some cells."""
         return [self.names[code] if code >= 0 else None for code in self.codes[rows]]
 
+    def coded_as(self, names: Sequence[str]) -> np.ndarray:
+        """Return codes into other names: `len(names)` for a word that is none of them, -1 for none."""
+        code_of = {name: code for code, name in enumerate(names)}
+        # The shortest type with some room above its codes.
+        kind = np.int8 if len(names) < 100 else np.int16 if len(names) < 30_000 else np.int32
+        renamed = [*(code_of.get(name, len(names)) for name in self.names), -1]
+        return np.array(renamed, dtype=kind)[self.codes]
+
 
 @dataclass(frozen=True, eq=False)
 class CellColumns:
@@ -131,24 +139,19 @@ def fixed(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _code_type(n_names: int) -> type[np.signedinteger]:
-    """Return the shortest type that holds codes of so many names with some room above them."""
-    return np.int8 if n_names < 100 else np.int16 if n_names < 30_000 else np.int32
-
-
-def _role(codes: np.ndarray, found: Sequence[str], order: Sequence[str]) -> Role:
-    """Rename codes into `found`, -1 for none, to codes into `order`, which has the same names."""
-    place = {name: code for code, name in enumerate(order)}
-    renamed = [*(place[name] for name in found), -1]
-    return Role(fixed(np.array(renamed, dtype=_code_type(len(order)))[codes]), tuple(order))
-
-
-def _role_of(values: pd.Series, order: str = "") -> Role:
-    codes, found = pd.factorize(values, sort=False)
+def _ordered_role(codes: np.ndarray, found: Iterable[object], kind: str) -> Role:
+    """Return codes into `found`, -1 for none, as a role whose names are in the order of charts."""
     names = [str(name) for name in found]
-    if order == "timepoint":
-        return _role(codes, names, in_clinical_order(names))
-    return _role(codes, names, by_family(names) if order == "label" else sorted(names))
+    if kind in LABEL_LEVELS:
+        order = by_family(names)
+    else:
+        order = list(in_clinical_order(names)) if kind == "timepoint" else sorted(names)
+    return Role(fixed(Role(codes, tuple(names)).coded_as(order)), tuple(order))
+
+
+def _role_of(values: pd.Series, kind: str) -> Role:
+    codes, found = pd.factorize(values)
+    return _ordered_role(codes, found, kind)
 
 
 def load_columns(store: Reader, scope: Scope) -> CellColumns:
@@ -165,13 +168,13 @@ def load_columns(store: Reader, scope: Scope) -> CellColumns:
         msg = f"The dataset {scope.dataset_id} is not here any more."
         raise InputError(msg, "Choose another dataset.")
     slices = store.query("map_slices", **about)
-    place = pd.Index(slices["slice_key"]).get_indexer(rows["slice_key"])
+    slice_of = pd.Index(slices["slice_key"]).get_indexer(rows["slice_key"])
     roles = {}
     for name in SLICED:
         role = _role_of(slices[name], name)
-        roles[name] = Role(fixed(role.codes[place]), role.names)
+        roles[name] = Role(fixed(role.codes[slice_of]), role.names)
     for level in LABEL_LEVELS:
-        roles[level] = _role_of(rows[f"cell_type_{level}"], "label")
+        roles[level] = _role_of(rows[f"cell_type_{level}"], level)
     places = rows[["umap_x", "umap_y"]].to_numpy(dtype=np.float64, na_value=np.nan)
     return CellColumns(
         coordinates=quantise(*places.T),
@@ -197,7 +200,7 @@ def load_series_rows(store: Reader, scope: Scope, series_id: str, n_cells: int) 
         found = words["word"].to_numpy(dtype=object)[ids.get_indexer(present)].tolist()
         codes = np.full(n_cells, -1, dtype=np.int32)
         codes[at] = np.where(keys >= 0, np.searchsorted(present, keys), -1)
-        return _role(codes, found, by_family(found))
+        return _ordered_role(codes, found, scope.label_level)
 
     is_tested = np.zeros(n_cells, dtype=bool)
     is_tested[at] = True

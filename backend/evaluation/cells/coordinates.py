@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-__all__ = ["LAST", "MISSING", "Coordinates", "quantise"]
+__all__ = ["LAST", "MISSING", "Coordinates", "binned", "quantise"]
 
 MISSING: Final = 65_535
 """Code of a cell that has no place on the map; it is not drawn and never hit."""
@@ -94,3 +94,16 @@ def quantise(x: np.ndarray, y: np.ndarray) -> Coordinates:
     x_codes, x_min, x_max = _axis(x, is_placed)
     y_codes, y_min, y_max = _axis(y, is_placed)
     return Coordinates(x_codes, y_codes, x_min, x_max, y_min, y_max)
+
+
+def binned(coordinates: Coordinates, mask: np.ndarray, *, bins: int) -> np.ndarray:
+    """Count the placed cells of `mask` in `bins` × `bins` squares: [0, 0] is bottom left.
+
+    Returns
+    -------
+    (bins, bins) int64, rows from low to high y.
+    """
+    kept = mask & coordinates.is_placed
+    x = coordinates.x[kept].astype(np.int64) * bins // 65_535
+    y = coordinates.y[kept].astype(np.int64) * bins // 65_535
+    return np.bincount(y * bins + x, minlength=bins * bins).reshape(bins, bins)

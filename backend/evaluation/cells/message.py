@@ -8,14 +8,11 @@ the coordinates already gets a message without x and y: 4 bytes a cell.
 
 from __future__ import annotations
 
-import json
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from backend.errors import InputError
 from backend.types import canonical_json
 
 if TYPE_CHECKING:
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 
     from backend.evaluation.cells.coordinates import Coordinates
 
-__all__ = ["COLUMNS", "CONTEXT", "COORDINATE_COLUMNS", "MapMessage", "decode", "encode", "flags_of"]
+__all__ = ["encode", "flags_of"]
 
 MAGIC: Final = b"FLM1"
 
@@ -38,14 +35,6 @@ CONTEXT: Final = 8
 """Bits of the flags: `CONTEXT` marks cells outside the filters, drawn grey below all others."""
 
 _DTYPES: Final = {name: "<u2" if name in COORDINATE_COLUMNS else "u1" for name in COLUMNS}
-
-
-@dataclass(frozen=True, eq=False)
-class MapMessage:
-    """A message as it was read back: `columns` by name, `header` as sent."""
-
-    header: dict[str, Any]
-    columns: dict[str, np.ndarray]
 
 
 def flags_of(
@@ -113,33 +102,3 @@ def encode(
     parts = [MAGIC, struct.pack("<I", len(text)), text, b"\0" * (-start % 8)]
     parts += [np.ascontiguousarray(columns[n], dtype=_DTYPES[n]).tobytes() for n in names]
     return b"".join(parts)
-
-
-def decode(message: bytes) -> MapMessage:
-    """Read a message back.
-
-    Raises
-    ------
-    InputError
-        If it is no message of this format or its length does not fit its header.
-    """
-    if message[:4] != MAGIC or len(message) < 8:
-        msg = f"This is no cell map: it begins with {message[:4]!r}, not with {MAGIC!r}."
-        raise InputError(msg, "Encode it with `backend.evaluation.cells.encode`.")
-    (length,) = struct.unpack_from("<I", message, 4)
-    header = json.loads(message[8 : 8 + length])
-    offset = 8 + length + (-(8 + length) % 8)
-    columns = {}
-    for name in header["columns"]:
-        dtype = np.dtype(_DTYPES[name])
-        end = offset + header["n"] * dtype.itemsize
-        if end > len(message):
-            break
-        columns[name] = np.frombuffer(message, dtype, header["n"], offset)
-        offset = end
-    if offset != len(message) or len(columns) != len(header["columns"]):
-        msg = (
-            f"This cell map has {len(message):,} bytes, which do not fit its {header['n']:,} cells."
-        )
-        raise InputError(msg, "Send it again.")
-    return MapMessage(header, columns)

@@ -12,13 +12,11 @@ from backend.evaluation.views.confusions import (
     disagreement,
 )
 from backend.evaluation.views.donors import scores_by_donor
-from backend.evaluation.views.failures import OUTCOMES, failures
 from backend.evaluation.views.overview import COLLAPSE_F1, overview, provenance
 from backend.evaluation.views.protocols import optimism
 from backend.evaluation.views.results import (
     CellTypeScores,
     DonorScores,
-    Failures,
     ModelDifferences,
     OptimismScores,
     Overview,
@@ -30,12 +28,10 @@ from backend.evaluation.views.timepoints import model_differences, scores_by_tim
 __all__ = [
     "AGREEMENTS",
     "COLLAPSE_F1",
-    "OUTCOMES",
     "CellTypeScores",
     "Confusions",
     "Disagreement",
     "DonorScores",
-    "Failures",
     "ModelDifferences",
     "OptimismScores",
     "Overview",
@@ -45,7 +41,6 @@ __all__ = [
     "confusions",
     "disagreement",
     "f1_by_cell_type",
-    "failures",
     "model_differences",
     "optimism",
     "overview",

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from backend.data.labels import to_lineage
-from backend.evaluation.error_kinds import CORRECT, KINDS, error_kind
 from backend.evaluation.f1 import SMALL_CELLS, SMALL_DONORS
+from backend.evaluation.outcomes import CORRECT, KINDS, error_kind
 from backend.evaluation.views.series import Reader, series_of, shown_series
 from backend.evaluation.views.source import load_labels
 from backend.evaluation.wording import plain, plural
@@ -43,7 +43,7 @@ class Confusions:
     ----------
     cells
         `label`, `predicted`, `n_cells`, `n_donors`, `row_share` (of the label's cells),
-        `column_share` (of the cells predicted as it), `kind` (see `error_kinds`), `is_small`.
+        `column_share` (of the cells predicted as it), `kind` (see `outcomes`), `is_small`.
         Pairs without a cell have no row.
     labels
         `cell_type`, `n_cells`, `n_donors`, `n_right`, `is_small` (fewer than 20 cells or 3 donors),
@@ -107,7 +107,7 @@ def confusions(
     Parameters
     ----------
     configuration, seed
-        The series, as in `failures`: one at a time, the lowest complete seed by default.
+        The series, one at a time: the lowest complete seed by default.
 
     Raises
     ------

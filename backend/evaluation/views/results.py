@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CellTypeScores",
     "DonorScores",
-    "Failures",
     "ModelDifferences",
     "OptimismScores",
     "Overview",
@@ -155,34 +154,6 @@ class DonorScores:
     totals: pd.DataFrame
     composition: pd.DataFrame
     panel: Panel
-    cautions: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Failures:
-    """Every cell of a scope with its outcome under one series.
-
-    Parameters
-    ----------
-    cells
-        `cell_id`, `cell_index`, `umap_x`, `umap_y`, `label`, `predicted`, `confidence`, `outcome`
-        ("correct", "wrong", "confidently wrong", "not scored"), `donor`, `timepoint`, `sample`,
-        `genotype`, `label_source`.
-    threshold
-        Median confidence of the series' correct validation cells; None when it has none, and then
-        no cell is called confidently wrong.
-    counts
-        `outcome`, `n_cells`, `n_donors`, in the order in which legends name them.
-    """
-
-    configuration: str
-    display_name: str
-    series_id: str
-    seed: int
-    status_text: str
-    cells: pd.DataFrame
-    threshold: float | None
-    counts: pd.DataFrame
     cautions: tuple[str, ...]
 
 

@@ -44,18 +44,8 @@ joined as (
 judged as (
     select
         *,
-        case
-            when label is null or predicted is null then 'not scored'
-            when label = predicted then 'correct'
-            when confidence >= $threshold::double then 'confidently wrong'
-            else 'wrong'
-        end as outcome,
-        case
-            when label is null or other is null then 'not scored'
-            when label = other then 'correct'
-            when other_confidence >= $other_threshold::double then 'confidently wrong'
-            else 'wrong'
-        end as other_outcome,
+        outcome_of(label, predicted, confidence, $threshold) as outcome,
+        outcome_of(label, other, other_confidence, $other_threshold) as other_outcome,
         case
             when predicted is null or other is null then null
             when predicted = other then 'same'

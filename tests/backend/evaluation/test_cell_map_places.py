@@ -9,12 +9,8 @@ import numpy as np
 import pytest
 
 from backend.errors import InputError, StoreError
-from backend.evaluation.cells import (
-    load_cells,
-    place_by_predictions,
-    read_places,
-    write_places,
-)
+from backend.evaluation.cells.map_cells import load_cells
+from backend.evaluation.cells.places import place_by_predictions, read_places, write_places
 from backend.jobs.compute_map import run
 from backend.jobs.handlers import kind_named
 from tests.helpers import draw_cells, open_store, write_results

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 from backend.errors import InputError
-from backend.evaluation.error_kinds import error_kind
-from backend.evaluation.views import AGREEMENTS, confusions, disagreement, failures
+from backend.evaluation.outcomes import error_kind
+from backend.evaluation.views import AGREEMENTS, confusions, disagreement
 from backend.evaluation.wording import plain
 from backend.store.bundle import RunRecord, predictions_frame, write_dataset, write_run
 from backend.types import Scope, Series
+from tests.cells import judged_cells
 from tests.helpers import draw_cells, open_store
 
 STRANGE = (
@@ -71,7 +72,7 @@ def labelled(tmp_path):
 def test_confusions_equal_a_count_by_hand(store, results, level):
     scope = results.scope(label_level=level, timepoints=("Healthy", "Relapse"))
     view = confusions(store, scope, "logreg")
-    cells = failures(store, scope, "logreg").cells.dropna(subset=["label", "predicted"])
+    cells = judged_cells(store, scope, "logreg").dropna(subset=["label", "predicted"])
     by_hand = cells.groupby(["label", "predicted"]).agg(
         n_cells=("cell_id", "size"), n_donors=("donor", "nunique")
     )
@@ -182,7 +183,7 @@ def test_plain_text_survives_markdown(text):
 def test_disagreement_equals_a_count_by_hand(store, results):
     scope = results.scope(timepoints=("Diagnosis",))
     found = disagreement(store, scope, "logreg", "majority")
-    ours, others = (failures(store, scope, name).cells for name in ("logreg", "majority"))
+    ours, others = (judged_cells(store, scope, name) for name in ("logreg", "majority"))
     known = ours.label.notna() & ours.predicted.notna() & others.predicted.notna()
     right, other_right = ours.label == ours.predicted, others.label == others.predicted
     same = ours.predicted == others.predicted

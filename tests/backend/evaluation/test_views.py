@@ -239,52 +239,6 @@ def test_the_truth_switch_scores_other_cells(store, results, truth):
     assert set(view.missing) == set(TIMEPOINTS) - set(expected.index)
 
 
-def test_failures_hold_every_cell_once_with_its_outcome(store, results):
-    view = views.failures(store, results.scope(), "logreg", seed=1)
-    cells, made = results.cells, results.predicted["logreg", "donor", 1]
-    assert view.cells["cell_id"].tolist() == cells["cell_id"].tolist()
-    assert view.cells["predicted"].tolist() == made.tolist()
-    label = cells["cell_type_lineage"]
-    wrong = label.notna() & (label != made)
-    confident = view.cells["confidence"] >= view.threshold
-    outcome = view.cells["outcome"].astype(str)
-    assert (outcome == "not scored").tolist() == label.isna().tolist()
-    assert (outcome == "confidently wrong").tolist() == (wrong & confident).tolist()
-    assert (outcome == "wrong").tolist() == (wrong & ~confident).tolist()
-    assert view.counts["outcome"].tolist() == list(views.OUTCOMES)
-    assert view.counts["n_cells"].sum() == len(cells)
-
-
-def test_failures_follow_the_scope_and_default_to_the_lowest_seed(store, results):
-    scope = results.scope(timepoints=("Relapse",), cell_types=("HSC", "GMP"))
-    view = views.failures(store, scope, "logreg")
-    assert view.seed == 0
-    assert set(view.cells["timepoint"]) == {"Relapse"}
-    assert set(view.cells["label"]) == {"HSC", "GMP"}
-    with pytest.raises(InputError, match=r"no seed 7\. Found: 0, 1"):
-        views.failures(store, scope, "logreg", seed=7)
-
-
-def test_cells_of_a_failed_fold_are_not_scored(store, results):
-    view = views.failures(store, results.scope(), "hgb")
-    assert view.status_text == "4 of 5 folds"
-    without = view.cells[view.cells["predicted"].isna()]
-    assert len(without)
-    assert set(without["outcome"]) == {"not scored"}
-
-
-def test_without_valid_cells_nothing_is_confidently_wrong(store, results, monkeypatch):
-    class NoValid:
-        def query(self, name, **params):
-            rows = store.query(name, **params)
-            return rows.iloc[:0] if name == "valid_confidence" else rows
-
-    view = views.failures(NoValid(), results.scope(), "logreg")
-    assert view.threshold is None
-    assert "confidently wrong" not in set(view.cells["outcome"])
-    assert "confidently wrong" not in set(view.counts["outcome"])
-
-
 def test_donors_have_their_own_scores_and_compositions(store, results):
     view = views.scores_by_donor(store, results.scope(), "logreg")
     row = row_of(view.totals, donor="AML02", timepoint="Relapse")

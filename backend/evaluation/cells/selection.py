@@ -8,7 +8,6 @@ cells. It is kept as `<home>/selections/<owner>/<id>.json`.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import secrets
@@ -19,28 +18,24 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 import numpy as np
 
 from backend.errors import InputError, StoreError
-from backend.evaluation.cells.selection_checks import (
-    ID,
+from backend.evaluation.cells.hit_test import read_corners
+from backend.evaluation.cells.predicate import (
     PREDICATE_KEYS,
-    checked_cells,
-    checked_name,
-    checked_polygon,
     checked_predicate,
-    checked_scope,
+    is_text,
+    predicate_cells,
     refused,
     short,
 )
-from backend.evaluation.error_kinds import error_kind
-from backend.evaluation.views.failures import threshold_of
-from backend.evaluation.views.series import Reader, shown_series
 from backend.types import Scope, canonical_json, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from backend.evaluation.views.series import Reader
+
 __all__ = [
-    "PREDICATE_KEYS",
     "Kind",
     "SavedSelection",
     "cells_of",
@@ -52,23 +47,69 @@ __all__ = [
 
 Kind = Literal["polygon", "predicate", "cells"]
 
-_PARAMETER: Final = {
-    "timepoint": "course",
-    "donor": "donors",
-    "study": "studies",
-    "sample": "samples",
-    "genotype": "genotypes",
-    "label_source": "label_sources",
-    "label": "labels",
-    "predicted": "predicted",
-    "outcome": "outcomes",
-    "other_predicted": "other_predicted",
-    "other_outcome": "other_outcomes",
-    "agreement": "agreement",
-}
+_ID: Final = re.compile(r"[0-9a-f]{16}")
 _SCOPE_FIELDS: Final = tuple(field.name for field in fields(Scope) if field.name != "owner")
 _OWNER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_NAME: Final = 200
+_MAX_CELLS: Final = 2_000_000
+_MAX_SCOPE: Final = 64 * 1024
 _MAX_FILE: Final = 32 * 1024 * 1024
+
+
+def _checked_name(name: Any) -> str:
+    """Return a name with its white space tidied."""
+    if not is_text(name):
+        msg = f"its name is a {type(name).__name__}"
+        raise refused(msg, "A name is text.")
+    name = " ".join(name.split())
+    if len(name) > _MAX_NAME:
+        msg = f"its name has {len(name):,} characters"
+        raise refused(msg, f"Use at most {_MAX_NAME}.")
+    return name
+
+
+def _checked_scope(scope: Any) -> dict[str, Any]:
+    """Return a scope as plain values of its own."""
+    if not isinstance(scope, Mapping) or not _ID.fullmatch(str(scope.get("dataset_id"))):
+        msg = "its scope names no dataset"
+        raise refused(msg, "A scope holds a `dataset_id`.")
+    try:
+        text = canonical_json(dict(scope))
+        size = len(text.encode("utf-8"))
+    except (TypeError, ValueError) as error:
+        msg = f"its scope is not plain values ({error})"
+        raise refused(msg, "Use text, numbers, lists.") from error
+    if size > _MAX_SCOPE:
+        msg = f"its scope has {size:,} bytes"
+        raise refused(msg, f"Use at most {_MAX_SCOPE:,}.")
+    return dict(json.loads(text))
+
+
+def _checked_polygon(polygon: Any) -> np.ndarray:
+    """Return (k, 2) float64 corners."""
+    corners = read_corners(polygon, refused, at_least=3)
+    corners.setflags(write=False)
+    return corners
+
+
+def _checked_cells(cells: Any) -> np.ndarray:
+    """Return distinct ascending int64 values."""
+    hint = "Give values of `cell_index`: whole numbers from 0."
+    try:
+        found = np.asarray(cells)
+        is_whole = found.ndim == 1 and (found.size == 0 or np.issubdtype(found.dtype, np.integer))
+    except ValueError as error:
+        msg = "its cells are not a list of numbers"
+        raise refused(msg, hint) from error
+    if not is_whole or (found.size and found.min() < 0):
+        msg = "its cells are not whole numbers from 0"
+        raise refused(msg, hint)
+    if found.size > _MAX_CELLS:
+        msg = f"it lists {found.size:,} cells"
+        raise refused(msg, f"Use at most {_MAX_CELLS:,}.")
+    found = np.unique(found.astype(np.int64))
+    found.setflags(write=False)
+    return found
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -113,14 +154,14 @@ class SavedSelection:
             found = ", ".join(given) or "none of them"
             msg = f"a {self.kind} is needed and {found} is given"
             raise refused(msg, "Give that one only.")
-        object.__setattr__(self, "scope", checked_scope(self.scope))
-        object.__setattr__(self, "name", checked_name(self.name))
+        object.__setattr__(self, "scope", _checked_scope(self.scope))
+        object.__setattr__(self, "name", _checked_name(self.name))
         if self.kind == "polygon":
-            object.__setattr__(self, "polygon", checked_polygon(self.polygon))
+            object.__setattr__(self, "polygon", _checked_polygon(self.polygon))
         elif self.kind == "predicate":
             object.__setattr__(self, "predicate", checked_predicate(self.predicate))
         else:
-            object.__setattr__(self, "cells", checked_cells(self.cells))
+            object.__setattr__(self, "cells", _checked_cells(self.cells))
 
     @property
     def id(self) -> str:
@@ -243,7 +284,7 @@ def load_selection(home: Path, owner: str, selection_id: str) -> SavedSelection:
     """
     path = _folder(home, owner) / f"{selection_id}.json"
     content = None
-    if isinstance(selection_id, str) and ID.fullmatch(selection_id):
+    if isinstance(selection_id, str) and _ID.fullmatch(selection_id):
         try:
             if path.stat().st_size <= _MAX_FILE:
                 content = path.read_bytes()
@@ -258,16 +299,6 @@ def load_selection(home: Path, owner: str, selection_id: str) -> SavedSelection:
         msg = f"The saved selection {selection_id} is damaged ({type(error).__name__})."
         raise StoreError(msg, "Select the cells again and save them.") from error
     return selection
-
-
-def _shown(store: Reader, scope: Scope, values: Mapping[str, Any], key: str) -> str | None:
-    """Return the series of the configuration that a selection's scope names under `key`."""
-    name = values.get(key)
-    if name is None:
-        return None
-    seed = values.get("seed") if key == "configuration" else None
-    is_seed = isinstance(seed, int) and not isinstance(seed, bool)
-    return str(shown_series(store, scope, str(name), seed if is_seed else None)["series_id"])
 
 
 def cells_of(store: Reader, owner: str, selection: SavedSelection) -> np.ndarray:
@@ -293,68 +324,3 @@ def cells_of(store: Reader, owner: str, selection: SavedSelection) -> np.ndarray
         cells: np.ndarray = selection.cells
         return cells[cells < int(sizes.iloc[0])]
     return predicate_cells(store, scope, selection.predicate or {}, selection.scope)
-
-
-def predicate_cells(
-    store: Reader,
-    scope: Scope,
-    predicate: Mapping[str, Iterable[str]],
-    view: Mapping[str, Any],
-) -> np.ndarray:
-    """Return the ascending `cell_index` values of the cells of `scope` that a predicate names.
-
-    Parameters
-    ----------
-    view
-        `configuration`, `seed` and `against`, where the predicate asks for predictions.
-    """
-    asked = set(predicate)
-    series = _shown(store, scope, view, "configuration")
-    other = _shown(store, scope, view, "against")
-    is_of_other = {key for key in asked if key.startswith("other_") or key == "agreement"}
-    for keys, found, what in (
-        (asked & {"predicted", "outcome", "error_kind", "agreement"}, series, "configuration"),
-        (is_of_other, other, "against"),
-    ):
-        if keys and found is None:
-            msg = f"{', '.join(sorted(keys))} need a model"
-            raise refused(msg, f"Name it as `{what}` in the scope.")
-    parameters = {_PARAMETER[key]: list(predicate[key]) for key in asked - {"error_kind"}}
-    if "error_kind" in asked:
-        counts = store.query(
-            "confusion",
-            owner=scope.owner,
-            dataset_id=scope.dataset_id,
-            label_level=scope.label_level,
-            series_ids=[series],
-            timepoints=list(scope.timepoints) or None,
-            truth=scope.truth,
-        )
-        kinds = set(predicate["error_kind"])
-        parameters["pairs"] = [
-            f"{label}\x1f{predicted}"
-            for label, predicted in zip(counts["label"], counts["predicted"], strict=True)
-            if error_kind(label, predicted) in kinds
-        ]
-        if not parameters["pairs"]:
-            return np.zeros(0, dtype=np.int64)
-    if scope.cell_types and "label" not in asked:
-        parameters["labels"] = list(scope.cell_types)
-    rows = store.query(
-        "selection_cells",
-        owner=scope.owner,
-        dataset_id=scope.dataset_id,
-        label_level=scope.label_level,
-        series_id=series,
-        other_id=other,
-        threshold=None if series is None else _finite(threshold_of(store, scope, series)),
-        other_threshold=None if other is None else _finite(threshold_of(store, scope, other)),
-        timepoints=list(scope.timepoints) or None,
-        truth=scope.truth,
-        **parameters,
-    )
-    return rows["cell_index"].to_numpy(dtype=np.int64)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import streamlit as st
 
 from app.components import selection_links
-from backend.evaluation.cells import Coordinates, encode
+from backend.evaluation.cells.message import encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
+
+    from backend.evaluation.cells.coordinates import Coordinates
 
 __all__ = ["BUNDLE", "Columns", "heard", "mount", "mount_answer", "send_again"]
 
@@ -43,7 +45,7 @@ _answer = st.components.v2.component(
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """One byte a cell each, as `backend.evaluation.cells.encode` takes them."""
+    """One byte a cell each, as `message.encode` takes them."""
 
     category: np.ndarray
     continuous: np.ndarray

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from backend.errors import InputError
-from backend.evaluation.cells import (
-    COLOUR_BY,
+from backend.evaluation.cells.colours import COLOUR_BY, colour_column, colour_of_values
+from backend.evaluation.cells.columns import Role
+from backend.evaluation.cells.coordinates import quantise
+from backend.evaluation.cells.map_cells import (
     MapCells,
-    cell_details,
-    colour_column,
-    colour_of_values,
     count_outcomes,
     load_cells,
-    most_confident,
-    quantise,
+    most_confident_first,
+    selected_rows,
     wrong_models,
 )
-from backend.evaluation.cells.map_cells import Role
-from backend.evaluation.views import OUTCOMES, failures
+from backend.evaluation.outcomes import OUTCOMES
+from tests.cells import judged_cells, threshold_in
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +32,17 @@ def cells(store, results) -> MapCells:
 def test_cells_are_those_of_the_view(store, results, level, configuration):
     scope = results.scope(label_level=level)
     found = load_cells(store, scope, configuration)
-    view = failures(store, scope, configuration)
-    assert (found.series_id, found.threshold) == (view.series_id, view.threshold)
-    assert (view.cells.cell_index == np.arange(len(found))).all()
+    view = judged_cells(store, scope, configuration)
+    assert found.threshold == threshold_in(store, scope, found.series_id)
+    assert (view.cell_index == np.arange(len(found))).all()
     rows = np.arange(len(found))
     for name in ("label", "predicted", "donor", "timepoint", "label_source", "genotype"):
-        expected = view.cells[name].astype(object).where(view.cells[name].notna(), None)
+        expected = view[name].astype(object).where(view[name].notna(), None)
         assert found.roles[name].words(rows) == list(expected)
-    assert [OUTCOMES[code] for code in found.outcome] == list(view.cells.outcome)
-    np.testing.assert_array_equal(found.confidence, view.cells.confidence.to_numpy(np.float32))
+    assert [OUTCOMES[code] for code in found.outcome] == list(view.outcome)
+    np.testing.assert_array_equal(found.confidence, view.confidence.to_numpy(np.float32))
     step = (found.coordinates.x_max - found.coordinates.x_min) / 65_534
-    assert np.abs(found.coordinates.x_values() - view.cells.umap_x).max() <= step
+    assert np.abs(found.coordinates.x_values() - view.umap_x).max() <= step
     assert list(found.roles["timepoint"].names) == [
         "Healthy", "Diagnosis", "Post-treatment", "Relapse",
     ]  # fmt: skip
@@ -64,14 +62,15 @@ def test_cells_are_those_of_the_view(store, results, level, configuration):
 )
 def test_filters_and_counts_are_those_of_the_view(store, results, cells, filters):
     scope = results.scope(**filters)
-    view = failures(store, scope, "logreg")
+    view = judged_cells(store, scope, "logreg")
     in_scope = cells.in_scope(scope)
-    assert np.flatnonzero(in_scope).tolist() == view.cells.cell_index.tolist()
-    counts = count_outcomes(cells, in_scope)
-    expected = view.counts.assign(outcome=view.counts.outcome.astype(str))
-    pd.testing.assert_frame_equal(
-        counts, expected.reset_index(drop=True), check_dtype=False, check_categorical=False
-    )
+    assert np.flatnonzero(in_scope).tolist() == view.cell_index.tolist()
+    counts = count_outcomes(cells, in_scope).set_index("outcome")
+    assert counts.index.tolist() == list(OUTCOMES)
+    for outcome in OUTCOMES:
+        told = view[view.outcome == outcome]
+        assert counts.n_cells[outcome] == len(told)
+        assert counts.n_donors[outcome] == told.donor.nunique()
 
 
 def test_arrays_cannot_be_written(cells):
@@ -80,24 +79,25 @@ def test_arrays_cannot_be_written(cells):
             array[0] = 1
 
 
-def test_failures_come_most_confident_first(cells):
-    everything = np.ones(len(cells), bool)
-    rows = most_confident(cells, everything)
-    assert len(rows) == np.isin(cells.outcome, (1, 2)).sum()
-    assert (np.diff(cells.confidence[rows]) <= 0).all()
-    assert most_confident(cells, everything, limit=5).tolist() == rows[:5].tolist()
-    assert not len(most_confident(cells, ~everything))
+def test_wrong_cells_come_first_and_the_most_confident_of_them(cells):
+    every = np.arange(len(cells))
+    rows = most_confident_first(cells, every)
+    assert sorted(rows) == every.tolist()
+    n_wrong = int(np.isin(cells.outcome, (1, 2)).sum())
+    assert cells.is_wrong[rows[:n_wrong]].all()
+    assert (np.diff(cells.confidence[rows[:n_wrong]]) <= 0).all()
+    assert (np.diff(cells.confidence[rows[n_wrong:]]) <= 0).all()
+    for limit in (5, n_wrong, n_wrong + 5):
+        assert most_confident_first(cells, every, limit).tolist() == rows[:limit].tolist()
+    assert not len(most_confident_first(cells, every[:0]))
 
 
-def test_details_keep_the_order_asked_for(store, results, cells):
-    rows = [40, 3, 999]
-    found = cell_details(store, results.scope(), cells, rows)
-    assert found.cell_index.tolist() == rows
-    assert found.cell_id.tolist() == results.cells.cell_id.iloc[rows].tolist()
-    assert found.donor.tolist() == results.cells.donor.iloc[rows].tolist()
-    assert found.predicted.tolist() == cells.roles["predicted"].words(np.array(rows))
-    assert len(cell_details(store, results.scope(), cells, [])) == 0
-    assert len(cell_details(store, results.scope(), cells, None)) == len(cells)
+def test_rows_of_one_cell_and_of_none(store, results, cells):
+    found = selected_rows(store, results.scope(), cells, np.array([40]))
+    assert found.cell_index.tolist() == [40]
+    assert found.cell_id.tolist() == results.cells.cell_id.iloc[[40]].tolist()
+    assert found.predicted.tolist() == cells.roles["predicted"].words(np.array([40]))
+    assert len(selected_rows(store, results.scope(), cells, np.array([], int))) == 0
 
 
 def test_models_that_fail_are_counted_cell_by_cell(store, results):
@@ -146,7 +146,7 @@ def made(n_types: int, *, n: int = 400, wrong: float = 0.3, placed: bool = True)
     one = Role(np.zeros(n, np.int32), ("A",))
     x = rng.normal(size=n) if placed else np.full(n, np.nan)
     return MapCells(
-        "d", "m", "Model", "s", 0, "5 of 5 folds", 0.5, quantise(x, x),
+        "d", "m", "Model", "s", 0.5, quantise(x, x),
         {
             "label": Role(label, names), "predicted": Role(predicted, names), "donor": one,
             "timepoint": one, "label_source": one, "genotype": one,
@@ -180,12 +180,12 @@ def test_all_right_and_all_wrong_are_counted():
     right, wrong = made(3, wrong=0.0), made(3, wrong=1.1)
     assert count_outcomes(right, everything).n_cells.tolist() == [400, 0, 0, 0]
     assert count_outcomes(wrong, everything).n_cells.tolist() == [0, 400, 0, 0]
-    assert len(most_confident(right, everything)) == 0
+    assert not right.is_wrong.any()
 
 
 def test_cells_without_a_place_are_counted():
     cells = made(3, placed=False)
-    assert cells.n_unplaced == 400
+    assert not cells.coordinates.is_placed.any()
     assert count_outcomes(cells, np.ones(400, bool)).n_cells.sum() == 400
 
 

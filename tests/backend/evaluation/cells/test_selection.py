@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import FaultlineError, InputError, StoreError
-from backend.evaluation.cells.selections import (
+from backend.evaluation.cells.selection import (
     SavedSelection,
     cells_of,
     load_selection,
@@ -19,9 +19,9 @@ from backend.evaluation.cells.selections import (
     scope_json,
     scope_of,
 )
-from backend.evaluation.error_kinds import error_kind
-from backend.evaluation.views import failures
+from backend.evaluation.outcomes import error_kind
 from backend.types import Scope
+from tests.cells import judged_cells
 
 SQUARE = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
 SCOPE = {"dataset_id": "a" * 16}
@@ -211,14 +211,14 @@ def test_scope_with_unknown_words_is_refused(words, found):
     ],
 )
 def test_predicate_names_the_cells_of_a_count_by_hand(store, results, asked, chosen):
-    cells = failures(store, results.scope(), "logreg").cells
+    cells = judged_cells(store, results.scope(), "logreg")
     found = cells_of(store, "local", predicate(results, asked))
     assert found.dtype == np.int64
     assert found.tolist() == cells.cell_index[chosen(cells)].tolist()
 
 
 def test_error_kind_names_its_cells(store, results):
-    cells = failures(store, results.scope(label_level="fine"), "logreg").cells
+    cells = judged_cells(store, results.scope(label_level="fine"), "logreg")
     cells = cells.dropna(subset=["label", "predicted"])
     kinds = [error_kind(a, b) for a, b in zip(cells.label, cells.predicted, strict=True)]
     for kind in ("malignant ↔ normal", "same lineage family", "other lineage family"):
@@ -231,8 +231,8 @@ def test_error_kind_names_its_cells(store, results):
 
 
 def test_two_models_are_compared_cell_by_cell(store, results):
-    ours = failures(store, results.scope(), "logreg").cells
-    others = failures(store, results.scope(), "majority").cells
+    ours = judged_cells(store, results.scope(), "logreg")
+    others = judged_cells(store, results.scope(), "majority")
     wrong = ["wrong", "confidently wrong"]
     asked = {"outcome": ["correct"], "other_outcome": wrong}
     found = cells_of(store, "local", predicate(results, asked, against="majority"))
@@ -250,7 +250,7 @@ def test_scope_narrows_a_predicate(store, results):
     asked = predicate(
         results, {"outcome": ["correct"]}, timepoints=("Relapse",), cell_types=("T", "B")
     )
-    cells = failures(store, results.scope(timepoints=("Relapse",)), "logreg").cells
+    cells = judged_cells(store, results.scope(timepoints=("Relapse",)), "logreg")
     by_hand = (cells.outcome == "correct") & cells.label.isin(["T", "B"])
     assert cells_of(store, "local", asked).tolist() == cells.cell_index[by_hand].tolist()
 
@@ -297,21 +297,3 @@ def test_stranger_sees_no_cells(tmp_path):
         assert cells_of(opened, "alice", kept).size
         with pytest.raises(InputError, match="is not here any more"):
             cells_of(opened, "bob", kept)
-
-
-@pytest.mark.parametrize(
-    ("label", "predicted", "kind"),
-    [
-        ("HSC", "HSC", "correct"),
-        ("HSC-like", "HSC", "malignant ↔ normal"),
-        ("Mono", "Mono-like", "malignant ↔ normal"),
-        ("HSC-like", "Prog-like", "same lineage family"),
-        ("HSC-like", "GMP", "same lineage family"),
-        ("CTL", "NK", "same lineage family"),
-        ("Mono", "B", "other lineage family"),
-        ("Hepatocyte", "B", "family unknown"),
-        ("Hepatocyte", "Neuron", "family unknown"),
-    ],
-)
-def test_kind_of_error(label, predicted, kind):
-    assert error_kind(label, predicted) == kind

@@ -7,14 +7,13 @@ import pandas as pd
 import pytest
 
 from backend.errors import FaultlineError, InputError
-from backend.evaluation.cells.selection_summary import (
-    probability_vector,
-    selected_rows,
-    summarise_selection,
-)
-from backend.evaluation.neighbours import sides_of
-from backend.evaluation.views import failures
+from backend.evaluation.cells import map_cells
+from backend.evaluation.cells.map_cells import load_cells, probability_vector
+from backend.evaluation.cells.neighbourhood import sides_of
+from backend.evaluation.cells.summary import CellReader
+from backend.evaluation.cells.summary import summarise_selection as summary_of
 from backend.store.neighbours import add_neighbours
+from tests.cells import judged_cells
 from tests.helpers import open_store, write_results
 
 
@@ -32,8 +31,17 @@ def course(tmp_path_factory):
     store.close()
 
 
+def summarise_selection(store, scope, cells, configuration):
+    return summary_of(CellReader(store), scope, cells, configuration)
+
+
+def selected_rows(store, scope, cells, configuration, *, limit=None) -> pd.DataFrame:
+    known = load_cells(store, scope, configuration)
+    return map_cells.selected_rows(store, scope, known, cells, limit=limit)
+
+
 def rows_of(store, scope, cells, configuration="logreg") -> pd.DataFrame:
-    every = failures(store, scope, configuration).cells.set_index("cell_index")
+    every = judged_cells(store, scope, configuration).set_index("cell_index")
     return every.loc[cells]
 
 
@@ -54,7 +62,7 @@ def test_summary_equals_a_count_by_hand(course, level):
         assert told.share.sum() == pytest.approx(1)
     labels = found.composition[found.composition.role == "label"].set_index("value").n_cells
     assert labels["not known"] == rows.label.isna().sum()
-    everything = failures(store, scope, "logreg").cells
+    everything = judged_cells(store, scope, "logreg")
     told = found.composition.set_index(["role", "value"]).share_of_all
     for donor, share in everything.donor.value_counts(normalize=True).items():
         if ("donor", donor) in told.index:
@@ -137,8 +145,6 @@ def test_sides_of_cells_without_label_or_neighbours():
     np.testing.assert_array_equal(sides.n_labelled, [1, 0, 2, 2])
     np.testing.assert_array_equal(sides.label, [1, np.nan, np.nan, 1])
     np.testing.assert_array_equal(sides.predicted, [0, np.nan, 0.5, np.nan])
-    assert sides.label_leads.tolist() == [True, False, False, False]
-    assert not sides.prediction_leads.any()
 
 
 def test_dataset_without_neighbours_has_no_neighbourhood(store, results):
@@ -155,7 +161,7 @@ def test_dataset_without_neighbours_has_no_neighbourhood(store, results):
 )
 def test_all_correct_all_wrong_and_unlabelled_are_sentences(course, choose, words):
     store, results, _ = course
-    cells = failures(store, results.scope(), "logreg").cells
+    cells = judged_cells(store, results.scope(), "logreg")
     chosen = cells.cell_index[choose(cells)].to_numpy()
     found = summarise_selection(store, results.scope(), chosen, "logreg")
     assert words in " ".join(found.sentences)

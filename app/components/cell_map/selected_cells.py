@@ -8,25 +8,21 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import streamlit as st
 
-from backend.evaluation.cells import (
-    ColourColumn,
-    Event,
-    MapCells,
-    cells_inside,
-    changed_selection,
-    visible_cells,
-)
+from backend.evaluation.cells.hit_test import cells_inside, changed_selection, visible_cells
 
 if TYPE_CHECKING:
     from app.components.cell_map.legend import Facets
+    from backend.evaluation.cells.colours import ColourColumn
+    from backend.evaluation.cells.hit_test import Event
+    from backend.evaluation.cells.map_cells import MapCells
 
-__all__ = ["Choice", "apply", "choose", "current", "forget"]
+__all__ = ["SelectedCells", "change_by", "current", "deselect", "select"]
 
-_KEY: Final = "faultline.chosen_cells"
+_KEY: Final = "faultline.selected_cells"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SelectedCells:
     """Selected cells of a dataset: a bit for each cell, and where they come from in words.
 
     `polygon` holds the corners when one area says it all, so that it can be kept as an area.
@@ -45,15 +41,15 @@ class Choice:
         return bits.astype(bool)
 
 
-def current(cells: MapCells) -> Choice | None:
+def current(cells: MapCells) -> SelectedCells | None:
     """Return the selection if it is one of these cells."""
-    choice = st.session_state.get(_KEY)
-    if choice is None or (choice.dataset_id, choice.n) != (cells.dataset_id, len(cells)):
+    found = st.session_state.get(_KEY)
+    if found is None or (found.dataset_id, found.n) != (cells.dataset_id, len(cells)):
         return None
-    return choice
+    return found
 
 
-def choose(
+def select(
     cells: MapCells,
     mask: np.ndarray,
     *,
@@ -62,20 +58,20 @@ def choose(
 ) -> None:
     """Select the cells of a mask; an empty one is a selection of nothing, which the page says."""
     bits = np.packbits(mask).tobytes()
-    st.session_state[_KEY] = Choice(cells.dataset_id, len(cells), bits, title, polygon)
+    st.session_state[_KEY] = SelectedCells(cells.dataset_id, len(cells), bits, title, polygon)
 
 
-def forget() -> None:
+def deselect() -> None:
     """Select nothing, silently."""
     st.session_state.pop(_KEY, None)
 
 
-def apply(
+def change_by(
     event: Event, cells: MapCells, in_scope: np.ndarray, column: ColourColumn, facets: Facets
 ) -> None:
     """Change the selection by what was drawn on the map."""
     if event.mode == "clear":
-        forget()
+        deselect()
         return
     reach = visible_cells(
         cells.coordinates,
@@ -95,4 +91,4 @@ def apply(
     elif event.mode != "replace" and before is not None:
         words = f"{before.title}, {'and more' if event.mode == 'add' else 'less a part'}"
     corners = tuple((float(x), float(y)) for x, y in event.polygon) if is_whole else None
-    choose(cells, mask, title=words[:200], polygon=corners)
+    select(cells, mask, title=words[:200], polygon=corners)

@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import InputError
-from backend.evaluation.cells import (
+from backend.evaluation.cells.coordinates import binned, quantise
+from backend.evaluation.cells.hit_test import (
     MODES,
-    binned,
     cells_inside,
     changed_selection,
-    quantise,
     read_event,
     visible_cells,
 )
