@@ -11,7 +11,7 @@ from backend.evaluation import views
 from backend.prediction.evaluate import evaluate
 from backend.prediction.saved_models import find_saved_model
 from backend.store.bundle import read_dataset, read_predictions, read_run
-from backend.store.neighbours import neighbours_of
+from backend.store.per_cell import neighbours_of
 from backend.types import Scope
 from tests.backend.prediction.conftest import run_of
 from tests.conftest import build_adata
