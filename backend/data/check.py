@@ -108,7 +108,7 @@ def check(
     purpose: str = "train",
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
-    look: Callable[[h5py.File, Examined], None] | None = None,
+    inspect: Callable[[h5py.File, Examined], None] | None = None,
 ) -> CheckReport:
     """Say whether a file can be used, and if not, all that is wrong with it.
 
@@ -126,7 +126,7 @@ def check(
         Chooses the blocks.
     progress
         Called with (values read, values in all, what is done).
-    look
+    inspect
         Called with the opened file and what was found in it, when it is usable so far. A `Refusal`
         that it raises counts as a problem.
     """
@@ -139,8 +139,8 @@ def check(
             found = examine(path, file, roles, purpose=purpose, seed=seed, problems=problems)
             if found is not None:
                 facts, notes = _facts(file, found), found.notes
-                if look is not None:
-                    look(file, found)
+                if inspect is not None:
+                    inspect(file, found)
                 if not quick:
                     _read_all(found.counts, progress)
     except Refusal as refusal:

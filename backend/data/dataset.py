@@ -143,27 +143,21 @@ def describe_chunks(chunks: Iterable[AnnData]) -> DatasetInfo:
     )
 
 
-def cells_table(adata: AnnData, seed: int = 0, *, umap: bool = True) -> pd.DataFrame:
-    """Return the table of cells as it is kept in `cells.parquet`.
+def cells_table(adata: AnnData) -> pd.DataFrame:
+    """Return the table of cells as it is kept in `cells.parquet`, without their coordinates.
 
     Parameters
     ----------
     adata
         In the layout that `load` returns.
-    seed
-        Of the map.
-    umap
-        False leaves the coordinates empty, which saves their time.
 
     Returns
     -------
     The columns of `CELLS_COLUMNS`, one row per cell in the order of `adata`. Text is plain str or
-    None. `umap_x` and `umap_y` are for display only.
+    None, `umap_x` and `umap_y` are NaN.
     """
     import pandas as pd
 
-    if umap:
-        return cells_and_neighbours(adata, seed)[0]
     obs = adata.obs
     table = pd.DataFrame({"cell_id": adata.obs_names.to_numpy(dtype=object)})
     for name in CELLS_COLUMNS[1:-2]:
@@ -193,13 +187,13 @@ def cells_and_neighbours(
     Returns
     -------
     cells
-        As `cells_table` returns them.
+        As `cells_table` returns them, with coordinates for display only.
     neighbours
         (n_cells, 15) int32 row numbers, see `backend.data.cell_map.nearest_cells`.
     """
     from backend.data.cell_map import components_of, map_components, part_of
 
-    cells = cells_table(adata, umap=False)
+    cells = cells_table(adata)
     components = components_of(adata, seed=seed, progress=part_of(progress, 0.0, 0.2))
     found = map_components(
         components, cells["donor"].to_numpy(), seed=seed, progress=part_of(progress, 0.2, 1.0)

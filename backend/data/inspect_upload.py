@@ -102,7 +102,8 @@ def inspect_in_child(
                 seen[place] = {str(name): int(n) for name, n in counts.items() if name}
         seen["genes"] = _known_genes(found.genes, gene_files)
 
-    report = check(path, quick=True, roles=roles_from(given), purpose="predict", look=read)
+    roles = roles_from(given)
+    report = check(path, quick=True, roles=roles, purpose="predict", inspect=read)
     about = {
         "problems": [problem.to_json() for problem in report.problems],
         "notes": list(report.notes),

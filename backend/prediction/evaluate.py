@@ -223,7 +223,7 @@ def _predicted(
     for cells in _pieces(dataset, obs):
         predictor.add(cells)
         stream.add(cells)
-        parts.append(cells_table(cells, umap=False))
+        parts.append(cells_table(cells))
         done += cells.n_obs
         progress(done / n, f"Predicted {done:,} of {n:,} cells")
         yield cells

@@ -63,7 +63,7 @@ def ensure_dataset(
     from backend.data import cells_and_neighbours
 
     say("Placing cells on a map")
-    cells, neighbours = cells_and_neighbours(adata)
+    cells, neighbours = cells_and_neighbours(adata, progress=lambda _, step: say(step))
     with full_disk_explained("the table of cells"):
         write_dataset(str(out), info.to_json(), cells, neighbours=neighbours)
 

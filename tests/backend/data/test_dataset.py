@@ -94,7 +94,7 @@ def test_id_depends_on_the_order_of_cells(adata):
 def test_describe_changes_nothing(adata):
     before = adata.copy()
     describe(adata)
-    cells_table(adata, umap=False)
+    cells_table(adata)
     pd.testing.assert_frame_equal(before.obs, adata.obs)
     np.testing.assert_array_equal(before.X.toarray(), adata.X.toarray())
 
@@ -104,7 +104,7 @@ def test_table_of_cells(adata, tmp_path):
     assert tuple(table.columns) == CELLS_COLUMNS
     assert table["cell_id"].tolist() == adata.obs_names.tolist()
     assert table["umap_x"].dtype == table["umap_y"].dtype == np.float32
-    assert table["umap_x"].notna().all()
+    assert table[["umap_x", "umap_y"]].isna().all(axis=None)
     assert table["study"].tolist() == [None] * 40
     assert all(isinstance(value, str) for value in table["donor"])
     assert table["day"].dtype == "Int32"
@@ -112,10 +112,6 @@ def test_table_of_cells(adata, tmp_path):
     table.to_parquet(tmp_path / "cells.parquet")
     again = pd.read_parquet(tmp_path / "cells.parquet", dtype_backend="numpy_nullable")
     assert again["cell_type_fine"].tolist() == table["cell_type_fine"].tolist()
-
-
-def test_table_without_embedding(adata):
-    assert cells_table(adata, umap=False)["umap_x"].isna().all()
 
 
 def test_import_is_light():

@@ -34,7 +34,7 @@ def trained_home(trained_file: Path, tmp_path_factory: pytest.TempPathFactory) -
     """Folder of bundles with a final run of logreg (two folds beside it) and one of majority."""
     home = tmp_path_factory.mktemp("home")
     adata = load(trained_file)
-    info, cells = describe(adata), cells_table(adata, umap=False)
+    info, cells = describe(adata), cells_table(adata)
     write_dataset(home, info.to_json(), cells)
     split = make_split(adata.obs, "donor", dataset_id=info.dataset_id, folds=2)
     for model, settings, folds in (

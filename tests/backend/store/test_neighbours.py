@@ -108,7 +108,7 @@ def test_command_adds_neighbours_to_results(tmp_path, capsys):
     assert "There is no dataset" in capsys.readouterr().err
     adata = load(file)
     info = describe(adata).to_json()
-    write_dataset(out, info, cells_table(adata, umap=False))
+    write_dataset(out, info, cells_table(adata))
     assert main([*asked, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n_neighbours"] == 15
     assert (out / "datasets" / info["dataset_id"] / NEIGHBOURS_FILE).is_file()

@@ -48,7 +48,7 @@ def sweep_of(dataset, tmp_path, monkeypatch):
         where = out if "://" in out else tmp_path / out
         adata = load(dataset)
         # Without a map, which takes long.
-        write_dataset(where, describe(adata).to_json(), cells_table(adata, umap=False))
+        write_dataset(where, describe(adata).to_json(), cells_table(adata))
         return prepare(read_plan(path), where, is_written=True)
 
     return sweep_of

@@ -62,7 +62,7 @@ def out(dataset, tmp_path, monkeypatch):
     """A results folder that has the dataset's bundle, as its map takes long."""
     monkeypatch.setenv("FAULTLINE_HOME", str(tmp_path / "home"))
     adata = load(dataset)
-    write_dataset(tmp_path / "out", describe(adata).to_json(), cells_table(adata, umap=False))
+    write_dataset(tmp_path / "out", describe(adata).to_json(), cells_table(adata))
     return tmp_path / "out"
 
 
@@ -110,9 +110,14 @@ def test_runs_are_done_once_and_then_skipped(write, out):
 
 def test_a_dataset_is_written_once_with_its_nearest_cells(dataset, tmp_path, monkeypatch):
     adata = load(dataset)
-    info, cells = describe(adata), cells_table(adata, umap=False)
+    info, cells = describe(adata), cells_table(adata)
     nearest = np.full((adata.n_obs, 3), -1, dtype=np.int32)
-    monkeypatch.setattr("backend.data.cells_and_neighbours", lambda _: (cells, nearest))
+
+    def computed(_, *, progress):
+        progress(0.5, "Finding the nearest cells")
+        return cells, nearest
+
+    monkeypatch.setattr("backend.data.cells_and_neighbours", computed)
     said = []
     ensure_dataset(adata, info, tmp_path, say=said.append)
     folder = tmp_path / "datasets" / info.dataset_id
@@ -123,7 +128,7 @@ def test_a_dataset_is_written_once_with_its_nearest_cells(dataset, tmp_path, mon
     before = (folder / "cells.parquet").stat().st_mtime_ns
     ensure_dataset(adata, info, tmp_path, say=said.append)
     assert (folder / "cells.parquet").stat().st_mtime_ns == before
-    assert said == ["Placing cells on a map"]
+    assert said == ["Placing cells on a map", "Finding the nearest cells"]
 
 
 def test_ids_are_those_of_the_verb_run(write, out, dataset):
@@ -409,7 +414,7 @@ def test_a_sweep_killed_twice_ends_as_one_that_was_not(write, out, tmp_path, dat
     path = write(STUDY)
     whole = tmp_path / "whole"
     adata = load(dataset)
-    write_dataset(whole, describe(adata).to_json(), cells_table(adata, umap=False))
+    write_dataset(whole, describe(adata).to_json(), cells_table(adata))
     expected = prepared(path, whole)
     assert {o.status for o in expected.execute(Inline(), lambda event: None)} == {"done"}
 
