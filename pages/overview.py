@@ -9,6 +9,7 @@ from app.components import errors, figure, frames, provenance, tables
 from app.components.selection_links import page_links
 from app.sections.overview.charts import score_dots
 from app.state import MODEL, current_metric, current_models, current_scope, go
+from backend.evaluation.wording import plain
 
 scope = current_scope()
 models = current_models()
@@ -67,7 +68,7 @@ else:
     )  # fmt: skip
 st.markdown("##### Not labelled in this dataset")
 st.markdown(
-    f"{', '.join(view.not_labelled)}. No score can be given for them."
+    f"{plain(', '.join(view.not_labelled))}. No score can be given for them."
     if view.not_labelled
     else "Every expected type is labelled."
 )

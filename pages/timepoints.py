@@ -19,6 +19,7 @@ from app.state import (
     current_scope,
     go,
 )
+from backend.evaluation.wording import plain
 
 scope = current_scope()
 models = current_models()
@@ -32,7 +33,7 @@ if view.scores.empty:
     st.stop()
 
 if view.missing:
-    st.markdown(f"No data in this dataset: {', '.join(view.missing)}. Nothing is filled in.")
+    st.markdown(f"No data in this dataset: {plain(', '.join(view.missing))}. Nothing is filled in.")
 for note in view.notes:
     st.markdown(note)
 provenance.series_notes(series)

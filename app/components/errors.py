@@ -10,6 +10,7 @@ from uuid import uuid4
 import streamlit as st
 
 from backend.errors import FaultlineError
+from backend.evaluation.wording import prose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,6 @@ def shown_to_user() -> Iterator[None]:
     except FaultlineError as error:
         reference = uuid4().hex[:8]
         _log.warning("page refused [%s]", reference, exc_info=error)
-        st.error(f"{error.message}\n\n{error.hint}".strip(), icon=":material/error:")
+        st.error(f"{prose(error.message)}\n\n{prose(error.hint)}".strip(), icon=":material/error:")
         st.caption(f"Reference for the log: {reference}")
         st.stop()

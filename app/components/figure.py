@@ -11,6 +11,7 @@ from altair.utils import schemapi
 
 from app.components import export, palette
 from app.state import current_source
+from backend.evaluation.wording import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,7 +112,7 @@ def draw(
         What the chart is made from, when that is not the scope of the sidebar.
     """
     source = source or current_source()
-    st.markdown(f"##### {title}")
+    st.markdown(f"##### {plain(title)}")
     chart = _dressed(build(dark=(dark := is_dark())), dark=dark, simulated=source.simulated)
     prefix = f"{MARK}. {alt_text}" if source.simulated else alt_text
     options: dict[str, Any] = {"width": "stretch", "alt": prefix, "key": f"figure.{name}"}

@@ -8,6 +8,7 @@ import streamlit as st
 
 from backend.data.labels import family
 from backend.evaluation.outcomes import WRONG
+from backend.evaluation.wording import plain
 from backend.types import PROTOCOLS, TIMEPOINTS
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _SHOWN_TYPES: Final = 8
 def with_display_name(sentence: str, models: Mapping[str, str]) -> str:
     """Put a model's display name, unique among `models`, for the key that opens a sentence."""
     for key, name in models.items():
-        for opening, shown in ((f"`{key}`", f"**{name}**"), (f"{key}:", f"{name}:")):
+        for opening, shown in ((f"`{key}`", f"**{plain(name)}**"), (f"{key}:", f"{plain(name)}:")):
             if sentence.startswith(opening):
                 return f"{shown}{sentence.removeprefix(opening)}"
     return sentence
@@ -71,7 +72,9 @@ def name_types(rows: pd.DataFrame, *, by: str) -> None:
     for (model, kind), part in ordered.groupby([name, by], sort=True, observed=True):
         types = list(dict.fromkeys(part.cell_type))
         more = f" and {len(types) - _SHOWN_TYPES} more" if len(types) > _SHOWN_TYPES else ""
-        lines.append(f"- **{model}**, {kind}: {', '.join(types[:_SHOWN_TYPES])}{more}")
+        lines.append(
+            f"- **{plain(model)}**, {kind}: {plain(', '.join(types[:_SHOWN_TYPES]))}{more}"
+        )
     st.markdown("\n".join(lines))
 
 
@@ -89,7 +92,7 @@ def outcome_sentence(counts: pd.DataFrame, model: str, threshold: float | None) 
     total = sum(v for k, v in n.items() if k != "not scored")
     n_failed = sum(n.get(k, 0) for k in WRONG)
     share = f" ({n_failed / total:.0%})" if total else ""
-    text = f"**{model}** fails on {n_failed:,} of {total:,} labelled cells{share}."
+    text = f"**{plain(model)}** fails on {n_failed:,} of {total:,} labelled cells{share}."
     if threshold is None:
         text += " No valid cells to set a threshold, so none is called confidently wrong."
     else:

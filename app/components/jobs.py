@@ -12,7 +12,7 @@ from app.identity import identity
 from app.state import Source
 from backend.config import home, keep_days
 from backend.errors import FaultlineError, InputError
-from backend.evaluation.wording import plain, plural
+from backend.evaluation.wording import plain, plural, prose
 from backend.jobs.curves import live_curves
 from backend.jobs.directory import (
     cancel_job,
@@ -181,7 +181,7 @@ def _head(status: JobStatus) -> None:
     if status.is_open:
         st.progress(status.progress, text=plain(status.message) or "Working")
     elif status.state == "failed":
-        st.error(f"{plain(status.message)} {status.hint}".strip(), icon=":material/error:")
+        st.error(prose(f"{status.message} {status.hint}"), icon=":material/error:")
 
 
 def one_job(job_id: str) -> None:
@@ -214,7 +214,7 @@ def _ended(status: JobStatus) -> None:
     result = status.result or {}
     if "runs" in result:
         st.markdown(
-            f"{plural(len(result['runs']), 'fit')} of series `{result['series_id']}`, "
+            f"{plural(len(result['runs']), 'fit')} of series {plain(result['series_id'])}, "
             f"{result['n_failed']} failed."
         )
     elif "n_runs" in result:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from backend.evaluation.wording import plain
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -36,21 +38,25 @@ def cautions(texts: Iterable[str]) -> None:
 
 def strip(provenance: Provenance, models: Mapping[str, str]) -> None:
     """Show dataset, kind, label source, init, protocol, folds and counts as labelled facts."""
-    inits = "; ".join(f"{models.get(key, key)}: {t}" for key, t in provenance.inits.items())
+    inits = "; ".join(
+        f"{plain(models.get(key, key))}: {plain(t)}" for key, t in provenance.inits.items()
+    )
     facts = {
         "Dataset": _sentences(
-            f"{provenance.dataset} ({provenance.kind}): {provenance.n_cells:,} scored "
+            f"{plain(provenance.dataset)} ({provenance.kind}): {provenance.n_cells:,} scored "
             f"cells, {provenance.n_donors:,} donors",
-            provenance.source,
-            provenance.citation,
+            plain(provenance.source),
+            plain(provenance.citation),
         ),
         "Labels": _sentences(
             f"{provenance.label_level.capitalize()} level",
-            _capital(provenance.label_sources),
+            _capital(plain(provenance.label_sources)),
             provenance.truth,
         ),
         "Protocol": _sentences(
-            provenance.protocol, _capital(provenance.folds), f"Training cells: {provenance.budget}"
+            provenance.protocol,
+            _capital(plain(provenance.folds)),
+            f"Training cells: {provenance.budget}",
         ),
         "Init": _sentences(inits),
         "Runs made": _sentences(provenance.created_at[:10]),
@@ -64,13 +70,13 @@ def caption(provenance: Provenance) -> None:
     """Close a page with one line on the source of its numbers."""
     st.caption(
         _sentences(
-            f"{provenance.dataset} ({provenance.kind}): {provenance.n_cells:,} scored "
+            f"{plain(provenance.dataset)} ({provenance.kind}): {provenance.n_cells:,} scored "
             f"cells, {provenance.n_donors:,} donors",
-            f"{provenance.label_level.capitalize()} labels: {provenance.label_sources}",
+            f"{provenance.label_level.capitalize()} labels: {plain(provenance.label_sources)}",
             provenance.protocol,
-            _capital(provenance.folds),
+            _capital(plain(provenance.folds)),
             provenance.caption,
-            provenance.citation,
+            plain(provenance.citation),
             f"Runs made {provenance.created_at[:10]}",
         )
     )
@@ -78,7 +84,9 @@ def caption(provenance: Provenance) -> None:
 
 def panel_note(panel: Panel, metric: Metric) -> None:
     """Say over which types a metric is taken, and why others are not in it."""
-    left_out = "; ".join(f"{name}: {reason}" for name, reason in panel.excluded.items())
+    left_out = "; ".join(
+        f"{plain(name)}: {plain(reason)}" for name, reason in panel.excluded.items()
+    )
     st.caption(
         f"{metric.title} over {panel.describe()}, chosen from the labels before any score."
         + (f" Left out: {left_out}." if left_out else "")
@@ -89,6 +97,6 @@ def series_notes(series: pd.DataFrame) -> None:
     """Name series with missing or failed folds: they have no headline number."""
     for row in series[~series.is_complete.astype(bool)].itertuples():
         st.markdown(
-            f":material/warning: {row.display_name}: "
-            + _sentences(f"{row.status_text}, so no headline number", row.notes)
+            f":material/warning: {plain(row.display_name)}: "
+            + _sentences(f"{row.status_text}, so no headline number", plain(row.notes))
         )

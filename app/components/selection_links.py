@@ -19,7 +19,7 @@ from backend.evaluation.cells.selection import (
     scope_json,
     scope_of,
 )
-from backend.evaluation.wording import plain
+from backend.evaluation.wording import plain, prose
 from backend.types import TIMEPOINTS
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def keep(selection: SavedSelection) -> None:
     try:
         st.query_params[SELECTION] = save_selection(home(), current_scope().owner, selection)
     except FaultlineError as error:
-        st.session_state[f"{SELECTION}.refused"] = f"{error.message} {error.hint}"
+        st.session_state[f"{SELECTION}.refused"] = prose(f"{error.message} {error.hint}")
 
 
 def _go(page: str, selection: SavedSelection, filters: Mapping[str, Any]) -> None:
     try:
         saved = save_selection(home(), current_scope().owner, selection)
     except FaultlineError as error:
-        st.session_state[f"{SELECTION}.refused"] = f"{error.message} {error.hint}"
+        st.session_state[f"{SELECTION}.refused"] = prose(f"{error.message} {error.hint}")
         return
     # `go` puts a name into the address that no widget has held in this session.
     st.session_state.pop(SELECTION, None)
@@ -117,7 +117,7 @@ def opened() -> SavedSelection | None:
             scope_of(selection, scope.owner)
             return selection
     except FaultlineError as error:
-        st.info(f"{plain(error.message)} {error.hint}", icon=":material/link_off:")
+        st.info(prose(f"{error.message} {error.hint}"), icon=":material/link_off:")
         return None
     st.info(
         f"The selection of this link, {plain(selection.name or selection.describe())}, is of "

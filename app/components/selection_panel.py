@@ -255,7 +255,7 @@ def _one_cell(scope: Scope, rows: pd.DataFrame, summary: SelectionSummary) -> No
         figure.draw(
             partial(probability_bars, vector, label=cell.label, predicted=cell.predicted),
             name="probabilities-of-cell",
-            title=f"What {name} holds likely for {plain(cell_id)}",
+            title=f"What {summary.display_name} holds likely for {cell_id}",
             alt_text="Bars of the probability of every type, the largest "
             f"{vector.cell_type.iloc[0]} with {vector.probability.iloc[0]:.2f}; labelled "
             f"{cell.label}.",

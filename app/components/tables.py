@@ -103,7 +103,7 @@ def _column_config(frame: pd.DataFrame, labels: dict[str, str]) -> dict[str, Any
             config[column] = st.column_config.NumberColumn(
                 labels.get(column) or _SCORES[column], format="%.2f"
             )
-        elif column in _COUNTS or column.startswith("n_train_"):
+        elif column in _COUNTS or (column in labels and column.startswith("n_train_")):
             config[column] = st.column_config.NumberColumn(
                 labels.get(column) or _COUNTS[column], format="localized"
             )

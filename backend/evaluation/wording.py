@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,7 @@ __all__ = [
     "number",
     "plain",
     "plural",
+    "prose",
     "protocol_sentence",
     "range_text",
     "score_text",
@@ -62,8 +64,10 @@ _INIT_TEXTS: Final = {
 }
 _PUNCTUATION: Final = re.compile(r"([!-/:-@\[-`{-~])")
 _SHORTCODE: Final = re.compile(r":(?=[\w+-]+:)")
+_ADDRESS: Final = re.compile(r"(?:https?(?=://)|www(?=\.)|@)", re.IGNORECASE)
+"""Where addresses of pages and people begin, which become links even when they are escaped."""
 _JOINER: Final = "\u2060"
-"""Takes no room; between colon and word it keeps `:name:` from becoming a picture."""
+"""Takes no room; it keeps `:name:` from becoming a picture and an address from becoming a link."""
 
 _INHOUSE: Final = "in-house"
 """Ends the display name of what starts from weights pre-trained here."""
@@ -323,11 +327,37 @@ def gap_sentence(
     return f"{head} It {verb} {number(abs(gap.value))} ({_unsigned(gap)}{few}) {names[1]}."
 
 
+def _is_hidden(mark: str) -> bool:
+    return not mark.isspace() and unicodedata.category(mark) in ("Cc", "Cf", "Co", "Cs")
+
+
 def plain(text: object) -> str:
     """Return Markdown that shows `text` as it is, on one line.
 
     Every ASCII punctuation mark is escaped, which CommonMark allows; HTML, links, formulas, colours
-    and picture names of a label stay letters.
+    and picture names of a label stay letters. Marks that are not seen, or turn the text around them
+    from right to left, are left out.
     """
-    line = " ".join(str(text).split())
-    return _PUNCTUATION.sub(r"\\\1", _SHORTCODE.sub(":" + _JOINER, line))
+    line = " ".join("".join(mark for mark in str(text) if not _is_hidden(mark)).split())
+    line = _ADDRESS.sub(r"\g<0>" + _JOINER, _SHORTCODE.sub(":" + _JOINER, line))
+    return _PUNCTUATION.sub(r"\\\1", line)
+
+
+def prose(text: object) -> str:
+    """Return Markdown of one of our sentences about words from outside.
+
+    What stands between two backticks is shown as code, all else as it is. Code holds no Markdown,
+    so a name with backticks of its own can only change which words are shown as code.
+    """
+    parts = " ".join(str(text).split()).split("`")
+    is_paired = len(parts) % 2 == 1
+    shown = []
+    for position, part in enumerate(parts):
+        if position % 2 and part.strip() and (is_paired or position < len(parts) - 1):
+            visible = "".join(mark for mark in part if not _is_hidden(mark))
+            shown.append(f"`{visible}`")
+        else:
+            lead = " " if part[:1] == " " else ""
+            tail = " " if part[-1:] == " " and part.strip() else ""
+            shown.append(f"{lead}{plain(part)}{tail}")
+    return "".join(shown)

@@ -75,15 +75,19 @@ def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -
 
 @contextmanager
 def served(
-    home: Path, *options: str, port: int | None = None, **environment: str
+    home: Path,
+    *options: str,
+    port: int | None = None,
+    script: str = "app/server.py",
+    **environment: str,
 ) -> Iterator[Server]:
-    """Start `streamlit run app/server.py` on the results below a folder, as `serve` does."""
+    """Start `streamlit run`, by default as `serve` does, on the results below a folder."""
     port, log = port or free_port(), home / "server.log"
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [
-                sys.executable, "-m", "streamlit", "run", "app/server.py",
+                sys.executable, "-m", "streamlit", "run", script,
                 "--server.port", str(port), "--server.headless", "true",
                 *options,
             ],

@@ -20,6 +20,7 @@ from backend.evaluation.cells.colours import colour_of_values
 from backend.evaluation.cells.hit_test import read_event
 from backend.evaluation.cells.message import flags_of
 from backend.evaluation.outcomes import OUTCOMES
+from backend.evaluation.wording import prose
 
 if TYPE_CHECKING:
     from backend.evaluation.cells.colours import ColourColumn
@@ -111,7 +112,7 @@ def draw(shown: DrawnMap) -> None:
         try:
             event = read_event(said, n_cells=len(shown.cells))
         except InputError as error:
-            st.warning(f"{error.message} {error.hint}")
+            st.warning(prose(f"{error.message} {error.hint}"))
         else:
             _act(event, shown)
     has_picture = bool(st.session_state.get(_NO_WEBGL))

@@ -188,7 +188,7 @@ def _matrix(
     figure.draw(
         partial(matrix, view, types=types, numbers=numbers, picked=picked),
         name=f"confusion-matrix-{view.configuration}",
-        title=f"Label against prediction, {plain(view.display_name)}",
+        title=f"Label against prediction, {view.display_name}",
         alt_text=f"Matrix of labels (rows) against predictions (columns) of {view.display_name} over "
         f"{view.n_cells:,} cells of {view.n_donors} donors; most cells: "
         f"{largest.label.iloc[0]} called {largest.predicted.iloc[0]}. The table below says the same.",
@@ -211,7 +211,7 @@ def _flow(
     figure.draw(
         partial(flow, view, types=types, mistakes=mistakes, picked=picked),
         name=f"confusion-flow-{view.configuration}",
-        title=f"From label to prediction, {plain(view.display_name)}",
+        title=f"From label to prediction, {view.display_name}",
         alt_text=f"Flow of {'wrong' if mistakes else 'all'} cells of {view.display_name} from label "
         "(left) to prediction (right), a ribbon for each pair, coloured by kind of error. "
         "The table below says the same.",
@@ -241,7 +241,7 @@ def disagreement(
             agreement_grid, found, names=names, order=ordered_types(view, order), picked=picked
         ),
         name=f"disagreement-{first}-{second}",
-        title=f"Right and wrong, {plain(models[first])} and {plain(models[second])}",
+        title=f"Right and wrong, {models[first]} and {models[second]}",
         alt_text="Table of cells by type and by which of the two models is right; the table below "
         "says the same.",
         select=("cell_type", "agreement"),

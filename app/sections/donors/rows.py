@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from backend.evaluation.metrics import metric_of
+from backend.evaluation.wording import plain
 from backend.types import TIMEPOINTS
 
 __all__ = ["donor_order", "donor_sentence", "with_donor_names"]
@@ -35,10 +36,10 @@ def donor_sentence(totals: pd.DataFrame, model: str) -> str:
     """Return the spread of donors in words."""
     known = totals.dropna(subset=["value"]).sort_values("value")
     if known.empty:
-        return f"**{model}**: no donor has enough labelled cells for a score."
+        return f"**{plain(model)}**: no donor has enough labelled cells for a score."
     low, high = known.iloc[0], known.iloc[-1]
     return (
-        f"**{model}**: {metric_of(totals).label} of single donors from {low.value:.2f} ({low.donor}, "
-        f"{low.timepoint}, {int(low.n_cells):,} cells) to {high.value:.2f} ({high.donor}, "
+        f"**{plain(model)}**: {metric_of(totals).label} of single donors from {low.value:.2f} ({plain(low.donor)}, "
+        f"{low.timepoint}, {int(low.n_cells):,} cells) to {high.value:.2f} ({plain(high.donor)}, "
         f"{high.timepoint}, {int(high.n_cells):,} cells), over {len(known)} donors."
     )

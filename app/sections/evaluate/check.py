@@ -11,6 +11,7 @@ import streamlit as st
 from app import cache
 from app.sections.evaluate import upload
 from backend.data.roles import map_timepoint
+from backend.evaluation.wording import plain, prose
 from backend.types import TIMEPOINTS
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ def check(chosen: Chosen, gene_files: dict[str, str]) -> dict[str, Any]:
     if found["problems"]:
         stored = f'"{chosen.path.name}"'
         reasons = [
-            f"{problem['message']} {problem['hint']}".replace(stored, "The file")
+            prose(f"{problem['message']} {problem['hint']}".replace(stored, "The file"))
             for problem in found["problems"]
         ]
         kept = " The upload was deleted." if chosen.request.get("upload") else ""
         text = "\n\n".join(reasons)
-        upload.forget(chosen, f"**{upload.plain(chosen.name)}** cannot be used.{kept}\n\n{text}")
+        upload.forget(chosen, f"**{plain(chosen.name)}** cannot be used.{kept}\n\n{text}")
     return found
 
 
@@ -49,12 +50,12 @@ def verdict(chosen: Chosen, found: dict[str, Any]) -> None:
     facts = found["facts"]
     st.markdown(
         f"The file can be used: {facts['n_cells']:,} cells, "
-        f"{facts['n_genes']:,} genes, named by {facts['gene_ids']} "
-        f"({facts['n_genes_matched']:,} are known). Counts are in `{facts['counts']}`."
+        f"{facts['n_genes']:,} genes, named by {plain(facts['gene_ids'])} "
+        f"({facts['n_genes_matched']:,} are known). Counts are in {plain(facts['counts'])}."
     )
     if found["notes"]:
         with st.expander(f"What is changed or lost ({len(found['notes'])})"):
-            st.markdown("\n".join(f"- {upload.plain(note)}" for note in found["notes"]))
+            st.markdown("\n".join(f"- {prose(note)}" for note in found["notes"]))
     st.caption(
         f"Checked in {facts['seconds']:.1f} s by its structure and samples of its values; every "
         "value is read before any prediction."

@@ -9,12 +9,11 @@ import streamlit as st
 from app import cache
 from app.components import export
 from app.identity import identity
-from app.sections.evaluate.upload import plain
 from app.state import DATASET, Source, go
 from backend.config import home, keep_days
 from backend.data.uploads import delete_upload, user_folder
 from backend.errors import FaultlineError
-from backend.evaluation.wording import plural
+from backend.evaluation.wording import plain, plural, prose
 from backend.jobs.directory import (
     cancel_job,
     create_job,
@@ -68,7 +67,7 @@ def _progress() -> None:
     if not status.is_open:
         cache.refresh()
         st.rerun()
-    st.progress(status.progress, text=status.message or "Working")
+    st.progress(status.progress, text=plain(status.message) or "Working")
     if status.state == "queued" and not list_workers(home()):
         st.warning(
             "No worker is running, so the job waits. Start one with `python -m backend worker`, or "
@@ -92,7 +91,7 @@ def _again() -> None:
 
 def _ended(status: JobStatus) -> None:
     text = "The job was cancelled." if status.state == "cancelled" else status.message
-    st.error(f"{text} {status.hint}".strip(), icon=":material/error:")
+    st.error(prose(f"{text} {status.hint}"), icon=":material/error:")
     _log(status.job_id, status.owner)
     st.button("Start again", on_click=_again, key="evaluate.again")
 
@@ -163,7 +162,7 @@ def _outside(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -
     for run_id, share in result["outside"].items():
         if share is not None:
             st.markdown(
-                f"- {names.get(run_id, run_id)}: {share * 100:.1f} % of the cells lie outside its "
+                f"- {plain(names.get(run_id, run_id))}: {share * 100:.1f} % of the cells lie outside its "
                 "training data; 5 % are expected of a new donor from the same tissue."
             )
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -227,7 +226,7 @@ def _delete(job_id: str) -> None:
     try:
         delete_dataset(user_folder(home(), owner), str((status.result or {}).get("dataset_id")))
     except FaultlineError as error:
-        st.session_state["evaluate.message"] = error.message
+        st.session_state["evaluate.message"] = prose(error.message)
     if request.get("upload"):
         delete_upload(home(), owner, str(request["upload"]))
     delete_job(home(), job_id, owner=owner)

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from backend.evaluation.mapping import common_types, match_labels, ontology_version
-from backend.evaluation.wording import plural
+from backend.evaluation.wording import plain, plural
 from backend.models.baselines.expression import MIN_SHARE_OF_GENES
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def choose_models(models: pd.DataFrame, found: dict[str, Any]) -> list[str]:
         genes = found["genes"].get(row.run_id, {})
         if genes.get("n_known", 1) < MIN_SHARE_OF_GENES * genes.get("n_model", 1):
             st.warning(
-                f"{row.display_name} cannot read this file: of its {genes['n_model']:,} genes the "
+                f"{plain(row.display_name)} cannot read this file: of its {genes['n_model']:,} genes the "
                 f"file has {genes['n_known']:,}, and {MIN_SHARE_OF_GENES:.0%} are needed. It is "
                 "left out."
             )
@@ -62,7 +62,7 @@ def choose_models(models: pd.DataFrame, found: dict[str, Any]) -> list[str]:
         )
         reference = "" if row.has_reference else " It cannot say which cells do not belong."
         st.markdown(
-            f"- **{row.display_name}**: {plural(row.n_train, 'training cell')} of "
+            f"- **{plain(row.display_name)}**: {plural(row.n_train, 'training cell')} of "
             f"{plural(row.n_train_donors, 'donor')}. {row.quality[:1].upper()}{row.quality[1:]}.{known}{reference}"
         )
     levels = models.loc[models["run_id"].isin(chosen), "label_level"].unique()
@@ -107,17 +107,17 @@ def map_labels(
     lost = {m.label: m.n_cells for m in guessed if wanted[m.label] == _NOT_SCORED}
     n = sum(counts.values())
     if lost:
-        names = ", ".join(f"{label} ({plural(k, 'cell')})" for label, k in lost.items())
+        names = ", ".join(f"{plain(label)} ({plural(k, 'cell')})" for label, k in lost.items())
         st.warning(
             f"{sum(lost.values()):,} of {n:,} labelled cells are predicted and not scored, because "
-            "the models cannot output their label: " + names.replace("$", r"\$"),
+            "the models cannot output their label: " + names,
             icon=":material/label_off:",
         )
     else:
         st.markdown(f"All {n:,} labelled cells have a type that the models can output.")
     never = sorted(set(types) - set(wanted.values()))
     if never:
-        st.caption(f"Types without a labelled cell in this file: {', '.join(never)}.")
+        st.caption(f"Types without a labelled cell in this file: {plain(', '.join(never))}.")
     st.caption(f"Looked up in {ontology_version()}. A change in “Counts as” is kept.")
     return {
         match.label: None if wanted[match.label] == _NOT_SCORED else wanted[match.label]

@@ -20,6 +20,7 @@ from backend.data.uploads import (
     server_files,
 )
 from backend.errors import FaultlineError
+from backend.evaluation.wording import plain, prose
 from backend.jobs.expiry import expires_at
 from backend.store.imports import template
 
@@ -71,7 +72,7 @@ def choose() -> Chosen | None:
             upload = find_upload(home(), owner, upload_id)
         except FaultlineError as error:
             del st.query_params[UPLOAD]
-            st.error(f"{error.message} {error.hint}", icon=":material/error:")
+            st.error(prose(f"{error.message} {error.hint}"), icon=":material/error:")
         else:
             request = {"upload": upload.upload_id, "name": upload.name}
             return Chosen(upload.kind, upload.name, upload.size, upload.path, request)
@@ -144,7 +145,7 @@ def _keep(owner: str, file: UploadedFile, kind: Any) -> None:
     try:
         upload = save_upload(home(), owner, file, name=file.name, kind=kind)
     except FaultlineError as error:
-        st.session_state[_MESSAGE] = f"{error.message} {error.hint}"
+        st.session_state[_MESSAGE] = prose(f"{error.message} {error.hint}")
     else:
         st.query_params[UPLOAD] = upload.upload_id
     _free(file)
@@ -161,11 +162,6 @@ def _free(file: UploadedFile) -> None:
         manager = get_instance()._uploaded_file_mgr
         manager.remove_file(session_id=context.session_id, file_id=file.file_id)
     gc.collect()
-
-
-def plain(text: str) -> str:
-    """Keep a name from being read as Markdown."""
-    return "".join(f"\\{mark}" if mark in "\\`*_{}[]()<>#+-.!|~$:" else mark for mark in text)
 
 
 def show(chosen: Chosen) -> None:

@@ -154,7 +154,7 @@ def draw(
     by = TITLES[colour_by].lower()
     title = f"Cells by {by}, one map a model" if shown[0].link else f"Cells of {model} by {by}"
     with place:
-        st.markdown(f"##### {title}")
+        st.markdown(f"##### {plain(title)}")
         if current_source().simulated:
             st.badge("Simulated data, not a finding", color="orange")
         if not shown[0].cells.coordinates.is_placed.any():
