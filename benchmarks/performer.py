@@ -23,12 +23,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.models.scbert.model import ScBert, sizes_of
+from backend.models.scbert.model import ScBert
 from backend.models.scbert.network import ScBertNetwork, ScBertSizes
 
 LENGTHS = (2048, 4096, 8192, 16384)
 N_GENES = 16_906
-PUBLISHED = sizes_of(ScBert.presets["panglao"])
+PUBLISHED = ScBert.sizes_of(ScBert.presets["panglao"])
 
 
 def main() -> int:

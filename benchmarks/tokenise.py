@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.data import read_chunks
 from backend.models.gene_panel import read_gene_list
-from backend.models.geneformer.checkpoint import Dictionaries, find_dictionaries
+from backend.models.geneformer.checkpoint import find_dictionaries
 from backend.models.geneformer.model import Geneformer
+from backend.models.geneformer.tokens import Dictionaries  # noqa: TC001
 from backend.models.scbert.model import ScBert
 from backend.models.scfoundation.model import ScFoundation
 from backend.models.scgpt.model import ScGPT

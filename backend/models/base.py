@@ -203,9 +203,43 @@ class Model(ABC):
     presets: ClassVar[Mapping[str, ModelConfig]] = _NOTHING
     """Sizes by tag; a baseline has none."""
     options: ClassVar[Mapping[str, type | tuple[str, ...]]] = _NOTHING
-    """Settings of its own beside those of training: `bool`, `int`, `str`, or values to choose."""
+    """Settings of its own beside those of training: `bool`, `int` (from 1), `str`, or choices."""
     checkpoint_files: ClassVar[tuple[CheckpointFile, ...]] = ()
     """What its authors publish."""
+
+    @classmethod
+    def split_settings(cls, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the model's own options among settings, checked, and the settings left over.
+
+        Raises
+        ------
+        InputError
+            If an option has a wrong value.
+        """
+        own = {name: value for name, value in settings.items() if name in cls.options}
+        cls.check_options(own)
+        return own, {name: value for name, value in settings.items() if name not in own}
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Raise `InputError` for an option that the model lacks or that has a wrong value."""
+        for name, value in options.items():
+            if name not in cls.options:
+                msg = f"{cls.display_name} has no option {name}."
+                known = ", ".join(sorted(cls.options))
+                raise InputError(msg, f"It has: {known}." if known else "It has none.")
+            kind = cls.options[name]
+            if isinstance(kind, tuple):
+                is_right, wanted = value in kind, f"one of: {', '.join(kind)}"
+            elif kind is int:
+                is_right = isinstance(value, int) and not isinstance(value, bool) and value > 0
+                wanted = "a whole number above 0"
+            else:
+                is_right = isinstance(value, kind)
+                wanted = "true or false" if kind is bool else "text"
+            if not is_right:
+                msg = f"The option {name} of {cls.display_name} is {value!r}."
+                raise InputError(msg, f"Give {wanted}.")
 
 
 class CellTyper(Model):
@@ -342,9 +376,7 @@ class FoundationModel(Model):
 
     def with_options(self, options: Mapping[str, Any]) -> Self:
         """Return the same model with some of `options` changed."""
-        if options:
-            msg = f"{self.display_name} has no option {', '.join(sorted(options))}."
-            raise InputError(msg, "Leave it out.")
+        self.check_options(options)
         return self
 
     def pretraining_objective(self) -> Any:

@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -16,7 +17,7 @@ from backend.models.base import CheckpointFile, LoadReport
 from backend.types import sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -30,6 +31,8 @@ __all__ = [
     "file_sha256",
     "files_sha256",
     "fit_tensors",
+    "fresh_weights",
+    "loaded_weights",
     "read_json",
     "read_safetensors",
     "read_tensors",
@@ -334,6 +337,23 @@ def fit_tensors(
         fresh=tuple(sorted(fresh)),
         notes=tuple(notes),
     )
+
+
+def loaded_weights(network: nn.Module, report: LoadReport) -> dict[str, Tensor]:
+    """Return the tensors of `network` that `fit_tensors` filled."""
+    own = network.state_dict()
+    return {name: tensor for name, tensor in own.items() if name not in report.fresh}
+
+
+@contextmanager
+def fresh_weights(seed: int | None) -> Iterator[None]:
+    """Draw weights from `seed` and leave torch's generator alone; None draws from that."""
+    import torch
+
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
 
 
 def with_genes(report: LoadReport, genes: GeneReport) -> LoadReport:

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from backend.errors import InputError, ModelUnavailable
-from backend.models.checkpoints import file_sha256, fit_tensors, read_json, read_tensors
+from backend.models.checkpoints import (
+    file_sha256,
+    fit_tensors,
+    loaded_weights,
+    read_json,
+    read_tensors,
+)
 from backend.models.registry import model_class
 from backend.types import sha256_of
 
@@ -232,7 +238,5 @@ def open_checkpoint(
         unused=tuple(read_json(folder / "config.json")["unused"]),
         accept_partial=accept_partial,
     )
-    built.weights = {
-        name: tensor for name, tensor in network.state_dict().items() if name not in report.fresh
-    }
+    built.weights = loaded_weights(network, report)
     return built, report

@@ -20,7 +20,6 @@ from backend.models.baselines.expression import cell_ids_of, check_counts, check
 from backend.models.catalogue import Registered, find_checkpoint
 from backend.models.checkpoints import fit_tensors, read_json, read_tensors, with_genes
 from backend.models.inhouse import open_checkpoint
-from backend.models.options import check_options
 from backend.models.registry import model_class
 from backend.training.fit_workspace import FitWorkspace
 from backend.training.hidden_states import WithStates
@@ -122,16 +121,14 @@ class Classifier(CellTyper):
             msg = f'{model.display_name} has no preset "{preset}".'
             raise InputError(msg, f"Choose one of: {', '.join(configs)}.")
         self._config = configs[preset]
-        known = model.options
-        self._options = {k: v for k, v in self.settings.items() if k in known}
-        check_options(self._options, known, model.display_name)
+        self._options, training = model.split_settings(self.settings)
         self._settings = Settings.of(
-            {k: v for k, v in self.settings.items() if k not in known},
+            training,
             has_random_tokens=model.has_random_tokens,
             name=f"{model.display_name} ({preset})",
             init=init,
             takes_lora=bool(model.lora_targets),
-            options=known,
+            options=model.options,
         )
         self._place = FitWorkspace()
         self._of_fold: dict[str, Any] = {}
@@ -175,9 +172,8 @@ class Classifier(CellTyper):
     def _build(self, train: AnnData, seed: int) -> tuple[FoundationModel, LoadReport]:
         model = model_class(self.model_key)
         if self.checkpoint is None:
-            return self._with_options(model.scratch_on(self._config, train, seed=seed)), LoadReport(
-                0, 0.0
-            )
+            built = model.scratch_on(self._config, train, seed=seed)
+            return built.with_options(self._options), LoadReport(0, 0.0)
         built, report = open_checkpoint(self.model_key, Path(self._entry().folder))
         if built.config.name != self.preset:
             msg = (
@@ -185,10 +181,7 @@ class Classifier(CellTyper):
                 f"{self.preset}."
             )
             raise InputError(msg, "Choose the preset of the checkpoint.")
-        return self._with_options(built), report
-
-    def _with_options(self, model: Any) -> FoundationModel:
-        return model.with_options(self._options) if self._options else model
+        return built.with_options(self._options), report
 
     def work_in(self, place: FitWorkspace) -> None:
         """Keep tokens and snapshots in `place`, and tell it about progress; results stay."""

@@ -1,7 +1,7 @@
 """Pre-train a foundation model on cells of a dataset by hiding expression; labels are never read.
 
-What is hidden and how it is scored stands in `backend.training.masking`; what a checkpoint folder
-holds in `backend.models.inhouse`.
+What is hidden and how it is scored stands in each model's `pretraining.py`; what a checkpoint
+folder holds in `backend.models.inhouse`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,10 @@ from backend.models.inhouse import (
     read_pretraining,
     write_checkpoint,
 )
-from backend.models.options import check_options
 from backend.models.registry import model_class
 from backend.splits import TRAIN
 from backend.training.batches import training_batches
 from backend.training.loop import find_device
-from backend.training.masking import objective_of
 from backend.training.progress import Fold, ProgressEvent
 from backend.training.recipe import make_optimizer, make_schedule
 from backend.training.settings import find_preset
@@ -51,8 +49,8 @@ if TYPE_CHECKING:
 
     from backend.data import DatasetInfo
     from backend.models.base import TokenStore
+    from backend.models.pretraining import Objective
     from backend.splits import Split
-    from backend.training.masking import Objective
 
 __all__ = ["PretrainSettings", "pretrain", "pretrain_series"]
 
@@ -141,10 +139,8 @@ class _Maker:
         self.preset = find_preset(found, preset)
         self.config = {config.name: config for config in found.presets.values()}[self.preset]
         self.settings = dict(settings or {})
-        known = found.options
-        self.options = {k: v for k, v in self.settings.items() if k in known}
-        check_options(self.options, known, found.display_name)
-        self.steps = PretrainSettings.of({k: v for k, v in self.settings.items() if k not in known})
+        self.options, training = found.split_settings(self.settings)
+        self.steps = PretrainSettings.of(training)
         self.info, self.model, self.name, self.home = info, model, name, home
         self.seed, self.device = seed, device
         self.tell = progress or (lambda event: None)
@@ -165,11 +161,11 @@ class _Maker:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             model = model_class(self.model).scratch_on(self.config, train, seed=self.seed)
-            model = model.with_options(self.options) if self.options else model
+            model = model.with_options(self.options)
             model.check_input(train)
             chunks = (train[start : start + CHUNK] for start in range(0, train.n_obs, CHUNK))
             tokens = model.tokenise(chunks, seed=self.seed)
-            objective = objective_of(model)
+            objective = model.pretraining_objective()
             device = find_device(self.device)
             history = _train(
                 objective,

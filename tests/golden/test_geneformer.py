@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from backend.config import golden_dir
-from backend.models.base import ModelConfig, TokenBatch, TokenStore
-from backend.models.checkpoints import read_tensors
+from backend.models.base import ModelConfig, TokenBatch
+from backend.models.checkpoints import fit_tensors, read_tensors
 from backend.models.geneformer.model import Geneformer
+from backend.models.geneformer.tokens import SPECIAL
 from backend.models.unpickle import read_pickled_dict
 from backend.training.recipe import parameter_groups
+from tests.golden.tolerances import assert_close
 
 ROOT = golden_dir() / "geneformer"
 VERSIONS = sorted(path.parent.name for path in ROOT.glob("*/meta.json"))
@@ -22,8 +24,6 @@ pytestmark = [
     pytest.mark.skipif(not VERSIONS, reason=f"no fixtures at {ROOT}"),
 ]
 
-CLOSE = {"atol": 2e-5, "rtol": 1e-5}
-TRAINED = {"atol": 1e-4, "rtol": 0}
 N_COLLATED, N_TRAINED = 6, 8
 
 
@@ -60,7 +60,10 @@ def model(loaded):
 @pytest.fixture
 def network(model, folder, meta):
     """The fine-tuned classifier, in evaluation mode."""
-    return model.read_classifier(folder / "finetuned", meta["config"]["n_cls"])[0].eval()
+    network = model.network(meta["config"]["n_cls"])
+    tensors = read_tensors(folder / "finetuned" / "model.safetensors")
+    fit_tensors(network, tensors, display_name="Geneformer", unused=("*.position_ids",))
+    return network.eval()
 
 
 def read(folder, name="counts.h5ad"):
@@ -85,12 +88,6 @@ def batch_of(model, expected, rows=slice(None)):
         for row, length in zip(expected["input_ids"][rows], expected["length"][rows], strict=True)
     ]
     return model.collate(TokenBatch(ids=ids, values=ids))
-
-
-def stored(expected):
-    keep = expected["attention_mask"].astype(bool)
-    ids = expected["input_ids"][keep]
-    return TokenStore(np.append(0, np.cumsum(keep.sum(axis=1))), ids, np.zeros(len(ids)))
 
 
 def known_cells(model, cells):
@@ -131,9 +128,7 @@ def test_ranked_genes(model, folder, expected):
     for row, cell in enumerate(expected["kept_cells"]):
         entries = slice(ranked.indptr[cell], ranked.indptr[cell + 1])
         is_gene = expected["rank_tokens"][row] >= 0
-        np.testing.assert_allclose(
-            values[entries], expected["rank_values"][row][is_gene], rtol=1e-12
-        )
+        assert_close(values[entries], expected["rank_values"][row][is_gene], "double")
         tokens, ties = expected["rank_tokens"][row][is_gene], expected["tie_group"][row][is_gene]
         start = 0
         for group in groups(tokens, ties):
@@ -190,7 +185,7 @@ def test_columns_of_one_gene_are_summed(model, folder, meta, expected):
         entries = slice(ranked.indptr[cell], ranked.indptr[cell + 1])
         theirs = expected["dup_rank_values"][row]
         theirs = theirs[theirs > 0]
-        np.testing.assert_allclose(values[entries], theirs, rtol=1e-12)
+        assert_close(values[entries], theirs, "double")
         # The fixture has no groups here: equal values are one.
         ties = np.cumsum(np.append(0, -np.diff(theirs) > 1e-9 * theirs[1:]))
         offset = 1 if meta["special_tokens"] else 0
@@ -226,24 +221,27 @@ def test_labels_are_in_the_order_of_the_class_file(folder, expected):
 def test_logits_and_states(model, network, expected):
     batch = batch_of(model, expected)
     logits = network(**batch).numpy()
-    np.testing.assert_allclose(logits, expected["logits"], **CLOSE)
+    assert_close(logits, expected["logits"], "network")
     np.testing.assert_array_equal(logits.argmax(axis=1), expected["predictions"])
     output = network.bert(**batch)
-    np.testing.assert_allclose(
-        output.last_hidden_state[:, 0].numpy(), expected["first_token_last_hidden"], **CLOSE
-    )
-    np.testing.assert_allclose(output.pooler_output.numpy(), expected["pooled"], **CLOSE)
+    first = output.last_hidden_state[:, 0]
+    assert_close(first, expected["first_token_last_hidden"], "network")
+    assert_close(output.pooler_output, expected["pooled"], "network")
 
 
+@torch.inference_mode()
 def test_embeddings(model, network, meta, expected):
-    store = stored(expected)
-    for name, layer in (("mean_emb_last", 0), ("mean_emb_second_to_last", -1)):
-        embedded = model.embed_tokens(network, store, "cell", layer=layer)
-        np.testing.assert_allclose(embedded, expected[name], **CLOSE)
+    batch = batch_of(model, expected)
+    states = network.bert(**batch, output_hidden_states=True).hidden_states
+    tokens = model.dictionaries.tokens
+    special = torch.tensor([tokens[name] for name in SPECIAL if name in tokens])
+    is_gene = (~torch.isin(batch["input_ids"], special)).unsqueeze(-1)
+    for name, layer in (("mean_emb_last", -1), ("mean_emb_second_to_last", -2)):
+        mean = (states[layer] * is_gene).sum(dim=1) / is_gene.sum(dim=1)
+        assert_close(mean, expected[name], "network")
     assert ("cls_emb_last" in expected) == meta["special_tokens"]
     if meta["special_tokens"]:
-        embedded = model.embed_tokens(network, store, "cls", layer=0)
-        np.testing.assert_allclose(embedded, expected["cls_emb_last"], **CLOSE)
+        assert_close(states[-1][:, 0], expected["cls_emb_last"], "network")
 
 
 def test_three_training_steps(model, network, expected):
@@ -265,12 +263,12 @@ def test_three_training_steps(model, network, expected):
         norms.append(float(torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)))
         losses.append(loss.item())
         optimizer.step()
-    np.testing.assert_allclose(losses, expected["train_losses"], **TRAINED)
-    np.testing.assert_allclose(norms, expected["train_grad_norms"], **TRAINED)
+    assert_close(losses, expected["train_losses"], "trained")
+    assert_close(norms, expected["train_grad_norms"], "trained")
     network.eval()
     with torch.inference_mode():
         logits = network(**batch_of(model, expected)).numpy()
-    np.testing.assert_allclose(logits, expected["logits_after_3_steps"], **TRAINED)
+    assert_close(logits, expected["logits_after_3_steps"], "trained")
 
 
 def test_loading_accounts_for_every_tensor(loaded, loading, folder, meta):

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from backend.config import golden_dir
-from backend.models.base import TokenStore
 from backend.models.catalogue import add
-from backend.models.gene_panel import align_to_panel, read_gene_list
+from backend.models.gene_panel import align_to_panel, model_config, read_gene_list
 from backend.models.scfoundation import model as scfoundation
 from backend.models.scfoundation.network import (
     ScFoundationAutoencoder,
@@ -21,6 +20,7 @@ from backend.models.scfoundation.network import (
 )
 from backend.models.scfoundation.tokens import prepare_values
 from backend.training.finetune import Classifier
+from tests.golden.tolerances import assert_close
 
 FOLDER = golden_dir() / "scfoundation"
 pytestmark = [
@@ -126,21 +126,10 @@ def classifier(sizes, panel, manifest):
 @pytest.fixture(scope="module")
 def model(sizes, panel, entries):
     def build(entry="cell", **options):
-        config = scfoundation.model_config("fixture", replace(sizes, **options))
+        config = model_config("fixture", replace(sizes, **options))
         return scfoundation.ScFoundation(config, panel, weights=entries[entry])
 
     return build
-
-
-def token_store(values, target, source):
-    depths = {"target_depth": target, "source_depth": source}
-    return TokenStore(values.indptr.astype(np.int64), values.indices, values.data, depths)
-
-
-def close(actual, expected, atol, rtol=0.0):
-    if isinstance(actual, torch.Tensor):
-        actual = actual.detach().numpy()
-    np.testing.assert_allclose(actual, expected, atol=atol, rtol=rtol)
 
 
 def test_counts_are_aligned_exactly(aligned, preprocess):
@@ -151,7 +140,7 @@ def test_counts_are_aligned_exactly(aligned, preprocess):
 def test_log_values_match(aligned, preprocess):
     values, _, source = prepare_values(aligned)
     has_counts = np.isfinite(preprocess["lognorm"]).all(axis=1)
-    close(values.toarray()[has_counts], preprocess["lognorm"][has_counts], atol=1e-5)
+    assert_close(values.toarray()[has_counts], preprocess["lognorm"][has_counts], "formula")
     np.testing.assert_array_equal(source > 0, preprocess["valid_mask"])
 
 
@@ -159,7 +148,7 @@ def test_log_values_match(aligned, preprocess):
 def test_model_input_matches(aligned, preprocess, valid, resolution):
     values, target, source = prepare_values(aligned, resolution=resolution)
     ours = np.column_stack([values.toarray(), target, source])
-    close(ours[valid], preprocess[f"model_input_{resolution}"][valid], atol=1e-5)
+    assert_close(ours[valid], preprocess[f"model_input_{resolution}"][valid], "formula")
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +161,7 @@ def packed(model, adata, valid):
 def test_gathered_tokens_match_exactly(packed, preprocess, model, adata, valid):
     np.testing.assert_array_equal(packed["gene_ids"], preprocess["gathered_gene_ids_t4_batch"])
     np.testing.assert_array_equal(packed["padding"], preprocess["gathered_padding_t4_batch"])
-    close(packed["values"], preprocess["gathered_values_t4_batch"], atol=1e-5)
+    assert_close(packed["values"], preprocess["gathered_values_t4_batch"], "formula")
     adapter = model(depth_tokens=True)
     ids = adapter.collate(adapter.tokenise([adata], seed=0).take(valid))["gene_ids"]
     np.testing.assert_array_equal(ids, preprocess["encdec_encoder_gene_ids"])
@@ -182,60 +171,46 @@ def test_value_embedding(autoencoder):
     expected = arrays("value_embedding_and_encoder")
     embedding = autoencoder("cell").token_emb
     values = torch.as_tensor(expected["values"])
-    close(embedding(values), expected["value_embedding"], atol=1e-6)
-    close(embedding.bin_weights(values), expected["bin_weights"], atol=1e-6)
+    assert_close(embedding(values), expected["value_embedding"], "formula")
+    assert_close(embedding.bin_weights(values), expected["bin_weights"], "formula")
 
 
 def test_encoder(autoencoder, packed):
     expected = arrays("value_embedding_and_encoder")
     network = autoencoder("cell")
     embedded = network.embedded(packed["values"], packed["gene_ids"])
-    close(embedded, expected["encoder_in_t4_batch"], atol=1e-6)
-    close(network.encode(**packed), expected["encoder_out_t4_batch_grad_enabled"], atol=2e-5)
+    assert_close(embedded, expected["encoder_in_t4_batch"], "formula")
+    assert_close(network.encode(**packed), expected["encoder_out_t4_batch_grad_enabled"], "network")
     with torch.no_grad():
-        close(network.encode(**packed), expected["encoder_out_t4_batch"], atol=2e-5)
+        assert_close(network.encode(**packed), expected["encoder_out_t4_batch"], "network")
 
 
+def pooled(encoded, padding, pooling):
+    """Pool the encodings of a cell, whose last two tokens are T and S, as the reference does."""
+    n_tokens = (~padding).sum(dim=1)
+    if pooling == "max":
+        return torch.stack([x[:n].amax(dim=0) for x, n in zip(encoded, n_tokens, strict=True)])
+    return torch.stack(
+        [
+            torch.cat([x[n - 1], x[n - 2], x[: n - 2].amax(dim=0), x[: n - 2].mean(dim=0)])
+            for x, n in zip(encoded, n_tokens, strict=True)
+        ]
+    )
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("resolution", SINGLE_CELL)
 @pytest.mark.parametrize("entry", ["cell", "rde"])
-def test_cell_embeddings(model, adata, embeddings, valid, entry, resolution, caplog):
-    values = model(entry, resolution=resolution).embed(
-        [adata[:6], adata[6:]], pooling="all", device="cpu"
-    )
-    expected = embeddings[f"{entry}_all_{resolution}_F"]
-    close(values[valid], expected[valid], atol=2e-5)
-    invalid = np.setdiff1d(np.arange(len(values)), valid)
-    assert np.isnan(values[invalid]).all()
-    assert ("no embedding" in caplog.text) == (len(invalid) > 0)
-
-
-def test_cell_embeddings_with_max_pooling(model, adata, embeddings, valid):
-    values = model().embed([adata], pooling="max", device="cpu")
-    close(values[valid], embeddings["cell_max_t4_F"][valid], atol=2e-5)
-
-
-@pytest.mark.parametrize("pre_normalized", ["T", "A"])
-def test_cell_embeddings_of_normalised_values(
-    model, aligned, preprocess, embeddings, valid, pre_normalized
-):
-    normalised = prepare_values(aligned)[0]
-    totals = preprocess["total_count"] if pre_normalized == "A" else None
-    inputs = prepare_values(
-        normalised[valid],
-        pre_normalized=pre_normalized,
-        resolution="f1",
-        totals=None if totals is None else totals[valid],
-    )
-    values = model().embed_tokens(token_store(*inputs), pooling="all")
-    close(values, embeddings[f"cell_all_f1_{pre_normalized}"][valid], atol=2e-5)
-
-
-@pytest.mark.parametrize("pre_normalized", ["F", "T"])
-def test_bulk_embeddings(model, aligned, embeddings, valid, pre_normalized):
-    matrix = aligned if pre_normalized == "F" else prepare_values(aligned)[0]
-    inputs = prepare_values(matrix[valid], input_type="bulk", pre_normalized=pre_normalized)
-    values = model().embed_tokens(token_store(*inputs), pooling="all")
-    close(values, embeddings[f"bulk_all_{pre_normalized}"][valid], atol=2e-5)
+def test_cell_embeddings(autoencoder, model, adata, embeddings, valid, entry, resolution):
+    adapter = model(entry, resolution=resolution, depth_tokens=True)
+    tokens = adapter.tokenise([adata[:6], adata[6:]], seed=0)
+    batch = adapter.collate(tokens.take(valid))
+    encoded = autoencoder(entry).encode(**batch)
+    expected = embeddings[f"{entry}_all_{resolution}_F"][valid]
+    assert_close(pooled(encoded, batch["padding"], "all"), expected, "network")
+    if (entry, resolution) == ("cell", "t4"):
+        expected = embeddings["cell_max_t4_F"][valid]
+        assert_close(pooled(encoded, batch["padding"], "max"), expected, "network")
 
 
 @torch.no_grad()
@@ -249,9 +224,9 @@ def test_decoder(autoencoder, model, adata, aligned, embeddings, key_maximum):
     everything = np.column_stack([values.toarray(), target, source])[rows]
     batch["everything"] = torch.as_tensor(everything, dtype=torch.float32)
     name = "gene_f1_F" if key_maximum == "cell" else "gene_batch_f1_F"
-    close(network.gene_embeddings(**batch), embeddings[name], atol=2e-5)
+    assert_close(network.gene_embeddings(**batch), embeddings[name], "network")
     if key_maximum == "cell":
-        close(network.expression(**batch), embeddings["gene_expression_f1_F"], atol=2e-5)
+        assert_close(network.expression(**batch), embeddings["gene_expression_f1_F"], "network")
 
 
 @torch.no_grad()
@@ -261,12 +236,12 @@ def test_classifier_one_cell_at_a_time(classifier, model, adata, head):
     network = classifier()
     batch = adapter.collate(store.take(head["finetune_cells"]))
     # Padding is ignored, so a batch gives what single cells give.
-    close(network.pooled(**batch), head["max_pooled_single"], atol=2e-5)
-    close(network(**batch), head["logits_single"], atol=5e-5)
+    assert_close(network.pooled(**batch), head["max_pooled_single"], "network")
+    assert_close(network(**batch), head["logits_single"], "network")
     single = [
         network(**adapter.collate(store.take(np.array([row])))) for row in head["finetune_cells"]
     ]
-    close(torch.cat(single), head["logits_single"], atol=5e-5)
+    assert_close(torch.cat(single), head["logits_single"], "network")
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +253,7 @@ def reference_batch(model, adata, head):
 
 def test_classifier_in_the_references_batch(classifier, reference_batch, head):
     network = classifier(pool_padding=True)
-    close(network(**reference_batch), head["logits_batch"], atol=5e-5)
+    assert_close(network(**reference_batch), head["logits_batch"], "network")
 
 
 @pytest.fixture
@@ -293,17 +268,15 @@ def folder(tmp_path):
 
 
 @torch.no_grad()
-def test_checkpoint_folder_is_read(folder, adata, embeddings, valid, head, sizes, manifest):
+def test_checkpoint_folder_is_read(folder, adata, head, sizes, manifest):
     model, report = scfoundation.ScFoundation.from_checkpoint(folder)
     assert report.share_loaded == 1
     assert report.fresh == report.dropped == ()
     for name in ("dim", "depth", "heads", "n_bins", "pad_token_id", "decoder_dim"):
         assert getattr(model.sizes, name) == getattr(sizes, name)
-    values = model.embed([adata], pooling="all", device="cpu")
-    close(values[valid], embeddings["cell_all_t4_F"][valid], atol=2e-5)
     batch = model.collate(model.tokenise([adata], seed=0).take(head["finetune_cells"]))
     network = model.network(manifest["config"]["n_class"]).eval()
-    close(network.pooled(**batch), head["max_pooled_single"], atol=2e-5)
+    assert_close(network.pooled(**batch), head["max_pooled_single"], "network")
 
 
 @pytest.mark.parametrize("init", ["pretrained", "frozen"])
@@ -339,7 +312,7 @@ def test_loss_and_gradients(classifier, reference_batch, head, model, manifest):
     labels = torch.as_tensor(head["labels"][head["finetune_cells"]])
     loss = torch.nn.functional.cross_entropy(network(**reference_batch), labels)
     loss.backward()
-    close(loss, head["loss_batch_eval"], atol=1e-5)
+    assert_close(loss, head["loss_batch_eval"], "network")
     prefix = "grad_eval__"
     norms = {name[len(prefix) :]: x for name, x in head.items() if name.startswith(prefix)}
     gradients = {
@@ -349,7 +322,7 @@ def test_loss_and_gradients(classifier, reference_batch, head, model, manifest):
     }
     assert sorted(gradients) == sorted(norms)
     for name, norm in norms.items():
-        np.testing.assert_allclose(gradients[name], norm, rtol=1e-3, err_msg=name)
+        assert_close(gradients[name], norm, "trained", name=name)
 
 
 def test_labels_are_sorted_names(adata, head):
@@ -363,7 +336,7 @@ def test_full_size_network_has_the_published_tensors():
     config = scfoundation.ScFoundation.presets["cell_01b"]
     n_genes = keys["pos_emb.weight"][0][0] - 3
     with torch.device("meta"):
-        network = ScFoundationAutoencoder(scfoundation.sizes_of(config), n_genes)
+        network = ScFoundationAutoencoder(ScFoundationSizes(**config.values), n_genes)
     ours = {name: list(value.shape) for name, value in network.state_dict().items()}
     assert ours == {name: shape for name, (shape, _) in keys.items()}
     n_parameters = sum(value.numel() for value in network.parameters())
@@ -380,7 +353,7 @@ def test_full_size_checkpoint_loads(tmp_path):
         for name, (shape, dtype) in keys.items()
     }
     tiny = torch.load(FOLDER / "models_tiny.ckpt", weights_only=True)["gene"]["config"]
-    sizes = scfoundation.sizes_of(scfoundation.ScFoundation.presets["cell_01b"])
+    sizes = ScFoundationSizes()
     values = tiny["model_config"][tiny["model"]] | {"bin_num": sizes.n_bins}
     values["encoder"] |= {"hidden_dim": sizes.dim, "depth": sizes.depth, "heads": sizes.heads}
     values["decoder"] |= {

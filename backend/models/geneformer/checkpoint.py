@@ -1,37 +1,31 @@
-"""What is published of Geneformer: sizes, checkpoints and gene dictionaries."""
+"""What is published of Geneformer, and how its weights and gene dictionaries are read."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from backend.errors import InputError, ModelUnavailable
-from backend.models.base import ModelConfig
-from backend.models.checkpoints import CheckpointFile, read_json
+from backend.models.checkpoints import CheckpointFile, read_json, read_tensors, unavailable
+from backend.models.geneformer.network import PRESETS
+from backend.models.geneformer.tokens import CLS, EOS, MASK, PAD, SPECIAL, Dictionaries
 from backend.models.unpickle import read_pickled_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
 __all__ = [
-    "CLS",
-    "EOS",
     "FILES",
-    "MASK",
-    "PAD",
-    "PRESETS",
-    "SOURCE",
-    "Dictionaries",
+    "NAME",
     "checkpoint_places",
     "find_dictionaries",
+    "read_folder",
 ]
 
-PAD, MASK, CLS, EOS = "<pad>", "<mask>", "<cls>", "<eos>"
-SPECIAL: Final = (PAD, MASK, CLS, EOS)
-
+NAME: Final = "Geneformer"
 SOURCE: Final = (
     "The authors offer models and dictionaries on huggingface.co/ctheodoris/Geneformer: each model "
     "in its own folder, the dictionaries in `geneformer/` (V2) and "
@@ -96,100 +90,6 @@ def _published(tag: str) -> list[CheckpointFile]:
 FILES: Final = tuple(file for tag in _WEIGHTS for file in _published(tag))
 
 
-def _values(
-    *, hidden: int, layers: int, heads: int, inter: int, length: int, dropout: float, has_cls: bool
-) -> dict[str, Any]:
-    return {
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "intermediate_size": inter,
-        "max_position_embeddings": length,
-        "hidden_act": "relu",
-        "layer_norm_eps": 1e-12,
-        "initializer_range": 0.02,
-        "hidden_dropout_prob": dropout,
-        "attention_probs_dropout_prob": dropout,
-        "type_vocab_size": 2,
-        "has_cls": has_cls,
-    }
-
-
-PRESETS: Final[dict[str, ModelConfig]] = {
-    "v1_10m": ModelConfig(
-        "geneformer.v1_10m",
-        _values(hidden=256, layers=6, heads=4, inter=512, length=2048, dropout=0.02, has_cls=False),
-        is_published_size=True,
-    ),
-    "v2_104m": ModelConfig(
-        "geneformer.v2_104m",
-        _values(
-            hidden=768, layers=12, heads=12, inter=3072, length=4096, dropout=0.1, has_cls=True
-        ),
-        is_published_size=True,
-    ),
-    "v2_316m": ModelConfig(
-        "geneformer.v2_316m",
-        _values(
-            hidden=1152, layers=18, heads=18, inter=4608, length=4096, dropout=0.1, has_cls=True
-        ),
-        is_published_size=True,
-    ),
-    "small": ModelConfig(
-        "geneformer.small",
-        # Dropout of attention weights takes most of the time on a CPU.
-        _values(hidden=64, layers=2, heads=4, inter=256, length=256, dropout=0.1, has_cls=True)
-        | {"attention_probs_dropout_prob": 0.0},
-        is_published_size=False,
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Dictionaries:
-    """What Geneformer knows of genes.
-
-    tokens      : gene id or special token to token
-    medians     : gene id to its median of counts per 10,000 where expressed, for each gene
-    current_ids : id in upper case to current id; empty means that ids are taken as they are
-    paths       : the files that they were read from
-    """
-
-    tokens: dict[str, int]
-    medians: dict[str, float]
-    current_ids: dict[str, str]
-    paths: tuple[Path, ...] = ()
-
-    @property
-    def uses_ensembl(self) -> bool:
-        """Whether genes are named by Ensembl ids."""
-        return sum(gene.startswith("ENS") for gene in self.medians) > len(self.medians) / 2
-
-    def tokens_of(self, ids: Iterable[str]) -> np.ndarray:
-        """Return the token of each gene id, -1 for unknown ones."""
-        if self.current_ids:
-            ids = (self.current_ids.get(gene.upper(), "") for gene in ids)
-        return np.array(
-            [-1 if gene in SPECIAL else self.tokens.get(gene, -1) for gene in ids], dtype=np.int64
-        )
-
-    def medians_of(self, tokens: np.ndarray) -> np.ndarray:
-        """Return the median of each token, 1 for special and unknown ones."""
-        by_token = np.ones(len(self.tokens) + 1)
-        for gene, median in self.medians.items():
-            by_token[self.tokens[gene]] = median
-        return by_token[tokens]
-
-    def count_aliases(self, ids: Sequence[str]) -> int:
-        """Count the ids that are known only under another, current id."""
-        if not self.current_ids:
-            return 0
-        return sum(
-            gene.upper() not in self.tokens and self.current_ids.get(gene.upper()) in self.tokens
-            for gene in ids
-        )
-
-
 def checkpoint_places(folder: Path) -> list[Path]:
     """Return where files of a checkpoint may lie, the folder itself first."""
     return [
@@ -201,6 +101,30 @@ def checkpoint_places(folder: Path) -> list[Path]:
         folder.parent / "geneformer",
         folder.parent / "geneformer" / "gene_dictionaries_30m",
     ]
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], Dictionaries, dict[str, Tensor]]:
+    """Return sizes, dictionaries and tensors of the authors' files.
+
+    Raises
+    ------
+    ModelUnavailable
+        If a file is missing.
+    InputError
+        If a file is damaged, or the dictionaries do not belong to the model.
+    """
+    names = ("config.json", "model.safetensors")
+    if absent := [name for name in names if not (folder / name).is_file()]:
+        raise unavailable(NAME, folder, absent, SOURCE)
+    values = read_json(folder / "config.json")
+    wanted = PRESETS["v1_10m"].values.keys() - {"has_cls"} | {"vocab_size"}
+    if absent := sorted(wanted - values.keys()):
+        msg = f"`config.json` does not give {', '.join(absent)}."
+        raise InputError(msg, "Use the `config.json` that came with `model.safetensors`.")
+    dictionaries = find_dictionaries(folder, int(values["vocab_size"]))
+    sizes = {name: values[name] for name in sorted(wanted - {"vocab_size"})}
+    sizes["has_cls"] = CLS in dictionaries.tokens
+    return sizes, dictionaries, read_tensors(folder / "model.safetensors")
 
 
 def find_dictionaries(folder: Path, vocab_size: int) -> Dictionaries:

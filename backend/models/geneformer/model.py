@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig
 
 from backend.errors import InputError
 from backend.models.base import (
@@ -22,26 +22,23 @@ from backend.models.base import (
     TokenStore,
 )
 from backend.models.baselines.expression import check_counts
-from backend.models.checkpoints import (
-    fit_tensors,
-    read_json,
-    read_tensors,
-    unavailable,
-)
-from backend.models.geneformer.checkpoint import (
+from backend.models.checkpoints import fit_tensors, fresh_weights, loaded_weights
+from backend.models.gene_panel import count_genes
+from backend.models.geneformer.checkpoint import FILES, NAME, checkpoint_places, read_folder
+from backend.models.geneformer.network import PRESETS, GeneformerNetwork
+from backend.models.geneformer.pretraining import MaskedGenes
+from backend.models.geneformer.tokens import (
     CLS,
     EOS,
-    FILES,
     MASK,
     PAD,
-    PRESETS,
-    SOURCE,
     Dictionaries,
-    checkpoint_places,
-    find_dictionaries,
+    Genes,
+    entries_of,
+    nonzero_medians,
+    rank,
 )
-from backend.models.geneformer.tokens import nonzero_medians, rank_order, rank_values
-from backend.models.ragged import Block, Ragged, blocks, join, known_entries, pad
+from backend.models.ragged import Block, Ragged, blocks, join, pad
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -50,49 +47,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor
 
-__all__ = ["Geneformer", "GeneformerNetwork"]
-
-MIN_SHARE_MATCHED: Final = 0.05
-POOLINGS: Final = ("cell", "cls")
-
-
-class GeneformerNetwork(BertForSequenceClassification):
-    """The stock BERT classifier, returning logits."""
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Return logits (B, n_classes), read from the first token."""
-        return super().forward(input_ids=input_ids, attention_mask=attention_mask).logits
-
-    def hidden_states(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        """Return the states after the embedding and after each layer, each (B, L, H)."""
-        output = self.bert(input_ids, attention_mask=attention_mask, output_hidden_states=True)
-        return output.hidden_states
-
-
-@dataclass(frozen=True, slots=True)
-class _Genes:
-    """Token (-1 when unknown) and median of each column, after `summing` columns of one token."""
-
-    tokens: np.ndarray
-    medians: np.ndarray
-    summing: sp.csr_matrix | None
-
-
-def _entries(counts: sp.csr_matrix, genes: _Genes) -> Ragged:
-    if genes.summing is not None:
-        counts = sp.csr_matrix(counts @ genes.summing)
-    return known_entries(counts, genes.tokens >= 0)
-
-
-def _rank(counts: sp.csr_matrix, genes: _Genes, n_counts: np.ndarray) -> tuple[Ragged, np.ndarray]:
-    entries = _entries(counts, genes)
-    values = rank_values(entries, n_counts, genes.medians)
-    tokens = genes.tokens[entries.columns]
-    order = rank_order(entries, values, tokens)
-    ranked = Ragged(entries.indptr, tokens[order].astype(np.int32), entries.values[order])
-    return ranked, values[order]
+__all__ = ["Geneformer"]
 
 
 class Geneformer(FoundationModel):
@@ -109,7 +64,7 @@ class Geneformer(FoundationModel):
     """
 
     key = "geneformer"
-    display_name = "Geneformer"
+    display_name = NAME
     card = ModelCard(
         summary="BERT over genes ranked by expression relative to each gene's median, pre-trained on 30 (V1) or 104 (V2) million human cells.",
         citation="Theodoris CV, Xiao L, Chopra A, et al. Transfer learning enables predictions in network biology. Nature 2023;618:616–624.",
@@ -177,17 +132,7 @@ class Geneformer(FoundationModel):
             If a file is damaged, the dictionaries do not belong to the model, or the weights do
             not fill the backbone.
         """
-        names = ("config.json", "model.safetensors")
-        if absent := [name for name in names if not (folder / name).is_file()]:
-            raise unavailable(cls.display_name, folder, absent, SOURCE)
-        values = read_json(folder / "config.json")
-        wanted = cls.presets["v1_10m"].values.keys() - {"has_cls"} | {"vocab_size"}
-        if absent := sorted(wanted - values.keys()):
-            msg = f"`config.json` does not give {', '.join(absent)}."
-            raise InputError(msg, "Use the `config.json` that came with `model.safetensors`.")
-        dictionaries = find_dictionaries(folder, int(values["vocab_size"]))
-        sizes = {name: values[name] for name in sorted(wanted - {"vocab_size"})}
-        sizes["has_cls"] = CLS in dictionaries.tokens
+        sizes, dictionaries, tensors = read_folder(folder)
         config = next(
             (known for known in cls.presets.values() if known.values == sizes),
             ModelConfig(
@@ -197,8 +142,7 @@ class Geneformer(FoundationModel):
             ),
         )
         model = cls(config, dictionaries)
-        network = model._build(2)
-        tensors = read_tensors(folder / "model.safetensors")
+        network = model.network(2)
         is_head = {name for name in tensors if name.startswith(("bert.pooler.", "classifier."))}
         report = fit_tensors(
             network,
@@ -208,11 +152,7 @@ class Geneformer(FoundationModel):
             unused=("cls.predictions.*", "bert.embeddings.position_ids"),
             accept_partial=accept_partial,
         )
-        model.weights = {
-            name: tensor
-            for name, tensor in network.state_dict().items()
-            if name not in report.fresh
-        }
+        model.weights = loaded_weights(network, report)
         return model, replace(report, dropped=tuple(sorted({*report.dropped, *is_head})))
 
     def state(self) -> dict[str, Any]:
@@ -264,45 +204,36 @@ class Geneformer(FoundationModel):
         ids = self._gene_ids(adata)
         tokens = self.dictionaries.tokens_of(ids)
         is_known = tokens >= 0
-        n_matched, n_vocabulary = int(is_known.sum()), len(self.dictionaries.medians)
-        if n_matched == 0 or n_matched < MIN_SHARE_MATCHED * min(len(ids), n_vocabulary):
-            msg = (
-                f"Only {n_matched:,} of {len(ids):,} genes match {self.display_name}'s dictionary "
-                f"({n_matched / max(len(ids), 1):.0%}). Found: {', '.join(ids[:5])}."
+        hint = "Use the gene symbols that the model was built on."
+        if self.dictionaries.uses_ensembl:
+            hint = (
+                "Geneformer needs human Ensembl ids without version (ENSG00000000003) in "
+                '`var["ensembl"]`; import the file with `data import`, which finds them.'
             )
-            hint = "Use the gene symbols that the model was built on."
-            if self.dictionaries.uses_ensembl:
-                hint = (
-                    "Geneformer needs human Ensembl ids without version (ENSG00000000003) in "
-                    '`var["ensembl"]`; import the file with `data import`, which finds them.'
-                )
-            raise InputError(msg, hint)
+        counted = count_genes(
+            ids,
+            is_known,
+            vocabulary=f"{self.display_name}'s dictionary",
+            n_vocabulary=len(self.dictionaries.medians),
+            hint=hint,
+        )
         self._check_totals(adata)
         notes = []
-        n_shared = n_matched - len(np.unique(tokens[is_known]))
-        if n_shared:
+        if n_shared := counted.n_matched - len(np.unique(tokens[is_known])):
             notes.append(
                 f"{n_shared:,} columns have the id of another one: their counts are summed"
             )
         if n_symbols := self.dictionaries.count_aliases(ids):
             notes.append(f"{n_symbols:,} ids were replaced by the current ones of the authors")
-        entries = _entries(sp.csr_matrix(adata.X), self._read_genes(adata))
+        entries = entries_of(sp.csr_matrix(adata.X), self._read_genes(adata))
         if n_empty := int((entries.lengths == 0).sum()):
             notes.append(
                 f"{n_empty:,} cells have no count in a known gene: all of them get one and the "
                 "same prediction (the reference leaves such cells out)"
             )
-        return GeneReport(
-            n_genes=len(ids),
-            n_matched=n_matched,
-            n_vocabulary=n_vocabulary,
-            unmatched_examples=tuple(
-                sorted(gene for gene, known in zip(ids, is_known, strict=True) if not known)[:5]
-            ),
-            notes=tuple(notes),
-        )
+        return replace(counted, notes=tuple(notes))
 
-    def _read_genes(self, cells: AnnData) -> _Genes:
+    def _read_genes(self, cells: AnnData) -> Genes:
         tokens = self.dictionaries.tokens_of(self._gene_ids(cells))
         found, column, number = np.unique(
             tokens[tokens >= 0], return_inverse=True, return_counts=True
@@ -315,7 +246,7 @@ class Geneformer(FoundationModel):
                 shape=(len(tokens), len(found)),
             )
             tokens = found
-        return _Genes(tokens, self.dictionaries.medians_of(tokens), summing)
+        return Genes(tokens, self.dictionaries.medians_of(tokens), summing)
 
     def rank(self, cells: AnnData) -> tuple[Ragged, np.ndarray]:
         """Return each cell's genes by falling value, as (tokens and counts, values in float64).
@@ -323,7 +254,7 @@ class Geneformer(FoundationModel):
         The `columns` of the result are tokens; special tokens and truncation come later.
         """
         counts, genes = sp.csr_matrix(cells.X), self._read_genes(cells)
-        return _rank(counts, genes, self._totals(cells))
+        return rank(counts, genes, self._totals(cells))
 
     def tokenise(self, chunks: Iterable[AnnData], *, seed: int = 0) -> TokenStore:
         """Turn raw counts into ranked genes, cut at the input size.
@@ -335,10 +266,10 @@ class Geneformer(FoundationModel):
 
     def _tokenise_block(self, block: Block) -> TokenStore:
         totals = self._totals(block.cells, block.rows)
-        ranked, values = _rank(block.counts, block.genes, totals)
+        ranked, values = rank(block.counts, block.genes, totals)
         limit = self.max_length - 2 * self.has_cls
-        rank = np.arange(len(values)) - np.repeat(ranked.indptr[:-1], ranked.lengths)
-        is_kept = rank < limit
+        place = np.arange(len(values)) - np.repeat(ranked.indptr[:-1], ranked.lengths)
+        is_kept = place < limit
         lengths = np.minimum(ranked.lengths, limit)
         indptr = np.append(0, np.cumsum(lengths)).astype(np.int64)
         ids, values = ranked.columns[is_kept], values[is_kept].astype(np.float32)
@@ -367,13 +298,6 @@ class Geneformer(FoundationModel):
 
     def network(self, n_classes: int) -> GeneformerNetwork:
         """Return the classifier: this model's backbone under a fresh pooler and head."""
-        if self.seed is None:
-            return self._build(n_classes)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            return self._build(n_classes)
-
-    def _build(self, n_classes: int) -> GeneformerNetwork:
         values = {name: value for name, value in self.config.values.items() if name != "has_cls"}
         values |= {
             "vocab_size": len(self.dictionaries.tokens),
@@ -381,7 +305,8 @@ class Geneformer(FoundationModel):
             "num_labels": n_classes,
             "attn_implementation": "sdpa",
         }
-        network = GeneformerNetwork(BertConfig(**values))
+        with fresh_weights(self.seed):
+            network = GeneformerNetwork(BertConfig(**values))
         if self.weights is not None:
             network.load_state_dict(self.weights, strict=False)
         return network
@@ -409,74 +334,6 @@ class Geneformer(FoundationModel):
             select_by="valid_loss",
         )
 
-    def embed(
-        self,
-        chunks: Iterable[AnnData],
-        *,
-        pooling: str = "cell",
-        device: str = "cpu",
-        layer: int = -1,
-    ) -> np.ndarray:
-        """Return frozen embeddings, (n_cells, H); NaN for cells without a known gene.
-
-        Parameters
-        ----------
-        pooling
-            "cell": mean over genes; "cls": state of `<cls>` (V2 only).
-        layer
-            As the authors count: -1 is the last but one layer, 0 the last.
-        """
-        if pooling not in POOLINGS or (pooling == "cls" and not self.has_cls):
-            msg = f'{self.display_name} ({self.config.name}) has no pooling "{pooling}".'
-            raise InputError(msg, "Use cell; cls needs a V2 model.")
-        network = self.network(2).eval()
-        torch.nn.Module.to(network, device)
-        parts = [
-            self.embed_tokens(network, self._tokenise_block(block), pooling, layer=layer)
-            for block in blocks(chunks, self._read_genes)
-        ]
-        return np.concatenate([np.empty((0, network.config.hidden_size), np.float32), *parts])
-
-    def embed_tokens(
-        self,
-        network: GeneformerNetwork,
-        tokens: TokenStore,
-        pooling: str,
-        *,
-        layer: int = -1,
-        batch_size: int = 32,
-    ) -> np.ndarray:
-        """Return embeddings of tokenised cells, NaN for cells of special tokens alone."""
-        device = next(network.parameters()).device
-        special = [
-            self.dictionaries.tokens[name]
-            for name in (MASK, CLS, EOS)
-            if name in self.dictionaries.tokens
-        ]
-        embedded = np.full((len(tokens), network.config.hidden_size), np.nan, dtype=np.float32)
-        for start in range(0, len(tokens), batch_size):
-            cells = np.arange(start, min(start + batch_size, len(tokens)))
-            batch = {name: x.to(device) for name, x in self.collate(tokens.take(cells)).items()}
-            is_gene = batch["attention_mask"].bool() & ~torch.isin(
-                batch["input_ids"], torch.tensor(special, device=device)
-            )
-            with torch.inference_mode():
-                states = network.hidden_states(**batch)[layer - 1].float()
-            weight = is_gene.unsqueeze(-1).float()
-            # A cell without genes is 0 / 0 = NaN.
-            pooled = (states * weight).sum(1) / weight.sum(1)
-            if pooling == "cls":
-                pooled = states[:, 0] + 0 * pooled
-            embedded[cells] = pooled.cpu().numpy()
-        return embedded
-
-    def read_classifier(self, folder: Path, n_classes: int) -> tuple[GeneformerNetwork, LoadReport]:
-        """Read a whole fine-tuned classifier, head included, as the authors save it."""
-        network = self._build(n_classes)
-        report = fit_tensors(
-            network,
-            read_tensors(folder / "model.safetensors"),
-            display_name=self.display_name,
-            unused=("bert.embeddings.position_ids",),
-        )
-        return network, report
+    def pretraining_objective(self) -> MaskedGenes:
+        """Return masked gene prediction."""
+        return MaskedGenes(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +73,9 @@ class ScBertSizes:
     key_maximum, redraw_features, checkpoint_activations
         See `PerformerOptions`.
     """
+
+    SHAPE: ClassVar[tuple[str, ...]] = ("dim", "depth", "heads", "dim_head", "n_bins", "head_dim")
+    """Sizes that make a network the published one."""
 
     dim: int = 200
     depth: int = 6

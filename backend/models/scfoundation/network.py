@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,6 @@ __all__ = [
     "ScFoundationClassifier",
     "ScFoundationEncoder",
     "ScFoundationSizes",
-    "pool_cell",
 ]
 
 N_SPECIAL: Final = 3
@@ -41,6 +40,11 @@ class ScFoundationSizes:
     key_maximum
         Of the decoder, see `PerformerOptions`.
     """
+
+    SHAPE: ClassVar[tuple[str, ...]] = (
+        "dim", "depth", "heads", "n_bins", "decoder_dim", "decoder_depth", "decoder_heads"
+    )  # fmt: skip
+    """Sizes that make a network the published one."""
 
     dim: int = 768
     depth: int = 12
@@ -132,27 +136,6 @@ class ScFoundationEncoder(nn.Module):
     def encode(self, values: Tensor, gene_ids: Tensor, padding: Tensor) -> Tensor:
         """Return encodings (B, n, dim) of packed tokens; `padding` is true for absent ones."""
         return self.encoder(self.embedded(values, gene_ids), padding)
-
-
-def pool_cell(encoded: Tensor, padding: Tensor, pooling: str) -> Tensor:
-    """Return cell embeddings from encodings whose last two tokens are T and S.
-
-    `all` joins S, T, maximum and mean over genes (4 x dim), `max` is the maximum over all tokens.
-    Every cell needs a gene and both depth tokens.
-    """
-    if pooling == "max":
-        return encoded.masked_fill(padding.unsqueeze(-1), -torch.inf).amax(dim=1)
-    n_tokens = (~padding).sum(dim=1)
-    cells = torch.arange(len(encoded), device=encoded.device)
-    position = torch.arange(encoded.shape[1], device=encoded.device)
-    is_gene = (position < n_tokens[:, None] - 2).unsqueeze(-1)
-    parts = (
-        encoded[cells, n_tokens - 1],
-        encoded[cells, n_tokens - 2],
-        encoded.masked_fill(~is_gene, -torch.inf).amax(dim=1),
-        encoded.masked_fill(~is_gene, 0.0).sum(dim=1) / is_gene.sum(dim=1),
-    )
-    return torch.cat(parts, dim=1)
 
 
 class ScFoundationClassifier(ScFoundationEncoder):

@@ -1,4 +1,4 @@
-"""scGPT's value binning: each expressed gene of a cell gets the quantile bin of its value.
+"""What scGPT reads: the expressed genes of a cell, each with the quantile bin of its value.
 
 For one cell with values x, the n_bins - 1 edges are quantiles of x at equal steps. A value
 between edges has one bin. A value that equals k edges may fall into any of k bins, and one is
@@ -12,12 +12,25 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from backend.models.ragged import Ragged
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backend.models.ragged import Ragged
+__all__ = [
+    "CLS",
+    "EOC",
+    "PAD",
+    "Bounds",
+    "LogNormalise",
+    "bin_bounds",
+    "draw_bins",
+    "log_normalise",
+    "subsample",
+    "with_zeros",
+]
 
-__all__ = ["Bounds", "LogNormalise", "bin_bounds", "draw_bins", "log_normalise"]
+PAD, CLS, EOC = "<pad>", "<cls>", "<eoc>"
 
 _TABLE: Final = 256
 _HALF: Final = np.uint64(32)
@@ -169,3 +182,30 @@ def draw_bins(bounds: Bounds, uniform: np.ndarray) -> np.ndarray:
     bins = np.ceil(uniform * (bounds.below - upto) + upto)
     # A number within rounding of 1 would fall one bin short.
     return np.maximum(bins, bounds.low).astype(np.float32)
+
+
+def subsample(lengths: np.ndarray, scores: np.ndarray, limit: int) -> np.ndarray:
+    """Return which entries to keep: in each longer cell the `limit` with the lowest scores."""
+    keep = np.ones(len(scores), dtype=bool)
+    if not len(lengths) or lengths.max() <= limit:
+        return keep
+    is_long = np.repeat(lengths > limit, lengths)
+    rows = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)[is_long]
+    # 44 bits of the score order the entries of a cell; a block has fewer than 2**20 cells.
+    key = (rows << np.uint64(44)) | (scores[is_long] * 2.0**44).astype(np.uint64)
+    order = np.argsort(key)
+    long_lengths = lengths[lengths > limit]
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(long_lengths) - long_lengths, long_lengths)
+    chosen = np.zeros(len(order), dtype=bool)
+    chosen[order] = rank < limit
+    keep[is_long] = chosen
+    return keep
+
+
+def with_zeros(entries: Ragged, bins: np.ndarray, columns: np.ndarray) -> tuple[Ragged, np.ndarray]:
+    """Add an entry with bin 0 for each of `columns` (rising) that a cell does not express."""
+    n_cells, n_genes = len(entries.indptr) - 1, len(columns)
+    dense = np.zeros((n_cells, n_genes), dtype=np.float32)
+    dense[entries.rows(), np.searchsorted(columns, entries.columns)] = bins
+    indptr = np.arange(n_cells + 1, dtype=np.int64) * n_genes
+    return Ragged(indptr, np.tile(columns, n_cells), dense.ravel()), dense.ravel()

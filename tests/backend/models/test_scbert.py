@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import InputError, ModelUnavailable
-from backend.models.gene_panel import align_to_panel, choose_panel
+from backend.models.gene_panel import align_to_panel, choose_panel, model_config
 from backend.models.performer import FastAttention, PerformerOptions
-from backend.models.scbert import model as scbert
-from backend.models.scbert.model import ScBert, model_config
+from backend.models.scbert.model import ScBert
 from backend.models.scbert.network import ConvolutionHead, ScBertNetwork, ScBertSizes
 from backend.training.finetune import Classifier
 
@@ -234,17 +233,6 @@ def test_attention_approximates_softmax():
     assert torch.corrcoef(torch.stack([attention(q, k, v).flatten(), exact.flatten()]))[0, 1] > 0.9
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last"])
-def test_embedding_does_not_depend_on_chunks(pooling):
-    adata = cells()
-    whole = model().embed([adata], pooling=pooling, device="cpu")
-    parts = model().embed([adata[:2], adata[2:]], pooling=pooling, device="cpu")
-    assert whole.shape == (adata.n_obs, TINY.dim)
-    np.testing.assert_allclose(whole, parts, atol=1e-6)
-    expressed = model(expressed_only=True).embed([adata], pooling=pooling, device="cpu")
-    assert expressed.shape == whole.shape
-
-
 def test_report_counts_genes_and_cells():
     genes = [*PANEL[:20], "LINC1", "LINC2"]
     report = model().check_input(cells(genes=genes))
@@ -279,8 +267,6 @@ def test_unknown_option_is_refused():
     config = replace(config, values={"depht": 3})
     with pytest.raises(InputError, match="depht"):
         ScBert.scratch(config, PANEL, seed=0)
-    with pytest.raises(InputError, match="pooling"):
-        model().embed([cells()], pooling="median", device="cpu")
 
 
 def test_series_may_set_options_of_the_model():
@@ -321,11 +307,6 @@ def test_weights_depend_on_the_seed_alone():
     torch.manual_seed(6)
     other = model().network(3).state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_unassigned_is_below_the_threshold():
-    proba = np.array([[0.5, 0.5], [0.4, 0.3], [0.9, 0.1]])
-    np.testing.assert_array_equal(scbert.unassigned(proba), [False, True, False])
 
 
 @pytest.fixture

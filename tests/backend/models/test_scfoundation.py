@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import InputError, ModelUnavailable
-from backend.models.scfoundation.model import ScFoundation, model_config
+from backend.models.gene_panel import model_config
+from backend.models.scfoundation.model import ScFoundation
 from backend.models.scfoundation.network import ScFoundationAutoencoder, ScFoundationSizes
 from backend.models.scfoundation.tokens import prepare_values, target_depth
 
@@ -93,15 +94,6 @@ def test_target_depth_of_each_kind():
             target_depth(wrong, source)
 
 
-def test_inputs_that_cannot_combine_are_refused():
-    counts = sp.csr_matrix(np.ones((2, 3)))
-    with pytest.raises(InputError, match="totals of the cells are missing"):
-        prepare_values(counts, pre_normalized="A")
-    for kind, state in (("bulk", "A"), ("singlecell", "X"), ("nuclei", "F")):
-        with pytest.raises(InputError, match=f'"{kind}" with pre_normalized "{state}"'):
-            prepare_values(counts, input_type=kind, pre_normalized=state)
-
-
 @torch.no_grad()
 def test_padding_is_ignored_by_default():
     adata = cells()
@@ -149,20 +141,6 @@ def test_highest_values_are_kept_when_tokens_are_limited():
     batch = batch_of(model(max_tokens=5), adata)
     # Of equal values the first genes stay; the order of the panel is kept.
     assert batch["gene_ids"].tolist() == [[5, 6, 13, 20, 27]]
-
-
-def test_embedding_does_not_depend_on_chunks(caplog):
-    adata = cells()
-    whole = model().embed([adata], pooling="all", device="cpu")
-    parts = model().embed([adata[:2], adata[2:]], pooling="all", device="cpu")
-    assert whole.shape == (adata.n_obs, 4 * TINY.dim)
-    np.testing.assert_allclose(whole, parts, atol=1e-6)
-    assert np.isnan(whole[-1]).all()
-    assert np.isfinite(whole[:-1]).all()
-    assert "1 of 6 cells" in caplog.text
-    assert model().embed([adata], pooling="max", device="cpu").shape == (adata.n_obs, TINY.dim)
-    with pytest.raises(InputError, match="pooling"):
-        model().embed([adata], pooling="mean", device="cpu")
 
 
 def test_report_counts_genes_and_cells():
@@ -276,10 +254,10 @@ def test_checkpoint_is_read_whole(folder):
     assert adapter.recipe().trainable == ("encoder.transformer_encoder.0.*", "fc1.*")
     file = torch.load(path / "models.ckpt", weights_only=True)
     network = adapter.network(3).state_dict()
-    # The set "gene" is fine-tuned, the set "cell" embeds.
+    # Of the three sets, "gene" is fine-tuned.
     name = "encoder.transformer_encoder.0.linear1.weight"
     assert torch.equal(network[name], file["gene"]["state_dict"][f"model.{name}"])
-    assert torch.equal(adapter.embedding_weights[name], file["cell"]["state_dict"][f"model.{name}"])
+    assert not torch.equal(network[name], file["cell"]["state_dict"][f"model.{name}"])
 
 
 def changed(entry, part, value):
@@ -295,16 +273,11 @@ def tensors_changed(change):
     [
         (lambda file: file["gene"]["state_dict"], 'no part "gene"'),
         (lambda file: file["gene"], 'no part "gene"'),
-        (lambda file: {"gene": file["gene"]}, 'no part "cell"'),
         (lambda file: {"gene": file["gene"]["state_dict"]}, 'no part "state_dict"'),
         (lambda file: [1, 2], "Found: list"),
         (changed("gene", "config", {}), 'no part "model"'),
         (changed("gene", "config", configuration(model="mae")), 'architecture "mae"'),
         (changed("gene", "config", configuration(dataset_config={})), 'no part "rnaseq"'),
-        (
-            changed("cell", "config", configuration(dataset_config={"rnaseq": {"bin_num": 9}})),
-            "differ in size",
-        ),
         (tensors_changed(lambda t: t | {"model.pos_emb.weight": torch.zeros(9, 16)}), "6 genes"),
         (tensors_changed(lambda t: t | {"model.x": torch.zeros(2)}), "no place"),
         (tensors_changed(lambda t: t | {"model.norm.bias": torch.zeros(2)}), "another shape"),

@@ -22,10 +22,10 @@ from backend.models.inhouse import (
     read_cells,
     read_pretraining,
 )
+from backend.models.pretraining import choose
 from backend.models.registry import model_class
 from backend.splits import TRAIN, make_split
 from backend.training import pretrain as module
-from backend.training.masking import choose, objective_of
 from backend.training.pretrain import PretrainSettings, pretrain, pretrain_series
 
 MODELS = ("scgpt", "geneformer", "scbert", "scfoundation")
@@ -115,7 +115,7 @@ def losses(model, adata, *, epochs=12):
     torch.manual_seed(0)
     settings = PretrainSettings(epochs=epochs, batch_size=8, learning_rate=3e-3)
     history = module._train(
-        objective_of(built),
+        built.pretraining_objective(),
         tokens,
         settings,
         seed=0,
@@ -144,7 +144,7 @@ def batch_of(model, adata, n=12):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_network_is_not_shown_what_it_is_asked(make_adata, model):
     built, cells = batch_of(model, make_adata())
-    objective = objective_of(built)
+    objective = built.pretraining_objective()
     masked = objective.mask(cells, torch.Generator().manual_seed(0))
     again = objective.mask(cells, torch.Generator().manual_seed(0))
     assert all(torch.equal(masked[name], again[name]) for name in masked)
@@ -171,7 +171,7 @@ def test_the_network_is_not_shown_what_it_is_asked(make_adata, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_tensor_of_the_backbone_is_trained(make_adata, model):
     built, cells = batch_of(model, make_adata())
-    objective = objective_of(built)
+    objective = built.pretraining_objective()
     objective(**objective.mask(cells, torch.Generator().manual_seed(0))).backward()
     head = built.head
     idle = [
@@ -396,22 +396,19 @@ def test_folders_travel(cohort, home, tmp_path, capsys):
 
 
 def test_models_without_an_objective_are_refused(cohort, home, monkeypatch):
-    model = model_class("scbert")
-    monkeypatch.setattr(model, "key", "mine")
+    monkeypatch.delattr(model_class("scbert"), "pretraining_objective")
     with pytest.raises(InputError, match="no pre-training objective"):
         make_one(cohort, home)
 
 
 def test_a_plug_in_brings_its_own_objective(cohort, home, monkeypatch):
-    from backend.training.masking import MaskedBins
+    from backend.models.scbert.pretraining import MaskedBins
 
     class Halves(MaskedBins):
         text = "masked halves"
         share = 0.5
 
-    monkeypatch.setattr(
-        model_class("scbert"), "pretraining_objective", lambda self: Halves(self), raising=False
-    )
+    monkeypatch.setattr(model_class("scbert"), "pretraining_objective", lambda self: Halves(self))
     assert read_pretraining(make_one(cohort, home)).objective == "masked halves"
 
 

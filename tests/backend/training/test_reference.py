@@ -66,34 +66,48 @@ def plain_fit(key, train, valid, seed, **changes):
             loss = F.cross_entropy(logits, torch.from_numpy(known)).item()
             history.append((total / len(codes), loss))
             if loss < best:
-                best = loss
-                kept = {name: x.clone() for name, x in network.state_dict().items()}
+                best, kept = loss, logits.softmax(dim=1).numpy()
     return kept, history
 
 
+def engine_fit(key, train, valid, place):
+    settings = {"epochs": 2, "batch_size": 16}
+    typer = Classifier(key, f"{key}.small", settings=settings, device="cpu")
+    typer.work_in(place)
+    return typer.fit(train, label_key=LABEL, valid=valid, seed=3)
+
+
+def losses_of(typer):
+    rows = typer.history_[["train_loss", "valid_loss"]].itertuples(index=False)
+    return [tuple(row) for row in rows]
+
+
 @pytest.mark.parametrize("key", MODELS)
-def test_a_fit_has_the_bits_of_the_plain_loop(key, make_adata, tmp_path):
+def test_a_fit_is_that_of_the_plain_loop_and_its_bits_are_repeated(key, make_adata, tmp_path):
+    """Another program may meet other kernels, so only the same program promises bits.
+
+    Weights that change no output, such as the bias of attention keys, follow the rounding of
+    their gradients; what the network says is compared.
+    """
     train, valid = make_adata(50), make_adata(30, seed=2)
     valid.obs_names = [f"valid {name}" for name in valid.obs_names]
     both = ad.concat([train, valid], merge="same")
-    weights, history = plain_fit(key, train, valid, 3, epochs=2, batch_size=16)
-    for place in (
-        FitWorkspace(),
-        FitWorkspace(
-            tokens=TokenCache.of(tmp_path / "tokens", "d" * 16, both),
-            snapshots=tmp_path / "fit",
-            checkpoint_minutes=0.0,
-            workers=2,
-        ),
-    ):
-        settings = {"epochs": 2, "batch_size": 16}
-        typer = Classifier(key, f"{key}.small", settings=settings, device="cpu")
-        typer.work_in(place)
-        typer.fit(train, label_key=LABEL, valid=valid, seed=3)
-        found = typer._network.state_dict()
-        assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
-        rows = typer.history_[["train_loss", "valid_loss"]].itertuples(index=False)
-        assert [tuple(row) for row in rows] == history
+    plain = engine_fit(key, train, valid, FitWorkspace())
+    proba, history = plain_fit(key, train, valid, 3, epochs=2, batch_size=16)
+    np.testing.assert_allclose(losses_of(plain), history, rtol=1e-5)
+    np.testing.assert_allclose(plain.predict(valid).proba, proba, rtol=1e-4, atol=1e-6)
+
+    place = FitWorkspace(
+        tokens=TokenCache.of(tmp_path / "tokens", "d" * 16, both),
+        snapshots=tmp_path / "fit",
+        checkpoint_minutes=0.0,
+        workers=2,
+    )
+    worked = engine_fit(key, train, valid, place)
+    assert losses_of(worked) == losses_of(plain)
+    weights = worked._network.state_dict()
+    for name, tensor in plain._network.state_dict().items():
+        assert torch.equal(weights[name], tensor), name
 
 
 @pytest.mark.parametrize("key", MODELS)

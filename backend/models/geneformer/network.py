@@ -1,0 +1,71 @@
+"""The network of Geneformer, stock BERT, and the sizes of its presets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from transformers import BertForSequenceClassification
+
+from backend.models.base import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["PRESETS", "GeneformerNetwork"]
+
+
+class GeneformerNetwork(BertForSequenceClassification):
+    """The stock BERT classifier, returning logits."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return logits (B, n_classes), read from the first token."""
+        return super().forward(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+def _values(
+    *, hidden: int, layers: int, heads: int, inter: int, length: int, dropout: float, has_cls: bool
+) -> dict[str, Any]:
+    return {
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": inter,
+        "max_position_embeddings": length,
+        "hidden_act": "relu",
+        "layer_norm_eps": 1e-12,
+        "initializer_range": 0.02,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+        "type_vocab_size": 2,
+        "has_cls": has_cls,
+    }
+
+
+PRESETS: Final[dict[str, ModelConfig]] = {
+    "v1_10m": ModelConfig(
+        "geneformer.v1_10m",
+        _values(hidden=256, layers=6, heads=4, inter=512, length=2048, dropout=0.02, has_cls=False),
+        is_published_size=True,
+    ),
+    "v2_104m": ModelConfig(
+        "geneformer.v2_104m",
+        _values(
+            hidden=768, layers=12, heads=12, inter=3072, length=4096, dropout=0.1, has_cls=True
+        ),
+        is_published_size=True,
+    ),
+    "v2_316m": ModelConfig(
+        "geneformer.v2_316m",
+        _values(
+            hidden=1152, layers=18, heads=18, inter=4608, length=4096, dropout=0.1, has_cls=True
+        ),
+        is_published_size=True,
+    ),
+    "small": ModelConfig(
+        "geneformer.small",
+        # Dropout of attention weights takes most of the time on a CPU.
+        _values(hidden=64, layers=2, heads=4, inter=256, length=256, dropout=0.1, has_cls=True)
+        | {"attention_probs_dropout_prob": 0.0},
+        is_published_size=False,
+    ),
+}
