@@ -275,7 +275,7 @@ class CellTyper(Model):
         del histories
 
     def work_in(self, place: Any) -> None:
-        """Hear where tokens and snapshots may be kept (`training.fit_workspace.Workplace`)."""
+        """Hear where tokens and snapshots may be kept (`training.fit_workspace.FitWorkspace`)."""
         del place
 
     @abstractmethod
