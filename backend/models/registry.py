@@ -59,7 +59,10 @@ def _completed(key: str, found: Any) -> Any:
 
     A class with presets is taken for a foundation model where it does not say what it is.
     """
-    is_foundation = getattr(found, "kind", "baseline") == "foundation" or hasattr(found, "presets")
+    kind = getattr(found, "kind", None) or (
+        "foundation" if hasattr(found, "presets") else "baseline"
+    )
+    is_foundation = kind == "foundation"
     contract = FoundationModel if is_foundation else CellTyper
     needed = {"key", "display_name", "card", *contract.__abstractmethods__}
     needed |= {"presets", "head"} if is_foundation else set()
