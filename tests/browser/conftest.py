@@ -23,12 +23,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 REAL, SIMULATED = "Small cohort", "Small simulated course"
 
-# Machines that run tests have no graphics card: WebGL is computed.
-WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+# Machines that run tests have no graphics card: WebGL is computed, and nothing else needs to be
+# drawn the way a card does it.
+WEBGL = (
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-gpu-rasterization",
+)
+
+# Spinners and placeholders that turn and shimmer take more of such a machine than the pages do.
+# What waits for the end of a movement still gets it.
+_STILL = """
+const still = new CSSStyleSheet();
+still.replaceSync(`*, *::before, *::after {
+    animation-duration: 1ms !important; animation-iteration-count: 1 !important;
+    transition-duration: 1ms !important; transition-delay: 0s !important;
+}`);
+document.adoptedStyleSheets.push(still);
+"""
 
 # Nothing runs, nothing is stale, and neither text nor address has changed for a while: between a
 # click and the script that it starts a page looks finished, and its charts are drawn after it.
@@ -37,7 +54,7 @@ ms => {
     const app = document.querySelector('[data-testid="stApp"]');
     const done = app?.getAttribute('data-test-script-state') === 'notRunning'
         && !app.querySelector('[data-stale="true"], [data-testid="stSkeleton"]');
-    const seen = done && [location.href, app.querySelectorAll('*').length, app.innerText].join();
+    const seen = done && [location.href, app.querySelectorAll('*').length, app.textContent].join();
     const quiet = (window.quiet ??= { seen: null, since: 0 });
     if (!done || seen !== quiet.seen) Object.assign(quiet, { seen, since: performance.now() });
     return done && performance.now() - quiet.since > ms;
@@ -177,10 +194,29 @@ def wait_until(page: Page, true: Callable[[], bool]) -> None:
         page.wait_for_timeout(100)
 
 
+def visitor(browser: Browser) -> BrowserContext:
+    """Return a visitor without a past, for whom nothing on a page moves."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context.add_init_script(_STILL)
+    return context
+
+
+@pytest.fixture(scope="session")
+def visitors() -> Iterator[dict[tuple[Browser, str], BrowserContext]]:
+    """One visitor for each browser and server: the second page finds the files of the first."""
+    known: dict[tuple[Browser, str], BrowserContext] = {}
+    yield known
+    for context in known.values():
+        context.close()
+
+
 @pytest.fixture
-def visit(chromium: Browser, server: Server) -> Iterator[Callable[..., Page]]:
-    """Return a function that opens a page; it fails on foreign requests and script errors."""
-    contexts, foreign, faults = [], [], []
+def visit(chromium: Browser, server: Server, visitors) -> Iterator[Callable[..., Page]]:
+    """Return a function that opens a page; it fails on foreign requests and script errors.
+
+    The pages of all tests are those of one visitor, unless a test asks for `another`.
+    """
+    closing, foreign, faults = [], [], []
 
     def opened(
         path: str = "",
@@ -190,12 +226,19 @@ def visit(chromium: Browser, server: Server) -> Iterator[Callable[..., Page]]:
         theme: str = "light",
         at: Server = server,
         browser: Browser = chromium,
+        another: bool = False,
     ) -> Page:
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=theme
-        )
-        contexts.append(context)
+        context = None if another else visitors.get((browser, at.url))
+        if context is None:
+            context = visitor(browser)
+            if another:
+                closing.append(context)
+            else:
+                visitors[browser, at.url] = context
         page = context.new_page()
+        closing.append(page)
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=theme)
         page.set_default_timeout(60_000)
         own = (at.url, at.url.replace("http", "ws"), "data:", "blob:")
         page.on("request", lambda r: None if r.url.startswith(own) else foreign.append(r.url))
@@ -206,7 +249,7 @@ def visit(chromium: Browser, server: Server) -> Iterator[Callable[..., Page]]:
         return page
 
     yield opened
-    for context in contexts:
-        context.close()
+    for each in reversed(closing):
+        each.close()
     assert not foreign
     assert not faults

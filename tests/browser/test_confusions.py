@@ -89,7 +89,7 @@ def test_click_on_the_matrix_selects_its_cells_and_leads_to_the_map(visit, answe
     assert set(csv_of(page, tmp_path, "selected-cells").cell_id) == set(chosen.cell_id)
     # The link shows the same in a new browser, and the map gets the same cells.
     address = page.url.removeprefix(page.url[: page.url.index("confusions")])
-    other = visit(address, height=1600)
+    other = visit(address, height=1600, another=True)
     assert n_selected(other) == pair.n_cells
     other.get_by_role("button", name="See them on the Failure map").click()
     other.get_by_role("heading", name="Failure map", level=1).wait_for()
@@ -125,7 +125,7 @@ def test_named_selection_opens_in_a_new_browser(visit, answers):
     page.get_by_role("button", name="Save as link").click()
     page.wait_for_url(re.compile(r"sel=[0-9a-f]{16}"))
     saved = parse_qs(urlsplit(page.url).query)["sel"][0]
-    other = visit(f"{PAGE}&sel={saved}", height=1600)
+    other = visit(f"{PAGE}&sel={saved}", height=1600, another=True)
     assert n_selected(other) == n
     expect_count(other.get_by_role("heading", name="Selected cells: Near misses"), 1)
 

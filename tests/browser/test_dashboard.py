@@ -34,8 +34,7 @@ def marks(page: Page, kind: str = "point") -> Locator:
     )
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize(("width", "height"), [(1400, 900), (800, 900)])
+@pytest.mark.parametrize(("width", "height", "theme"), [(1400, 900, "light"), (800, 900, "dark")])
 def test_every_page_is_drawn_without_help_from_other_hosts(visit, width, height, theme):
     page = visit(width=width, height=height, theme=theme)
     for info in nav.PAGES:
@@ -54,14 +53,6 @@ def test_every_page_is_drawn_without_help_from_other_hosts(visit, width, height,
             assert box["width"] > 200
             assert box["height"] > 80
             assert box["x"] + box["width"] <= width + 1
-
-
-def test_charts_have_alternative_text(visit):
-    page = visit("timepoints")
-    page.locator(_DRAWN).first.wait_for()
-    name = page.get_by_test_id("stVegaLiteChart").first.get_attribute("aria-label")
-    assert name is not None
-    assert name.startswith("Line chart of macro-F1")
 
 
 def test_filters_stay_in_the_url_over_pages(visit, server):
@@ -96,22 +87,26 @@ def test_click_on_a_dot_leads_along_the_way_down(visit):
     assert heading(page) == "Failure map"
 
 
-@pytest.mark.parametrize("suffix", ["PNG", "SVG", "CSV"])
-def test_downloads_name_simulated_data(visit, tmp_path, suffix):
+def test_charts_have_alternative_text_and_files_that_name_simulated_data(visit, tmp_path):
     page = visit("timepoints?dataset=" + SIMULATED.replace(" ", "+"))
-    with page.expect_download() as waiting:
-        # Streamlit's own toolbar over a chart has a button with PNG in its name, too.
-        page.locator("[data-testid=stDownloadButton] button", has_text=suffix).first.click()
-    download = waiting.value
-    assert "SIMULATED" in download.suggested_filename
-    assert download.suggested_filename.endswith("." + suffix.lower())
-    download.save_as(tmp_path / "file")
-    content = (tmp_path / "file").read_bytes()
-    if suffix == "PNG":
-        assert content.startswith(b"\x89PNG")
-    else:
-        assert b"SIMULATED" in content
-        assert FOOTER.encode() in content
+    page.locator(_DRAWN).first.wait_for()
+    name = page.get_by_test_id("stVegaLiteChart").first.get_attribute("aria-label")
+    assert name is not None
+    assert name.startswith("Line chart of macro-F1")
+    for suffix in ("PNG", "SVG", "CSV"):
+        with page.expect_download() as waiting:
+            # Streamlit's own toolbar over a chart has a button with PNG in its name, too.
+            page.locator("[data-testid=stDownloadButton] button", has_text=suffix).first.click()
+        download = waiting.value
+        assert "SIMULATED" in download.suggested_filename
+        assert download.suggested_filename.endswith("." + suffix.lower())
+        download.save_as(tmp_path / suffix)
+        content = (tmp_path / suffix).read_bytes()
+        if suffix == "PNG":
+            assert content.startswith(b"\x89PNG")
+        else:
+            assert b"SIMULATED" in content
+            assert FOOTER.encode() in content
 
 
 def test_server_sends_no_traceback_and_no_path(server, visit):

@@ -11,7 +11,7 @@ import pytest
 
 from backend.config import environment, project_root
 from backend.data.simulate import write_simulated
-from tests.browser.conftest import free_port, served, settled
+from tests.browser.conftest import free_port, served, settled, visitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
-    context = chromium.new_context(viewport={"width": 1400, "height": 900})
+    context = visitor(chromium)
     page = context.new_page()
     page.set_default_timeout(120_000)
     yield page

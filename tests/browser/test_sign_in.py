@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backend.jobs.directory import cancel_job, create_job
-from tests.browser.conftest import free_port, served, settled
+from tests.browser.conftest import free_port, served, settled, visitor
 from tests.helpers import draw_cells, write_results
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def hospital(provider, tmp_path_factory) -> Iterator[tuple[Server, dict[str, str
 
 def sign_in_at(chromium: Browser, server: Server, name: str) -> Page:
     """Sign somebody in, in a browser of their own."""
-    context = chromium.new_context(viewport={"width": 1400, "height": 900})
+    context = visitor(chromium)
     page = context.new_page()
     page.set_default_timeout(90_000)
     page.goto(server.url)
@@ -138,7 +138,7 @@ def text_of(page: Page, url: str) -> str:
 
 
 def test_nothing_is_shown_before_sign_in(chromium, hospital):
-    context = chromium.new_context()
+    context = visitor(chromium)
     page = context.new_page()
     for path in ("", "overview", "runs?runs_view=Jobs", f"runs?job={hospital[1][ANALYST]}"):
         text = text_of(page, f"{hospital[0].url}/{path}")
