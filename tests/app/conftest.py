@@ -35,7 +35,7 @@ def results_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def this_machine() -> Iterator[None]:
     """Listen where `app/.streamlit/config.toml` says, which only the real server reads."""
     before = config.get_option("server.address")
@@ -49,9 +49,9 @@ def _forget() -> None:
     st.cache_resource.clear()
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def home(results_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Point the dashboard at the small results, once: its store and caches are kept.
+    """Point the dashboard at the small results, once a file: store and caches are kept.
 
     Tests elsewhere, which may follow in the same process, have the folders of the repository.
     """
