@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import socket
-import subprocess
-import sys
-import time
+import socketserver
+import threading
 from typing import TYPE_CHECKING
-
-from backend.config import environment, project_root
-from tests.browser.conftest import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _END = b"\r\n\r\n"
-
-
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while part := await reader.read(1 << 16):
-            writer.write(part)
-            await writer.drain()
 
 
 def _rewritten(head: bytes, asked: Mapping[str, str]) -> bytes:
@@ -45,24 +32,65 @@ def _one_request(head: bytes) -> bytes:
     return b"\r\n".join([first, *lines, b"Connection: close"]) + _END
 
 
-async def _serve(port: int, target: int, added: bytes, asked: Mapping[str, str]) -> None:
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream = None
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            head = await reader.readuntil(_END)
-            answer, upstream = await asyncio.open_connection("127.0.0.1", target)
-            upstream.write(_one_request(_rewritten(head, asked) if asked else head))
-            sending = asyncio.create_task(_pipe(reader, upstream))
-            first, _, rest = (await answer.readuntil(_END)).partition(b"\r\n")
-            writer.write(first + b"\r\n" + added + rest)
-            await _pipe(answer, writer)
-            sending.cancel()
-        for each in (upstream, writer):
-            if each is not None:
-                each.close()
+def _head_of(source: socket.socket) -> tuple[bytes, bytes]:
+    """Read up to the end of the headers; return them, and what came with them."""
+    text = b""
+    while _END not in text:
+        part = source.recv(1 << 16)
+        if not part:
+            return b"", b""
+        text += part
+    head, _, rest = text.partition(_END)
+    return head + _END, rest
 
-    server = await asyncio.start_server(forward, "127.0.0.1", port)
-    await server.serve_forever()
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while part := source.recv(1 << 16):
+            sink.sendall(part)
+        sink.shutdown(socket.SHUT_WR)
+
+
+class _Forward(socketserver.BaseRequestHandler):
+    server: _Proxy
+
+    def handle(self) -> None:
+        self.server.connected.append(self.request)
+        with contextlib.suppress(OSError):
+            head, rest = _head_of(self.request)
+            if head:
+                with socket.create_connection(("127.0.0.1", self.server.target)) as upstream:
+                    self.server.connected.append(upstream)
+                    self._exchange(upstream, _one_request(self.server.asking(head)) + rest)
+
+    def _exchange(self, upstream: socket.socket, request: bytes) -> None:
+        upstream.sendall(request)
+        sending = threading.Thread(target=_pump, args=(self.request, upstream))
+        sending.start()
+        try:
+            head, rest = _head_of(upstream)
+            first, _, others = head.partition(b"\r\n")
+            self.request.sendall(first + b"\r\n" + self.server.added + others + rest)
+            _pump(upstream, self.request)
+        finally:
+            _hang_up(self.request)
+            sending.join()
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Proxy(socketserver.ThreadingTCPServer):
+    def __init__(self, target: int, headers: Mapping[str, str], asked: Mapping[str, str]) -> None:
+        super().__init__(("127.0.0.1", 0), _Forward)
+        self.target, self.asked = target, asked
+        self.added = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+        self.connected: list[socket.socket] = []
+
+    def asking(self, head: bytes) -> bytes:
+        return _rewritten(head, self.asked) if self.asked else head
 
 
 @contextlib.contextmanager
@@ -73,29 +101,14 @@ def proxy(
 
     `headers` are added to every answer, `asked` replace or join those of every request.
     """
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "tests.browser.proxy",
-            str(port), str(target), json.dumps(headers), json.dumps(asked or {}),
-        ],
-        cwd=project_root(),
-        env=environment(),
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-if __name__ == "__main__":
-    given = json.loads(sys.argv[3])
-    lines = "".join(f"{name}: {value}\r\n" for name, value in given.items()).encode()
-    asyncio.run(_serve(int(sys.argv[1]), int(sys.argv[2]), lines, json.loads(sys.argv[4])))
+    with _Proxy(target, headers, asked or {}) as server:
+        running = threading.Thread(target=server.serve_forever)
+        running.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            running.join()
+            # Pages that are still open keep a websocket.
+            for connection in server.connected:
+                _hang_up(connection)

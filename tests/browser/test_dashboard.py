@@ -92,7 +92,7 @@ def test_charts_have_alternative_text_and_files_that_name_simulated_data(visit, 
     page.locator(_DRAWN).first.wait_for()
     name = page.get_by_test_id("stVegaLiteChart").first.get_attribute("aria-label")
     assert name is not None
-    assert name.startswith("Line chart of macro-F1")
+    assert name.startswith("Simulated data, not a finding. Line chart of macro-F1")
     for suffix in ("PNG", "SVG", "CSV"):
         with page.expect_download() as waiting:
             # Streamlit's own toolbar over a chart has a button with PNG in its name, too.
