@@ -21,7 +21,7 @@ from app.identity import LOCAL
 from backend.config import home, project_root
 from backend.data.inspect_upload import inspect_upload
 from backend.evaluation import views
-from backend.evaluation.cells import map_cells, places, selection
+from backend.evaluation.cells import computed_map, map_cells, selection
 from backend.evaluation.cells.columns import CellColumns, Hits, load_columns, load_hits
 from backend.evaluation.cells.summary import CellReader, summarise_selection
 from backend.evaluation.views import runs
@@ -227,14 +227,14 @@ def _map_cells(
     known = _columns(version, owner=scope.owner, dataset_id=scope.dataset_id)
     found = None
     if placed_at and not known.coordinates.is_placed.any():
-        found = places.read_places(home(), scope.owner, scope.dataset_id, len(known))
+        found = computed_map.read_computed_map(home(), scope.owner, scope.dataset_id, len(known))
     reader = _Reader(version)
     return map_cells.load_cells(reader, scope, configuration, places=found, columns=known)
 
 
 def cells_on_map(scope: Scope, configuration: str) -> map_cells.MapCells:
     """Return all cells of the scope's dataset under one model, unfiltered, for a map."""
-    file = places.places_file(home(), scope.owner, scope.dataset_id)
+    file = computed_map.computed_map_file(home(), scope.owner, scope.dataset_id)
     placed_at = file.stat().st_mtime_ns if file.is_file() else 0
     return _map_cells(store_version(), _unfiltered(scope), configuration, placed_at)
 

@@ -98,7 +98,7 @@ class ComponentStream:
     donors
         (n_cells,) donor of each cell.
     fitted_on
-        Genes and components are fitted on at most so many cells, and on 10,000 at most.
+        Genes and components are fitted on at most so many cells, never on more than 10,000.
     seed
         Chooses the sample and seeds the fit.
     """
@@ -288,8 +288,8 @@ def nearest_cells(components: np.ndarray, *, k: int = N_NEIGHBOURS, seed: int = 
     -----
     Up to 20,000 cells all distances are measured. Above, cells are put into groups of about 1,000
     by k-means, and 12,000 cells of the nearest groups are measured (an inverted file: Sivic and
-    Zisserman 2003, doi:10.1109/ICCV.2003.1238663), which finds
-    about 97 of 100 among 60,000 simulated cells.
+    Zisserman 2003, doi:10.1109/ICCV.2003.1238663). Of 60,000 simulated cells it finds about 97 of
+    100 neighbours.
     """
     return _nearest_others(components, k, seed)[0]
 
@@ -368,7 +368,8 @@ def sample_by_donor(donors: np.ndarray, size: int, *, seed: int = 0) -> np.ndarr
     n_cells = len(donors)
     if n_cells <= size:
         return np.arange(n_cells)
-    _, codes = np.unique(donors, return_inverse=True)
+    # As text, so that a missing donor is one more donor.
+    _, codes = np.unique(np.asarray(donors).astype(str), return_inverse=True)
     shuffled = np.random.default_rng(seed).permutation(n_cells)
     by_donor = shuffled[np.argsort(codes[shuffled], kind="stable")]
     return np.sort(by_donor[np.arange(size) * n_cells // size])

@@ -1,4 +1,4 @@
-"""The job that computes a map for a dataset that came without places for its cells."""
+"""The job that computes a map for a dataset that came without coordinates of its cells."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backend.errors import InputError
-from backend.evaluation.cells.places import place_by_predictions, write_places
+from backend.evaluation.cells.computed_map import map_by_predictions, write_computed_map
 from backend.store.cache import Store, default_roots
 from backend.types import Scope
 
@@ -20,7 +20,7 @@ _SCOPE = ("dataset_id", "label_level", "protocol", "budget")
 
 
 def run(request: dict[str, Any], context: JobContext) -> dict[str, Any]:
-    """Place the cells of one dataset by the predictions of one model.
+    """Map the cells of one dataset by the predictions of one model.
 
     Parameters
     ----------
@@ -42,11 +42,11 @@ def run(request: dict[str, Any], context: JobContext) -> dict[str, Any]:
         raise InputError(msg, "Start the job from the Failure map.")
     scope = Scope(owner=context.owner, **{name: request[name] for name in _SCOPE})
     with Store(":memory:", default_roots) as store:
-        context.log(f"placing the cells of {scope.dataset_id} by {request['configuration']}")
+        context.log(f"mapping the cells of {scope.dataset_id} by {request['configuration']}")
         store.sync()
-        places = place_by_predictions(
+        coordinates = map_by_predictions(
             store, scope, request["configuration"], progress=context.progress
         )
-    write_places(context.home, context.owner, scope.dataset_id, places)
-    n_placed = int(np.isfinite(places).all(axis=1).sum())
-    return {"dataset_id": scope.dataset_id, "n_cells": len(places), "n_placed": n_placed}
+    write_computed_map(context.home, context.owner, scope.dataset_id, coordinates)
+    n_placed = int(np.isfinite(coordinates).all(axis=1).sum())
+    return {"dataset_id": scope.dataset_id, "n_cells": len(coordinates), "n_placed": n_placed}

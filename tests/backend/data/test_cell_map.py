@@ -113,6 +113,8 @@ def test_each_donor_is_sampled_by_its_share():
     each_its_own = np.array([f"D{i}" for i in range(400)], dtype=object)
     assert len(sample_by_donor(each_its_own, 40)) == 40
     np.testing.assert_array_equal(sample_by_donor(donors, 400), np.arange(400))
+    donors[:100] = None
+    assert sum(donor is None for donor in donors[sample_by_donor(donors, 40)]) == 10
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 40])

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 from backend.errors import InputError, StoreError
+from backend.evaluation.cells.computed_map import (
+    map_by_predictions,
+    read_computed_map,
+    write_computed_map,
+)
 from backend.evaluation.cells.map_cells import load_cells
-from backend.evaluation.cells.places import place_by_predictions, read_places, write_places
 from backend.jobs.compute_map import run
 from backend.jobs.handlers import kind_named
 from tests.helpers import draw_cells, open_store, write_results
@@ -53,21 +57,21 @@ class Context:
 
 def test_places_are_kept_and_read_back(tmp_path, caplog):
     places = np.array([[0, 1], [np.nan, np.nan], [2, 3]], np.float32)
-    assert read_places(tmp_path, OWNER, "a" * 16, 3) is None
-    file = write_places(tmp_path, OWNER, "a" * 16, places)
-    np.testing.assert_array_equal(read_places(tmp_path, OWNER, "a" * 16, 3), places)
+    assert read_computed_map(tmp_path, OWNER, "a" * 16, 3) is None
+    file = write_computed_map(tmp_path, OWNER, "a" * 16, places)
+    np.testing.assert_array_equal(read_computed_map(tmp_path, OWNER, "a" * 16, 3), places)
     assert [path.name for path in file.parent.iterdir()] == [file.name]
-    assert read_places(tmp_path, OWNER, "a" * 16, 4) is None
+    assert read_computed_map(tmp_path, OWNER, "a" * 16, 4) is None
     assert "(3, 2) for 4 cells" in caplog.text
     file.write_bytes(b"\x80\x04pickle")
-    assert read_places(tmp_path, OWNER, "a" * 16, 3) is None
+    assert read_computed_map(tmp_path, OWNER, "a" * 16, 3) is None
     assert "cannot be read" in caplog.text
 
 
 @pytest.mark.parametrize(("owner", "dataset"), [("../x", "a" * 16), (OWNER, "../../etc")])
 def test_places_stay_in_the_owners_folder(tmp_path, owner, dataset):
     with pytest.raises((InputError, StoreError)):
-        write_places(tmp_path, owner, dataset, np.zeros((1, 2)))
+        write_computed_map(tmp_path, owner, dataset, np.zeros((1, 2)))
     assert not list(tmp_path.iterdir())
 
 
@@ -86,7 +90,7 @@ def test_job_places_the_cells_that_have_predictions(bare, tmp_path, monkeypatch)
     }
     assert context.shares == sorted(context.shares)
     assert context.shares[-1] == 1.0
-    places = read_places(tmp_path, OWNER, scope.dataset_id, len(bare.cells))
+    places = read_computed_map(tmp_path, OWNER, scope.dataset_id, len(bare.cells))
     assert np.isfinite(places).all()
     with open_store(bare.root) as store:
         assert not load_cells(store, scope, "logreg").coordinates.is_placed.any()
@@ -114,12 +118,12 @@ def test_a_model_without_probabilities_is_refused(bare, monkeypatch):
 
         return pd.DataFrame(np.nan, index=pd.Index(cell_ids), columns=["T"])
 
-    monkeypatch.setattr("backend.evaluation.cells.places.probabilities", nothing)
+    monkeypatch.setattr("backend.evaluation.cells.computed_map.probabilities", nothing)
     with (
         open_store(bare.root) as store,
         pytest.raises(InputError, match="No cell has class probabilities"),
     ):
-        place_by_predictions(store, bare.scope(), "logreg", progress=lambda *_: None)
+        map_by_predictions(store, bare.scope(), "logreg", progress=lambda *_: None)
 
 
 @pytest.mark.parametrize("request_", [{}, {"dataset_id": 3}, {"dataset_id": "a" * 16}])

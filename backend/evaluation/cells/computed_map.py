@@ -1,10 +1,8 @@
-"""Places for cells that came without any, from what a model predicted: for display only."""
+"""A map of cells that came without coordinates, from what a model predicted: for display only."""
 
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +11,7 @@ import pandas as pd
 from backend.data.uploads import user_folder
 from backend.errors import InputError
 from backend.evaluation.views.series import shown_series
+from backend.files import complete_or_absent
 from backend.store.per_cell import probabilities
 from backend.store.roots import check_id
 
@@ -23,51 +22,47 @@ if TYPE_CHECKING:
     from backend.store.cache import Store
     from backend.types import Scope
 
-__all__ = ["place_by_predictions", "places_file", "read_places", "write_places"]
+__all__ = ["computed_map_file", "map_by_predictions", "read_computed_map", "write_computed_map"]
 
 logger = logging.getLogger(__name__)
 
 
-def places_file(home: Path, owner: str, dataset_id: str) -> Path:
-    """Return where the computed places of a dataset are kept for an owner."""
+def computed_map_file(home: Path, owner: str, dataset_id: str) -> Path:
+    """Return where the computed map of a dataset is kept for an owner."""
     name = check_id(dataset_id, "`dataset_id`")
     return user_folder(home, owner) / "places" / f"{name}.npy"
 
 
-def write_places(home: Path, owner: str, dataset_id: str, places: np.ndarray) -> Path:
-    """Keep places, (n, 2) float32, in the order of `cell_index`."""
-    target = places_file(home, owner, dataset_id)
+def write_computed_map(home: Path, owner: str, dataset_id: str, coordinates: np.ndarray) -> Path:
+    """Keep coordinates, (n, 2) float32, in the order of `cell_index`."""
+    target = computed_map_file(home, owner, dataset_id)
     target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f".{target.stem}-{os.getpid()}-{secrets.token_hex(4)}.npy")
-    try:
-        np.save(new, places.astype(np.float32), allow_pickle=False)
-        new.replace(target)
-    finally:
-        new.unlink(missing_ok=True)
+    with complete_or_absent(target) as path, path.open("wb") as file:
+        np.save(file, coordinates.astype(np.float32), allow_pickle=False)
     return target
 
 
-def read_places(home: Path, owner: str, dataset_id: str, n_cells: int) -> np.ndarray | None:
-    """Return the places that were computed for a dataset, (n, 2) float32; None without any.
+def read_computed_map(home: Path, owner: str, dataset_id: str, n_cells: int) -> np.ndarray | None:
+    """Return the coordinates that were computed for a dataset, (n, 2) float32; None without any.
 
     A file that is damaged or of other cells counts as none, so that they can be computed again; the
     log names it.
     """
-    path = places_file(home, owner, dataset_id)
+    path = computed_map_file(home, owner, dataset_id)
     try:
-        places: np.ndarray = np.load(path, allow_pickle=False)
+        coordinates: np.ndarray = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError) as error:
-        logger.warning("The places of %s cannot be read: %s", dataset_id, error)
+        logger.warning("The map of %s cannot be read: %s", dataset_id, error)
         return None
-    if places.shape != (n_cells, 2):
-        logger.warning("The places of %s are %s for %d cells", dataset_id, places.shape, n_cells)
+    if coordinates.shape != (n_cells, 2):
+        logger.warning("The map of %s is %s for %d cells", dataset_id, coordinates.shape, n_cells)
         return None
-    return places
+    return coordinates
 
 
-def place_by_predictions(
+def map_by_predictions(
     store: Store,
     scope: Scope,
     configuration: str,
@@ -114,7 +109,9 @@ def place_by_predictions(
     table = table[table.sum(axis=1) > 0]
     if table.empty:
         msg = f"No cell has class probabilities of {row['display_name']}."
-        raise InputError(msg, "Choose another model, or bring a table with places for its cells.")
+        raise InputError(
+            msg, "Choose another model, or bring a table with coordinates for its cells."
+        )
     rows = table.index.to_numpy(dtype=np.int64)
     found = map_components(
         np.sqrt(np.clip(table.to_numpy(dtype=np.float32), 0, 1)),
@@ -122,6 +119,6 @@ def place_by_predictions(
         seed=seed,
         progress=part_of(progress, 0.3, 1.0),
     )
-    places = np.full((len(cells), 2), np.nan, dtype=np.float32)
-    places[rows] = found.coordinates
-    return places
+    coordinates = np.full((len(cells), 2), np.nan, dtype=np.float32)
+    coordinates[rows] = found.coordinates
+    return coordinates
