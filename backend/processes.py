@@ -42,6 +42,7 @@ __all__ = [
     "end_group",
     "host",
     "is_alive",
+    "limit_myself",
     "machine_memory",
     "myself",
     "started",
@@ -133,6 +134,7 @@ class Limits:
     resident      : bytes in memory of the child and all that it started
     seconds       : wall clock
     silence       : seconds without a word
+    may_write     : whether the child may write files
     nice          : how much other processes go first
     """
 
@@ -142,6 +144,7 @@ class Limits:
     seconds: float | None = None
     silence: float | None = None
     nice: int = 0
+    may_write: bool = True
 
 
 Exceeded = Literal["resident", "seconds", "silence"]
@@ -183,7 +186,7 @@ class Child:
         is_quiet: bool = False,
     ) -> None:
         self.limits = limits or Limits()
-        self._rest = b""
+        self._rest = bytearray()
         self._begun = self._heard = time.monotonic()
         self._memory_due = 0.0
         self._pipe, writing = os.pipe()
@@ -232,7 +235,7 @@ class Child:
 
     def heard(self) -> list[dict[str, Any]]:
         """Return what the child has said since the last call; never waits."""
-        lines: list[bytes] = []
+        lines: list[bytearray] = []
         while self._pipe >= 0:
             try:
                 part = os.read(self._pipe, 1 << 16)
@@ -240,8 +243,11 @@ class Child:
                 break
             if not part:
                 break
-            *whole, self._rest = (self._rest + part).split(b"\n")
-            lines += whole
+            self._rest += part
+            # Looked for in the part alone: a line may have many megabytes.
+            if b"\n" in part:
+                *whole, self._rest = self._rest.split(b"\n")
+                lines += whole
         if lines:
             self._heard = time.monotonic()
         return [json.loads(line) for line in lines]
@@ -407,10 +413,20 @@ def _limit_space(size: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (size, most))
 
 
-def _run_child() -> None:
-    """Do what the parent orders, within its limits."""
+def limit_myself(limits: Limits) -> None:
+    """Set those limits on this process that the system itself can keep."""
     import resource
 
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if not limits.may_write:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    os.nice(limits.nice)
+    if limits.address_space is not None:
+        _limit_space(limits.address_space)
+
+
+def _run_child() -> None:
+    """Do what the parent orders, within its limits."""
     module, _, name = sys.argv[1].partition(":")
     channel = Channel(-1)
     order: _Order | None = channel.order()
@@ -419,10 +435,7 @@ def _run_child() -> None:
     _die_with(order.parent)
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(order.limits.nice)
-    if order.limits.address_space is not None:
-        _limit_space(order.limits.address_space)
+    limit_myself(order.limits)
     function = getattr(importlib.import_module(module), name)
     if order.limits.spare_space is not None:
         _limit_space(psutil.Process().memory_info().vms + order.limits.spare_space)

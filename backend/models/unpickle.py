@@ -8,24 +8,24 @@ with little memory and time, because pickles can also be made to exhaust or cras
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 import struct
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from backend.config import environment, project_root
 from backend.errors import InputError
+from backend.processes import ChildEnded, Limits, ask_child
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from backend.processes import Channel
 
 __all__ = ["read_pickled_dict"]
 
 MAX_BYTES: Final = 64 * 2**20
 """The largest published dictionary has 4 MB."""
-_MEMORY: Final = 2 * 2**30
-_SECONDS: Final = 60
+_LIMITS: Final = Limits(address_space=2 << 30, seconds=60.0, may_write=False)
 _MOST_NAMES: Final = 2_000_000
 _LONGEST_NAME: Final = 1000
 
@@ -101,7 +101,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(msg)
 
 
-def _looked_through(path: Path) -> dict[str, Any]:
+def read_in_child(channel: Channel, path: Path) -> dict[str, Any]:
     """Return `{"values": …}` or `{"refused": why}` for a pickle."""
     try:
         with path.open("rb") as file:
@@ -144,42 +144,15 @@ def read_pickled_dict(path: Path) -> dict[str, Any]:
         msg = f"`{path.name}` has {path.stat().st_size:,} bytes; dictionaries have at most {MAX_BYTES:,}."
         raise InputError(msg, hint)
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "backend.models.unpickle", str(path.resolve())],
-            cwd=project_root(), env=environment(), stdin=subprocess.DEVNULL,
-            capture_output=True, timeout=2 * _SECONDS, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        msg = f"`{path.name}` was not read: reading it came to no end."
+        found = ask_child(
+            "backend.models.unpickle:read_in_child", path.resolve(), limits=_LIMITS, is_quiet=True
+        )
+    except ChildEnded as end:
+        how = "reading it came to no end" if end.exceeded else f"the process that read it {end}"
+        msg = f"`{path.name}` was not read: {how}."
         raise InputError(msg, hint) from None
-    if done.returncode or not done.stdout:
-        msg = f"`{path.name}` was not read: reading it crashed ({done.returncode})."
-        raise InputError(msg, hint)
-    found = json.loads(done.stdout)
     if "refused" in found:
         msg = f"`{path.name}` {found['refused']}."
         raise InputError(msg, hint)
     values: dict[str, Any] = found["values"]
     return values
-
-
-def _limit() -> None:
-    """Take little memory and time for this process, and leave no files."""
-    if sys.platform != "win32":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-
-
-def _main() -> int:
-    _limit()
-    # ASCII: lone surrogates of a hostile name are carried as escapes.
-    sys.stdout.write(json.dumps(_looked_through(Path(sys.argv[1])), allow_nan=False))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main())

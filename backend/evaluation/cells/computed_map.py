@@ -11,7 +11,7 @@ import pandas as pd
 from backend.data.uploads import user_folder
 from backend.errors import InputError
 from backend.evaluation.views.series import shown_series
-from backend.files import complete_or_absent
+from backend.files import replaced
 from backend.store.per_cell import probabilities
 from backend.store.roots import check_id
 
@@ -37,8 +37,8 @@ def write_computed_map(home: Path, owner: str, dataset_id: str, coordinates: np.
     """Keep coordinates, (n, 2) float32, in the order of `cell_index`."""
     target = computed_map_file(home, owner, dataset_id)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with complete_or_absent(target) as path, path.open("wb") as file:
-        np.save(file, coordinates.astype(np.float32), allow_pickle=False)
+    with replaced(target, what="the map of the cells") as draft:
+        np.save(draft, coordinates.astype(np.float32), allow_pickle=False)
     return target
 
 

@@ -8,9 +8,7 @@ cells. It is kept as `<home>/selections/<owner>/<id>.json`.
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
@@ -27,7 +25,8 @@ from backend.evaluation.cells.predicate import (
     refused,
     short,
 )
-from backend.types import Scope, canonical_json, sha256_of
+from backend.files import write_text
+from backend.types import OWNER, Scope, canonical_json, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,7 +48,6 @@ Kind = Literal["polygon", "predicate", "cells"]
 
 _ID: Final = re.compile(r"[0-9a-f]{16}")
 _SCOPE_FIELDS: Final = tuple(field.name for field in fields(Scope) if field.name != "owner")
-_OWNER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_NAME: Final = 200
 _MAX_CELLS: Final = 2_000_000
 _MAX_SCOPE: Final = 64 * 1024
@@ -241,7 +239,7 @@ def scope_of(selection: SavedSelection, owner: str) -> Scope:
 
 
 def _folder(home: Path, owner: str) -> Path:
-    if not _OWNER.fullmatch(owner):
+    if not OWNER.fullmatch(owner):
         msg = f'"{short(owner)}" is no owner.'
         raise InputError(msg, "An owner has 1 to 64 letters, digits, - or _.")
     return home / "selections" / owner
@@ -256,16 +254,9 @@ def save_selection(home: Path, owner: str, selection: SavedSelection) -> str:
         If it cannot be written.
     """
     folder = _folder(home, owner)
-    content = canonical_json(selection.to_json()).encode("utf-8")
-    target = folder / f"{selection.id}.json"
-    new = folder / f".{selection.id}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            new.write_bytes(content)
-            new.replace(target)
-        finally:
-            new.unlink(missing_ok=True)
+        write_text(folder / f"{selection.id}.json", canonical_json(selection.to_json()))
     except OSError as error:
         msg = f"The selection cannot be saved ({type(error).__name__})."
         raise StoreError(msg, "Check that the folder of FAULTLINE_HOME can be written.") from error
