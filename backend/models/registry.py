@@ -59,10 +59,8 @@ def _completed(key: str, found: Any) -> Any:
 
     A class with presets is taken for a foundation model where it does not say what it is.
     """
-    kind = getattr(found, "kind", None) or (
-        "foundation" if hasattr(found, "presets") else "baseline"
-    )
-    is_foundation = kind == "foundation"
+    told = "foundation" if hasattr(found, "presets") else "baseline"
+    is_foundation = getattr(found, "kind", told) == "foundation"
     contract = FoundationModel if is_foundation else CellTyper
     needed = {"key", "display_name", "card", *contract.__abstractmethods__}
     needed |= {"presets", "head"} if is_foundation else set()
