@@ -293,7 +293,9 @@ def test_a_series_counts_one_edition(tmp_path: Path) -> None:
 
 def test_folds_with_checkpoints_of_their_own_are_one_edition(tmp_path: Path) -> None:
     """In-house checkpoints are pre-trained fold by fold; a fold made again counts once."""
-    series = builders.series(init="pretrained", checkpoint="mine")
+    series = builders.series(
+        model="scgpt", preset="scgpt.small", init="pretrained", checkpoint="mine"
+    )
     cells = builders.cells()
     write_dataset(tmp_path, builders.info(series.dataset_id), cells)
     half = np.arange(len(cells)) < 30
