@@ -5,6 +5,8 @@ Every message says what is wrong and what was found; the hint says what to do.
 
 from __future__ import annotations
 
+from typing import Final
+
 __all__ = [
     "FaultlineError",
     "InputError",
@@ -14,7 +16,19 @@ __all__ = [
     "ModelUnavailable",
     "SplitError",
     "StoreError",
+    "shortened",
 ]
+
+
+_LONGEST: Final = 2_000
+
+
+def shortened(text: str, longest: int = _LONGEST) -> str:
+    """Return a text cut in its middle to at most `longest` characters."""
+    if len(text) <= longest:
+        return text
+    half = (longest - 3) // 2
+    return f"{text[:half]} … {text[-half:]}"
 
 
 class FaultlineError(Exception):
@@ -29,6 +43,8 @@ class FaultlineError(Exception):
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
+        # Names from a file may stand in it, and nobody reads a page of them.
+        message, hint = shortened(message), shortened(hint)
         super().__init__(message, hint)
         self.message = message
         self.hint = hint

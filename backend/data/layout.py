@@ -14,6 +14,7 @@ from backend.data.labels import (
     normalise_label_source,
     to_lineage,
 )
+from backend.data.names import check_names
 from backend.data.problems import some
 from backend.data.roles import Roles, map_timepoint
 from backend.errors import LabelError
@@ -53,7 +54,9 @@ def standard_obs(
     def text(role: str) -> pd.Categorical:
         if role not in columns:
             return _constant(None, n_cells)
-        return _as_text(read(columns[role]))
+        values = _as_text(read(columns[role]))
+        check_names(role, list(values.categories))
+        return values
 
     fine = text("cell_type")
     timepoint = _timepoints(text("timepoint"), roles, notes)

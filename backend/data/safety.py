@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from backend.data.problems import Refusal
-from backend.data.text_sizes import check_text
+from backend.data.text_sizes import check_attributes, check_text
+from backend.errors import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +48,7 @@ _HARMLESS_CHUNK: Final = 1 << 20
 _HARMLESS_COLUMN: Final = 64 << 20
 _READ_AS_TEXT: Final = ("/obs/", "/var/", "/raw/var/", "/uns/faultline/")
 _MOST_OBJECTS: Final = 50_000
+_LONGEST_NAME: Final = 1_000
 _DEEPEST: Final = 16
 
 # What h5py and numpy raise on bytes that make no sense.
@@ -98,8 +100,7 @@ def open_safely(path: str | Path) -> h5py.File:
         raise
     except _DAMAGE as error:
         file.close()
-        msg = f'"{path.name}" is damaged: its HDF5 structure cannot be read ({error}).'
-        raise Refusal(msg, "Copy or download the file again.", code="truncated") from error
+        raise _unreadable(path.name, "its HDF5 structure", error, "truncated") from error
     return file
 
 
@@ -110,8 +111,16 @@ def damage_refused(name: str) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         _log.info("reading %s failed", name, exc_info=True)
-        msg = f'"{name}" is damaged: a part of it cannot be read ({error}).'
-        raise Refusal(msg, "Copy or download the file again.", code="damaged") from error
+        raise _unreadable(name, "a part of it", error, "damaged") from error
+
+
+def _unreadable(name: str, what: str, error: Exception, code: str) -> Refusal:
+    # So HDF5 names the functions that ask for memory.
+    if isinstance(error, MemoryError) or "H5MM_" in str(error):
+        msg = f'"{name}" was not read: {what} needs more memory than reading it may use.'
+        return Refusal(msg, _REWRITE, code="memory")
+    msg = f'"{name}" is damaged: {what} cannot be read ({shortened(str(error), 300)}).'
+    return Refusal(msg, "Copy or download the file again.", code=code)
 
 
 def _looks_like(path: Path) -> str:
@@ -139,6 +148,8 @@ class _Walk:
         self.size = path.stat().st_size
         self.seen: set[tuple[int, int]] = set()
         self.soft_links: list[tuple[h5py.h5g.GroupID, bytes, str]] = []
+        self.other_texts: list[tuple[h5py.h5d.DatasetID, str]] = []
+        self.has_aliases = False
 
     def file(self, root: h5py.h5f.FileID) -> None:
         """Walk all hard links, and only then see where the soft ones lead.
@@ -150,6 +161,10 @@ class _Walk:
         self.group(h5py.h5g.open(root, b"/"), "", 0)
         for group, raw, place in self.soft_links:
             self._soft_link(group, raw, place)
+        # By another name a text of `uns` may be a column: then all texts keep to the rule.
+        if self.soft_links or self.has_aliases:
+            for dataset, place in self.other_texts:
+                check_text(dataset, place, self.path)
 
     def group(self, group: h5py.h5g.GroupID, place: str, depth: int) -> None:
         """Check a group's links and what they lead to."""
@@ -160,7 +175,11 @@ class _Walk:
             raise Refusal(msg, _REWRITE, code="structure")
         if not self._is_new(group):
             return
+        check_attributes(group, place)
         for raw in group:
+            if len(raw) > _LONGEST_NAME:
+                msg = f'A name in "{place or "/"}" has {len(raw):,} bytes; at most {_LONGEST_NAME:,} are read.'
+                raise Refusal(msg, _REWRITE, code="structure")
             child_place = f"{place}/{raw.decode('utf-8', 'replace')}"
             if child_place.encode("utf-8") != place.encode("utf-8") + b"/" + raw:
                 msg = f'The name "{child_place}" is not valid UTF-8.'
@@ -190,6 +209,7 @@ class _Walk:
 
         info = h5py.h5o.get_info(node)
         key = (info.fileno, info.addr)
+        self.has_aliases |= info.rc > 1
         if key in self.seen:
             return False
         self.seen.add(key)
@@ -216,9 +236,10 @@ class _Walk:
         return (info.fileno, info.addr) in self.seen
 
     def dataset(self, dataset: h5py.h5d.DatasetID, place: str) -> None:
-        """Check type, layout, filters and chunks of a dataset."""
+        """Check attributes, type, layout, filters and chunks of a dataset."""
         import h5py
 
+        check_attributes(dataset, place)
         plist = dataset.get_create_plist()
         layout = plist.get_layout()
         if layout == h5py.h5d.VIRTUAL:
@@ -245,9 +266,11 @@ class _Walk:
                 )
         self._inflation(dataset, place, is_chunked=layout == h5py.h5d.CHUNKED)
         kind = dataset.get_type()
-        is_text = isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()
-        if is_text and place.startswith(_READ_AS_TEXT):
-            check_text(dataset, place, self.path)
+        if isinstance(kind, h5py.h5t.TypeStringID):
+            if place.startswith(_READ_AS_TEXT):
+                check_text(dataset, place, self.path)
+            else:
+                self.other_texts.append((dataset, place))
 
     def _inflation(self, dataset: h5py.h5d.DatasetID, place: str, *, is_chunked: bool) -> None:
         item = dataset.get_type().get_size()

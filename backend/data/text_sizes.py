@@ -18,18 +18,36 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-__all__ = ["LONGEST_TEXT", "check_text"]
+__all__ = ["LONGEST_TEXT", "check_attributes", "check_text"]
 
 LONGEST_TEXT: Final = 4_096
 _MEAN_LENGTH: Final = 512
 _SPARE: Final = 1 << 20
+_MOST_ATTRIBUTES: Final = 1_000
+_LARGEST_ATTRIBUTE: Final = 1 << 20
+"""Bytes of one attribute as it is stored; anndata lists the columns of a table in one."""
+_ATTRIBUTES_READ: Final = (
+    b"_index", b"shape", b"h5sparse_shape", b"encoding-type", b"encoding-version", b"h5sparse_format",
+)  # fmt: skip
+
+_SHORTEN: Final = "Shorten the texts or delete the column, and save again."
+_REWRITE: Final = "Open the file with anndata and save it again."
 
 # A reference of the HDF5 file format: length, then address and index in the global heap.
 _REFERENCE: Final = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 
 
 def check_text(dataset: h5py.h5d.DatasetID, place: str, path: str | os.PathLike[str]) -> None:
-    """Refuse a column of text with rows above 4 KiB, or above 512 bytes on average."""
+    """Refuse a column of text with rows above 4 KiB, or above 512 bytes on average.
+
+    Texts of a fixed length take that length in every row.
+    """
+    kind = dataset.get_type()
+    if not kind.is_variable_str():
+        if kind.get_size() > LONGEST_TEXT:
+            msg = f'"{place}" holds texts of {kind.get_size():,} bytes; at most {LONGEST_TEXT:,} are read.'
+            raise Refusal(msg, _SHORTEN, code="text")
+        return
     n = longest = total = 0
     for lengths in _lengths(dataset, path):
         n += len(lengths)
@@ -41,7 +59,33 @@ def check_text(dataset: h5py.h5d.DatasetID, place: str, path: str | os.PathLike[
             f'"{place}" holds texts of up to {longest:,} bytes, {total / 2**20:,.0f} MiB in all; '
             f"at most {LONGEST_TEXT:,} bytes a text and {_MEAN_LENGTH} on average are read."
         )
-        raise Refusal(msg, "Shorten the texts or delete the column, and save again.", code="text")
+        raise Refusal(msg, _SHORTEN, code="text")
+
+
+def check_attributes(node: h5py.h5g.GroupID | h5py.h5d.DatasetID, place: str) -> None:
+    """Refuse attributes that are many or large; those that are read must be short."""
+    n = h5py.h5a.get_num_attrs(node)
+    if n > _MOST_ATTRIBUTES:
+        msg = f'"{place or "/"}" has {n:,} attributes; at most {_MOST_ATTRIBUTES:,} are read.'
+        raise Refusal(msg, _REWRITE, code="text")
+    for number in range(n):
+        attribute = h5py.h5a.open(node, index=number)
+        name, kind = attribute.name, attribute.get_type()
+        n_values = attribute.get_space().get_simple_extent_npoints()
+        size = n_values * kind.get_size()
+        if size > _LARGEST_ATTRIBUTE or len(name) > LONGEST_TEXT:
+            msg = f'An attribute of "{place or "/"}" has {max(size, len(name)):,} bytes.'
+            raise Refusal(msg, _REWRITE, code="text")
+        if name in _ATTRIBUTES_READ and isinstance(kind, h5py.h5t.TypeStringID):
+            longest = kind.get_size()
+            if kind.is_variable_str() and n_values == 1:
+                value = np.empty(attribute.shape, dtype=object)
+                attribute.read(value)
+                longest = len(value.item())
+            if n_values != 1 or longest > LONGEST_TEXT:
+                shown = name.decode("utf-8", "replace")
+                msg = f'The attribute {shown} of "{place or "/"}" is a text of {longest:,} bytes.'
+                raise Refusal(msg, _REWRITE, code="text")
 
 
 def _lengths(dataset: h5py.h5d.DatasetID, path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
@@ -53,7 +97,10 @@ def _lengths(dataset: h5py.h5d.DatasetID, path: str | os.PathLike[str]) -> Itera
         if start is not None:
             size = dataset.get_storage_size() // _REFERENCE.itemsize
             yield np.fromfile(path, dtype=_REFERENCE, count=size, offset=start)["length"]
-    # A compact dataset lies in its header and has at most 64 KiB, or 4,096 references.
+    else:
+        # It lies in its header, where the lengths cannot be looked up before all is read.
+        msg = "A text is stored in a compact way that is not read."
+        raise Refusal(msg, _REWRITE, code="text")
 
 
 def _chunked(dataset: h5py.h5d.DatasetID) -> Iterator[np.ndarray]:

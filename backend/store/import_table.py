@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from backend.data.names import LONGEST_LABEL, MOST_NAMES, MOST_TYPES
 from backend.data.problems import some
 from backend.data.roles import map_timepoint
 from backend.errors import InputError
@@ -41,6 +43,8 @@ _OF_CELL: Final = (
 _TOLERANCE: Final = 0.02
 _MOST_ROWS: Final = 20_000_000
 _MOST_MODELS: Final = 100
+_MOST_COLUMNS: Final = MOST_TYPES + 1_000
+_LARGEST_HEADER: Final = 1 << 20
 
 
 def template() -> str:
@@ -71,7 +75,7 @@ def read_table(path: Path) -> pd.DataFrame:
     table = _read_parquet(path) if is_parquet else _read_csv(path)
     where = "row" if is_parquet else "line"
     names = [str(name).strip() for name in table.columns]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, n in Counter(names).items() if n > 1)
     if repeated:
         msg = f"The table has the column {some(repeated)} more than once."
         raise InputError(msg, "Give every column a name of its own.")
@@ -86,11 +90,16 @@ def read_table(path: Path) -> pd.DataFrame:
     known = [n for n in names if n in (*_TEXT, *_NUMBERS, *_WHOLE) or n.startswith(PROBA)]
     table = table[known].copy()
     table.index = pd.RangeIndex(1 if is_parquet else 2, len(table) + (1 if is_parquet else 2))
+    probabilities = [name for name in known if name.startswith(PROBA)]
+    _refuse_many("proba_ columns", len(probabilities), MOST_TYPES)
     for name in known:
         if name in _TEXT:
             table[name] = _as_text(table[name])
-        else:
+            _check_words(table[name], where)
+        elif not name.startswith(PROBA):
             table[name] = _as_numbers(table[name], where)
+    if probabilities:
+        table = _with_numbers(table, probabilities, where)
     _check(table, where)
     return table
 
@@ -106,29 +115,43 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         if file.metadata.num_rows > _MOST_ROWS:
             msg = f"The table has {file.metadata.num_rows:,} rows."
             raise InputError(msg, f"Import at most {_MOST_ROWS:,} rows at once.")
+        _refuse_many("columns", file.metadata.num_columns, _MOST_COLUMNS)
         nested = [item.name for item in file.schema_arrow if pa.types.is_nested(item.type)]
         plain = [item.name for item in file.schema_arrow if item.name not in nested]
-        return file.read(columns=plain).to_pandas()
-    except (pa.ArrowException, OSError, ValueError) as error:
+        # What pandas wrote about its own types is no part of the table, and can be wrong.
+        read = file.read(columns=plain, use_pandas_metadata=False)
+        return read.replace_schema_metadata(None).to_pandas(ignore_metadata=True)
+    except (
+        pa.ArrowException,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        OSError,
+        TypeError,
+        ValueError,
+    ) as error:
         msg = f'"{path.name}" cannot be read as Parquet ({type(error).__name__}).'
         raise InputError(msg, "Write it again, or as CSV.") from error
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     with path.open("rb") as file:
-        head = file.read(1 << 16)
+        head = file.read(_LARGEST_HEADER)
     if not head.strip():
         msg = f'"{path.name}" is empty.'
         raise InputError(msg, "Give a CSV table with a header line.")
     if b"\0" in head:
         msg = f'"{path.name}" is neither text nor Parquet.'
         raise InputError(msg, "Give a CSV or Parquet table; cells with counts go in an .h5ad.")
-    first = head.decode("utf-8", errors="replace").lstrip("\ufeff").splitlines()[0]
+    lines = head.decode("utf-8", errors="replace").lstrip("\ufeff").splitlines()
+    first = next(line for line in lines if line.strip())
     try:
         mark = csv.Sniffer().sniff(first, delimiters=",;\t").delimiter
     except csv.Error:
         mark = ","
     names = [name.strip() for name in next(csv.reader(io.StringIO(first), delimiter=mark))]
+    _refuse_many("columns", len(names), _MOST_COLUMNS)
     bad: list[str] = []
 
     def refuse(row: pyarrow.csv.InvalidRow) -> str:
@@ -173,6 +196,37 @@ def _plain(value: object) -> str:
         return value.decode("utf-8", errors="replace")
     is_whole = isinstance(value, float) and value.is_integer()
     return str(int(value)) if is_whole else str(value)  # type: ignore[call-overload]
+
+
+def _refuse_many(what: str, n: int, most: int) -> None:
+    if n > most:
+        msg = f"The table has {n:,} {what}."
+        raise InputError(msg, f"Import at most {most:,}.")
+
+
+def _check_words(words: pd.Series, where: str) -> None:
+    """Refuse texts that are too long, and names of which there are too many."""
+    name = str(words.name)
+    _refuse_first(
+        words.str.len() > LONGEST_LABEL, words.str.slice(0, 40), where,
+        f"begins a text of more than {LONGEST_LABEL} characters", "Shorten it.",
+    )  # fmt: skip
+    if name in ("label", "predicted"):
+        _refuse_many(f"different values of `{name}`", words.nunique(), MOST_TYPES)
+    elif name in ("donor", "study", "sample"):
+        _refuse_many(f"different values of `{name}`", words.nunique(), MOST_NAMES)
+
+
+def _with_numbers(table: pd.DataFrame, names: list[str], where: str) -> pd.DataFrame:
+    """Return the table with columns of numbers, read as one block."""
+    raw = table[names].to_numpy(dtype=object)
+    block = pd.to_numeric(raw.ravel(), errors="coerce").astype(float).reshape(raw.shape)
+    is_bad = ~np.isfinite(block) & ~pd.isna(raw)
+    if is_bad.any():
+        name = names[int(is_bad.any(axis=0).argmax())]
+        _as_numbers(table[name], where)
+    numbers = pd.DataFrame(block, index=table.index, columns=pd.Index(names))
+    return pd.concat([table.drop(columns=names), numbers], axis=1)
 
 
 def _as_numbers(values: pd.Series, where: str) -> pd.Series:

@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import importlib
 import itertools
+import math
 import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -48,6 +49,9 @@ PRETRAIN_KEYS: Final = ("name", "model", "preset", *OF_SPLIT, "fold", "seed", "s
 """Keys of a `[[pretrain]]` table."""
 TOP_KEYS: Final = ("dataset", "out", "any_genes", "threads", *RUN_KEYS, "run", "pretrain")
 """Keys of the plan itself: values for all its tables, and the tables."""
+
+MOST_ROWS: Final = 2_000
+_LARGEST: Final = 1 << 20
 
 _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
     "preset": (None,),
@@ -187,6 +191,9 @@ def read_plan(path: Path, *, dataset: Path | None = None) -> Plan:
             # Runs may vary their seed; a checkpoint has one.
             usable = {k: v for k, v in shared.items() if k in PRETRAIN_KEYS and k != "seed"}
             made += _pretrainings(usable | table, place)
+    if len(rows) + len(made) > MOST_ROWS:
+        msg = f"{path.name} makes {len(rows) + len(made):,} series."
+        raise InputError(msg, f"Write at most {MOST_ROWS:,} in one plan.")
     plan = Plan(
         name=path.name,
         datasets=datasets,
@@ -202,6 +209,9 @@ def read_plan(path: Path, *, dataset: Path | None = None) -> Plan:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
+        if path.stat().st_size > _LARGEST:
+            msg = f"{path.name} has {path.stat().st_size:,} bytes; a plan has at most {_LARGEST:,}."
+            raise InputError(msg, "Give a plan.toml.")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
         msg = f"There is no plan `{path}`."
@@ -209,7 +219,10 @@ def _parse(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         msg = f"{path.name} is not UTF-8 text (byte {error.start})."
         raise InputError(msg, "Save it as UTF-8.") from None
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        msg = f"{path.name} nests its values too deeply."
+        raise InputError(msg, "Write lists of plain values.") from None
+    except (tomllib.TOMLDecodeError, ValueError) as error:
         msg = f"{path.name} is not TOML: {error}."
         raise InputError(msg, "Correct it there; `docs/plans.md` shows a whole plan.") from None
 
@@ -322,6 +335,7 @@ def _rows(table: Mapping[str, Any], place: str, by_model: Mapping[str, Any]) -> 
         for init in values["init"]
         for checkpoint in (for_scratch if init == "scratch" else checkpoints)
     ]
+    _check_size([*(values[name] for name in _OF_SERIES), weights])
     for *found, (init, checkpoint) in itertools.product(
         *(values[name] for name in _OF_SERIES), weights
     ):
@@ -331,6 +345,14 @@ def _rows(table: Mapping[str, Any], place: str, by_model: Mapping[str, Any]) -> 
         series = Series(**_with_preset(fields))
         series.check_folds(values["fold"])
         yield Row(place=place, series=series, folds=values["fold"])
+
+
+def _check_size(lists: Sequence[Sequence[Any]]) -> None:
+    """Refuse more combinations than anybody runs, before any is made."""
+    n = math.prod(len(values) for values in lists)
+    if n > MOST_ROWS:
+        msg = f"the lists of values make {n:,} series."
+        raise InputError(msg, f"Write at most {MOST_ROWS:,} in one plan.")
 
 
 def _with_preset(fields: dict[str, Any]) -> dict[str, Any]:
@@ -344,6 +366,7 @@ def _pretrainings(table: Mapping[str, Any], place: str) -> Iterator[Pretraining]
     check_name(table["name"])
     seed, settings = table.get("seed", 0), table.get("settings", {})
     names = ("model", "preset", *OF_SPLIT)
+    _check_size([values[name] for name in names])
     for found in itertools.product(*(values[name] for name in names)):
         fields = dict(zip(names, found, strict=True))
         model = model_class(fields["model"])
