@@ -171,6 +171,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
                 null_values=list(_MISSING),
             ),
         )
+        frame = table.to_pandas()
     except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0][:200]
         msg = f'"{path.name}" cannot be read as CSV: {reason}'
@@ -178,7 +179,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if bad:
         msg = f"{len(bad):,} lines have another number of columns; the first has {bad[0]}."
         raise InputError(msg, "Quote texts that hold the separator.")
-    return table.to_pandas()
+    return frame
 
 
 def _as_text(values: pd.Series) -> pd.Series:

@@ -159,7 +159,7 @@ def test_300_checkpoints(tmp_path):
         each
         for name in names
         for each in sorted(golden_dir().rglob(f"*.{name}"))
-        if each.stat().st_size < 400_000
+        if each.stat().st_size < 1_000_000
     ]
     assert len({each.suffix for each in whole}) == len(names)
     answers: dict[str, int] = {}
@@ -182,13 +182,14 @@ def test_300_checkpoints(tmp_path):
 
 
 def test_100_selections(tmp_path):
-    from backend.evaluation.cells.selections import SavedSelection
+    from backend.evaluation.cells.selection import SavedSelection, scope_json
+    from backend.types import Scope
 
     rng = random.Random(5)
-    good = {
-        "dataset_id": "0" * 16, "scope": {"protocol": "donor"}, "kind": "polygon",
-        "polygon": [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "name": "x",
-    }  # fmt: skip
+    good = SavedSelection(
+        kind="polygon", name="x", polygon=[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]],
+        scope=scope_json(Scope(dataset_id="0" * 16)),
+    ).to_json()  # fmt: skip
     n_json = 0
     for _ in range(100):
         data = changed(json.dumps(good).encode(), rng)
@@ -196,9 +197,8 @@ def test_100_selections(tmp_path):
             value = json.loads(data)
         except (ValueError, RecursionError):
             continue
-        n_json += 1
-        answered(lambda value=value: SavedSelection.from_json(value))
-    assert n_json > 5
+        n_json += answered(lambda value=value: SavedSelection.from_json(value)) == "read"
+    assert n_json > 3
 
 
 def test_a_message_is_never_a_page():
