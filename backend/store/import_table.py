@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections import Counter
@@ -45,6 +46,7 @@ _MOST_ROWS: Final = 20_000_000
 _MOST_MODELS: Final = 100
 _MOST_COLUMNS: Final = MOST_TYPES + 1_000
 _LARGEST_HEADER: Final = 1 << 20
+_PIECE: Final = 4 << 20
 
 
 def template() -> str:
@@ -152,6 +154,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         mark = ","
     names = [name.strip() for name in next(csv.reader(io.StringIO(first), delimiter=mark))]
     _refuse_many("columns", len(names), _MOST_COLUMNS)
+    _check_utf8(path)
     bad: list[str] = []
 
     def refuse(row: pyarrow.csv.InvalidRow) -> str:
@@ -197,6 +200,20 @@ def _plain(value: object) -> str:
         return value.decode("utf-8", errors="replace")
     is_whole = isinstance(value, float) and value.is_integer()
     return str(int(value)) if is_whole else str(value)  # type: ignore[call-overload]
+
+
+def _check_utf8(path: Path) -> None:
+    """Refuse a file that is not text, before the reader of CSV meets a line that it cannot name."""
+    decoder, done = codecs.getincrementaldecoder("utf-8")(), 0
+    with path.open("rb") as file:
+        try:
+            while piece := file.read(_PIECE):
+                decoder.decode(piece)
+                done += len(piece)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            msg = f'"{path.name}" cannot be read as CSV: it is not UTF-8 at byte {done + error.start:,}.'
+            raise InputError(msg, "Write it as UTF-8 text with a header line.") from None
 
 
 def _refuse_many(what: str, n: int, most: int) -> None:
