@@ -37,6 +37,7 @@ if view.scores.empty:
     st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
     st.stop()
 
+provenance.described(view.kind, view.n_donors)
 lost = lost_types(view.never_predicted, view.zero_f1)
 if len(lost):
     frames.name_types(lost, by="kind")
@@ -55,8 +56,9 @@ points = figure.draw(
     select=("cell_type", "column"),
 )  # fmt: skip
 st.caption(
-    "In each cell: F1, then labelled cells / donors. Worst rows first. Grey: fewer than 20 cells "
-    "or 3 donors, too few to read as a score. “–”: no labelled cell."
+    "In each cell: F1, then labelled cells / donors. Worst rows first. Grey: fewer than 20 cells, "
+    f"too few to read as a score. {heatmap.FEW_DONORS}: describes one or two donors, says nothing "
+    "about others. “–”: no labelled cell."
 )
 if points:
     cell_type, column = points[0]["cell_type"], points[0]["column"]

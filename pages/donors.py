@@ -25,6 +25,7 @@ if view.scores.empty:
     )
     st.stop()
 
+provenance.described(view.kind, view.totals.donor.nunique())
 st.markdown(donor_sentence(view.totals, models[configuration]))
 scores = with_donor_names(view.scores)
 donors = donor_order(scores)

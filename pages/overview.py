@@ -21,6 +21,7 @@ if view.scores.empty:
     st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
     st.stop()
 
+provenance.described(view.kind, view.provenance.n_donors)
 said = "\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences)
 # Many sentences would push the picture off the screen.
 is_long = len(view.sentences) > 4
@@ -43,7 +44,7 @@ st.caption(
 if is_long:
     with st.expander(f"In words: each of the {len(view.sentences)} models"):
         st.markdown(said)
-provenance.panel_note(view.panel, metric)
+provenance.types_note(view, metric)
 st.page_link(
     nav.page_file("timepoints"),
     label="See the clinical course of these models",

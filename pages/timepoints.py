@@ -19,6 +19,7 @@ from app.state import (
     current_scope,
     go,
 )
+from backend.evaluation.description import COMPARISON
 from backend.evaluation.wording import plain
 
 scope = current_scope()
@@ -32,18 +33,29 @@ if view.scores.empty:
     st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
     st.stop()
 
+is_comparison = view.kind == COMPARISON
+provenance.described(view.kind, view.donors.donor.nunique())
 if view.missing:
     st.markdown(f"No data in this dataset: {plain(', '.join(view.missing))}. Nothing is filled in.")
-for note in view.notes:
+# What describes a timepoint stands under the chart, with its types.
+for note in view.notes if is_comparison else ():
     st.markdown(note)
 provenance.series_notes(series)
 
 figure.draw(
-    partial(course_lines, view.scores, view.donors, timepoints=course(view.scores.timepoint)),
+    partial(
+        course_lines,
+        view.scores,
+        view.donors,
+        timepoints=course(view.scores.timepoint),
+        has_lines=is_comparison,
+    ),
     name=f"{metric.key}-by-timepoint",
-    title=f"{metric.title} along the clinical course",
-    alt_text=f"Line chart of {metric.label} from {metric.range[0]:g} to {metric.range[1]:g} over "
-    "Healthy, Diagnosis, Post-treatment and Relapse, a line per model, small marks for single donors, bars for 95 % intervals. "
+    title=f"{metric.title} along the clinical course"
+    if is_comparison
+    else f"{metric.title} of each timepoint by itself",
+    alt_text=f"{'Line chart' if is_comparison else 'Dots'} of {metric.label} from {metric.range[0]:g} to {metric.range[1]:g} over "
+    "Healthy, Diagnosis, Post-treatment and Relapse, a {'line' if is_comparison else 'colour'} per model, small marks for single donors, bars for 95 % intervals. "
     f"No data: {', '.join(view.missing) or 'none missing'}.",
     select=("configuration", "timepoint"),
     on_pick=lambda dot: go(
@@ -52,11 +64,16 @@ figure.draw(
     ),
 )
 st.caption(
-    "Large marks: all donors pooled; small marks: one donor each. Bars and bands: 95 % intervals, "
-    "dashed with 5–9 donors, none below 5. A click on a large mark opens its "
-    "timepoint on the Cell types page."
+    "Large marks: all donors pooled; small marks: one donor each. "
+    + (
+        "Bars and bands: 95 % intervals, dashed with 5–9 donors, none below 5. "
+        if is_comparison
+        else "Timepoints are scored over types of their own, so no line joins them and none is "
+        "compared with another. "
+    )
+    + "A click on a large mark opens its timepoint on the Cell types page."
 )
-provenance.panel_note(view.panel, metric)
+provenance.types_note(view, metric)
 page_links()
 
 st.markdown("##### The same numbers as a table")
@@ -69,7 +86,7 @@ tables.show(
         "n_types_scored", "status_text",
     ),
 )  # fmt: skip
-with st.expander("Change along the course, by model"):
+if is_comparison:
     tables.show(
         view.differences,
         name="change-along-course",
@@ -78,6 +95,7 @@ with st.expander("Change along the course, by model"):
             "display_name", "timepoint", "reference", "difference", "low", "high", "interval",
             "n_donors", "reason",
         ),
+        folded="Change along the course, by model",
     )  # fmt: skip
 with st.expander(f"Single donors ({view.donors.donor.nunique()} donors)"):
     tables.show(
@@ -86,7 +104,7 @@ with st.expander(f"Single donors ({view.donors.donor.nunique()} donors)"):
         alt_text=f"{metric.title} of every single donor per model and timepoint",
         columns=("display_name", "timepoint", "donor", "value", "n_cells", "n_types", "seed"),
     )
-if len(models) > 1:
+if is_comparison and len(models) > 1:
     # Compared only while it is open: it takes as long as all the rest of the page.
     box = st.expander(
         "Models against one of them, paired by donor",

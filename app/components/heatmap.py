@@ -10,11 +10,15 @@ import pandas as pd
 
 from app.components import palette
 from app.components.figure import AROUND, SELECTION
+from backend.evaluation.description import is_few_donors, is_grey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["heatmap"]
+__all__ = ["FEW_DONORS", "heatmap"]
+
+FEW_DONORS = "†"
+"""Follows a score that describes one or two donors."""
 
 
 def _points(share: float) -> str:
@@ -39,6 +43,8 @@ def heatmap(
 ) -> alt.LayerChart:
     """Draw a table of scores as coloured cells with the score and its support written in.
 
+    Scores over fewer than 20 cells are grey; those of one or two donors bear `FEW_DONORS`.
+
     Parameters
     ----------
     with_n
@@ -47,8 +53,8 @@ def heatmap(
         Colour signed differences around 0 instead of values from 0 to 1.
     """
     data = cells.copy()
-    small = data.get("is_small", pd.Series(data=False, index=data.index)).astype(bool)
-    data["is_grey"] = small | data[value].isna()
+    unread = False if diverging else is_grey(data["n_cells"])
+    data["is_grey"] = data[value].isna() | unread
     span = float(np.nanmax(np.abs(data[value]))) if diverging and data[value].notna().any() else 1.0
     span = max(span, 0.01)
     if diverging:
@@ -59,7 +65,12 @@ def heatmap(
         )
         legend_title, legend_format = "Predicted − labelled share", "+.0%"
     else:
-        data["value_text"] = [f"{v:.2f}" if pd.notna(v) else "–" for v in data[value]]
+        few = is_few_donors(data["n_donors"]) if "n_donors" in data else np.zeros(len(data), bool)
+        marks = np.where(few & ~data["is_grey"], FEW_DONORS, "")
+        data["value_text"] = [
+            f"{v:.2f}{mark}" if pd.notna(v) else "–"
+            for v, mark in zip(data[value], marks, strict=True)
+        ]
         data["ink"] = np.where(data[value] < 0.45, "white", "black")
         scale = alt.Scale(domain=[0, 1], scheme="viridis")
         legend_title, legend_format = "F1", ".1f"

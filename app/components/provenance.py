@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from backend.evaluation.description import DESCRIPTION, describes, description_notes
 from backend.evaluation.wording import plain
 
 if TYPE_CHECKING:
@@ -13,11 +14,12 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from backend.evaluation.description import Description, Kind
     from backend.evaluation.metrics import Metric
     from backend.evaluation.panel import Panel
-    from backend.evaluation.views import Provenance
+    from backend.evaluation.views import Overview, Provenance, TimepointScores
 
-__all__ = ["caption", "cautions", "panel_note", "series_notes", "strip"]
+__all__ = ["caption", "cautions", "described", "panel_note", "series_notes", "strip", "types_note"]
 
 
 def _capital(text: str) -> str:
@@ -82,15 +84,40 @@ def caption(provenance: Provenance) -> None:
     )
 
 
+def described(kind: Kind, n_donors: int) -> None:
+    """Say whom scores are about where the choice allows no comparison."""
+    if kind == DESCRIPTION:
+        st.markdown(
+            f":material/person: No type can be compared here: this page {describes(n_donors)}."
+        )
+
+
 def panel_note(panel: Panel, metric: Metric) -> None:
     """Say over which types a metric is taken, and why others are not in it."""
-    left_out = "; ".join(
-        f"{plain(name)}: {plain(reason)}" for name, reason in panel.excluded.items()
-    )
     st.caption(
         f"{metric.title} over {panel.describe()}, chosen from the labels before any score."
-        + (f" Left out: {left_out}." if left_out else "")
+        + _left_out(panel)
     )
+
+
+def types_note(view: Overview | TimepointScores, metric: Metric) -> None:
+    """Say over which types the scores of a view are taken, by panel or by timepoint."""
+    if view.kind != DESCRIPTION:
+        panel_note(view.panel, metric)
+        return
+    texts = [
+        f"{note}{_left_out(one)}"
+        for note, one in zip(
+            description_notes(view.descriptions), view.descriptions.values(), strict=True
+        )
+    ]
+    st.caption(f"{metric.title} of each timepoint over its own types. {' '.join(texts)}")
+
+
+def _left_out(types: Panel | Description) -> str:
+    """Return " Left out: …", or nothing."""
+    texts = "; ".join(f"{plain(name)}: {plain(why)}" for name, why in types.excluded.items())
+    return f" Left out: {texts}." if texts else ""
 
 
 def series_notes(series: pd.DataFrame) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from backend.evaluation.description import Description, Kind
     from backend.evaluation.metrics import Metric
     from backend.evaluation.panel import Panel
     from backend.store.cache import Store
@@ -167,6 +168,34 @@ def _panel(panel: Panel) -> dict[str, Any]:
     }
 
 
+def _kind(kind: Kind, n_donors: int) -> dict[str, Any]:
+    """Say whether scores compare or describe, and whom a description is about."""
+    from backend.evaluation.description import COMPARISON, describes
+
+    told: dict[str, Any] = {"kind": kind}
+    return told if kind == COMPARISON else told | {"describes": describes(n_donors)}
+
+
+def _described(descriptions: dict[str, Description]) -> dict[str, Any]:
+    """Return what each slice is scored over, under a key that only descriptions have."""
+    if not descriptions:
+        return {}
+    return {
+        "descriptions": {
+            name: {
+                "types": list(one.types),
+                "n_types": one.n_types,
+                "text": one.describe(),
+                "excluded": one.excluded,
+                "n_cells": one.n_cells,
+                "n_cells_scored": one.n_cells_scored,
+                "n_donors": one.n_donors,
+            }
+            for name, one in descriptions.items()
+        }
+    }
+
+
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return rows as plain values, NaN as None; a metric's value under the metric's own key."""
     return [
@@ -194,7 +223,9 @@ def _by_timepoint(store: Store, scope: Scope, metric: Metric) -> dict[str, Any]:
     result = views.overview(store, scope, metric=metric.key)
     scores = views.scores_by_timepoint(store, scope, metric=metric.key)
     return {
+        **_kind(result.kind, result.provenance.n_donors),
         "panel": _panel(result.panel),
+        **_described(result.descriptions),
         "sentences": list(result.sentences),
         "scores": _rows(scores.scores),
         "differences": _rows(scores.differences),
@@ -209,6 +240,7 @@ def _by_cell_type(store: Store, scope: Scope, _: Metric) -> dict[str, Any]:
 
     result = views.f1_by_cell_type(store, scope)
     return {
+        **_kind(result.kind, result.n_donors),
         "scores": _rows(result.scores.rename(columns={"column": "display_name"})),
         "never_predicted": _rows(result.never_predicted.drop(columns="column")),
         "zero_f1": _rows(result.zero_f1.drop(columns="column")),
@@ -223,6 +255,7 @@ def _by_donor(store: Store, scope: Scope, metric: Metric) -> dict[str, Any]:
     names = scope.configurations or tuple(table["configuration"][table["is_default"].astype(bool)])
     results = [views.scores_by_donor(store, scope, name, metric=metric.key) for name in names]
     return {
+        **_kind(results[0].kind, views.provenance(store, scope).n_donors),
         "panel": _panel(results[0].panel),
         "scores": [
             {"configuration": result.configuration, "display_name": result.display_name} | row
@@ -293,7 +326,9 @@ def _print(report: dict[str, Any], metric: Metric) -> None:
 
 def _footer(report: dict[str, Any]) -> Iterable[str]:
     yield from report.get("sentences", [])
-    if "panel" in report:
+    told = f"Kind: {report['kind']}"
+    yield f"{told}; {report['describes']}." if "describes" in report else f"{told}."
+    if "panel" in report and "describes" not in report:
         panel = report["panel"]
         left_out = "; ".join(f"{name}: {reason}" for name, reason in panel["excluded"].items())
         yield f"Panel: {panel['text']}." + (f" Left out: {left_out}." if left_out else "")

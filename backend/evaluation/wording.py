@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TimepointScore",
     "cautions",
+    "description_sentence",
     "difference_text",
     "gap_sentence",
     "init_text",
@@ -147,13 +148,19 @@ def _why_no_test(difference: Estimate, name: str, reference: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TimepointScore:
-    """What a sentence says of one timepoint; `difference` is against the first timepoint."""
+    """What a sentence says of one timepoint.
+
+    `difference` is against the first timepoint. `types` and `no_score` are of a description: what
+    it is over, and why there is none.
+    """
 
     timepoint: str
     estimate: Estimate
     n_cells: int
     is_dots_only: bool = False
     difference: Estimate | None = None
+    types: str = ""
+    no_score: str = ""
 
 
 def series_sentence(
@@ -205,6 +212,52 @@ def series_sentence(
     shown = "" if truth == "all" else f"; {TRUTHS[truth].lower()} only"
     sentences = [f"{name}: {metric} {parts}; {seeds}{types}{shown}.", *_differences(scored), *dots]
     return " ".join([*sentences, label_sources]).strip()
+
+
+def description_sentence(
+    configuration: str,
+    scores: Sequence[TimepointScore],
+    *,
+    metric: str,
+    describes: str,
+    label_sources: str,
+    simulated: bool,
+    status: str = "",
+    is_complete: bool = True,
+    n_seeds: int = 1,
+    truth: str = "all",
+) -> str:
+    """Return the sentence of one configuration where no type can be compared.
+
+    Parameters
+    ----------
+    scores
+        In clinical order, each over its own types.
+    describes
+        Which donors the scores are about, from `backend.evaluation.description.describes`.
+    metric, label_sources, simulated, status, is_complete, n_seeds, truth
+        See `series_sentence`.
+    """
+    name = f"`{configuration}`" + (" on *simulated* data" if simulated else "")
+    if not is_complete:
+        return f"{name}: {status}; no headline number."
+    scored = [score for score in scores if not math.isnan(score.estimate.value)]
+    parts = ", ".join(
+        f"{score.timepoint} {score_text(score.estimate, n_cells=score.n_cells)} "
+        f"over {score.types}".strip()
+        for score in scored
+    )
+    without = [
+        f"{score.timepoint or 'The dataset'} ({plural(score.n_cells, 'cell')}): {score.no_score}."
+        for score in scores
+        if score.no_score
+    ]
+    if not scored:
+        return " ".join([f"{name}: no {metric}.", *without])
+    seeds = f"mean of {n_seeds} seeds; " if n_seeds > 1 else ""
+    shown = "" if truth == "all" else f"{TRUTHS[truth].lower()} only; "
+    first = f"{name}: {metric} {parts}; {seeds}{shown}{describes}."
+    return " ".join([first, *without, label_sources]).strip()
 
 
 def _differences(scored: Sequence[TimepointScore]) -> list[str]:

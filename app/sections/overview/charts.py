@@ -83,15 +83,15 @@ def score_dots(scores: pd.DataFrame, *, dark: bool) -> alt.LayerChart:
         )
         .add_params(chosen)
     )
-    unscored = rows[rows.value.isna()].drop_duplicates("display_name")
-    unscored = unscored.assign(no_score=unscored.status_text + ": no headline number")
+    is_scored = rows.value.notna().groupby(rows.display_name).transform("any")
+    unscored = rows[~is_scored].drop_duplicates("display_name")
     missing = (
         alt.Chart(unscored)
         .mark_text(align="left", color=palette.ink(dark=dark), fontSize=12)
         .encode(
             y=alt.Y("display_name:N", sort=names),
             x=alt.datum(metric.range[0] + 0.01),
-            text="no_score:N",
+            text="reason:N",
         )
     )
     height = len(names) * (charts.ROW * len(timepoints) + 12)

@@ -35,6 +35,7 @@ def course_lines(
     donors: pd.DataFrame,
     *,
     timepoints: Sequence[str],
+    has_lines: bool = True,
     dark: bool,
 ) -> alt.LayerChart:
     """Draw the metric along the clinical course: a line per model, donors behind, intervals around.
@@ -44,6 +45,8 @@ def course_lines(
     timepoints
         The course to draw, in order; those without a score are drawn as "no data", and lines
         are not carried across them.
+    has_lines
+        False where timepoints are scored over types of their own, so that none leads to the next.
     """
     metric = metric_of(scores)
     scale, axis = charts.score_scale(metric), charts.score_axis(metric)
@@ -92,9 +95,19 @@ def course_lines(
     def y(field: str) -> alt.Y:
         return alt.Y(f"{field}:Q", scale=scale, axis=axis, title=metric.title)
 
+    with_cells, with_dots = set(scores.timepoint), set(donors.timepoint[donors.value.notna()])
     empty = pd.DataFrame(
-        [{"from": place[t] - 0.5, "to": place[t] + 0.5, "x": place[t]} for t in timepoints
-         if t not in scored]
+        [
+            {
+                "from": place[t] - 0.5,
+                "to": place[t] + 0.5,
+                "x": place[t],
+                "why": "no data" if t not in with_cells
+                else "single donors only" if t in with_dots else "no score",
+            }
+            for t in timepoints
+            if t not in scored
+        ]
     )  # fmt: skip
     layers: list[alt.Chart] = []
     if len(empty):
@@ -105,11 +118,12 @@ def course_lines(
         )
         layers.append(
             alt.Chart(empty)
-            .mark_text(text="no data", color=palette.ink(dark=dark), fontSize=14)
-            .encode(x=x, y=alt.datum(sum(metric.range) / 2))
+            .mark_text(color=palette.ink(dark=dark), fontSize=14)
+            .encode(x=x, y=alt.datum(sum(metric.range) / 2), text="why:N")
         )
     base = alt.Chart(line_rows).encode(x=x, color=colours)
-    layers.append(base.mark_area(opacity=0.13).encode(y=y("low"), y2="high:Q"))
+    if has_lines:
+        layers.append(base.mark_area(opacity=0.13).encode(y=y("low"), y2="high:Q"))
     if len(donors):
         dots = donors.copy()
         seat = {d: i for i, d in enumerate(sorted(dots.donor.unique()))}
@@ -137,7 +151,8 @@ def course_lines(
                 ],
             )
         )
-    layers.append(base.mark_line(strokeWidth=2, opacity=0.8).encode(y=y("value")))
+    if has_lines:
+        layers.append(base.mark_line(strokeWidth=2, opacity=0.8).encode(y=y("value")))
     scores_base = alt.Chart(rows).encode(x=x, color=colours)
     layers.append(
         scores_base.mark_rule(strokeWidth=2.5).encode(

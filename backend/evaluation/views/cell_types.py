@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from backend.errors import InputError
+from backend.evaluation.description import kind_of
 from backend.evaluation.f1 import class_table, f1_by_class
 from backend.evaluation.intervals import jackknife, leave_one_out
 from backend.evaluation.views.results import CellTypeScores
@@ -95,6 +96,8 @@ def f1_by_cell_type(
     zero = labelled.loc[~is_unused & (labelled["f1"] == 0), _NAMED].reset_index(drop=True)
     return CellTypeScores(
         scores=scores.drop(columns="n_predicted"),
+        kind=kind_of(labels.panel(scope)),
+        n_donors=labels.n_donors,
         never_predicted=never,
         zero_f1=zero,
         status={item.key: item.status_text for item in scored.configurations},

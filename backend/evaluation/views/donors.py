@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from backend.evaluation.f1 import SMALL_CELLS, f1_by_class
-from backend.evaluation.metrics import DEFAULT, metric_named, n_types_scored
+from backend.evaluation.description import is_grey, kind_of, scores_of_donors
+from backend.evaluation.f1 import f1_by_class
+from backend.evaluation.metrics import DEFAULT, metric_named
 from backend.evaluation.views.results import DonorScores
 from backend.evaluation.views.series import Reader, one_configuration
 from backend.evaluation.views.source import NO_DONOR, NO_TIMEPOINT, load_scored
@@ -53,7 +54,7 @@ def scores_by_donor(
     for timepoint in labels.timepoints if chosen.is_complete else ():
         tallies = counts.of(chosen.series, timepoint)
         scores.append(_types_of_donors(tallies, timepoint, scope.cell_types))
-        totals.append(_totals_of_donors(tallies, timepoint, panel, scored_with))
+        totals.append(_totals_of_donors(tallies, timepoint, panel, scored_with, scope))
     return DonorScores(
         configuration=chosen.key,
         display_name=chosen.display_name,
@@ -62,6 +63,7 @@ def scores_by_donor(
         totals=_joined(totals, _TOTALS),
         composition=_composition(store, scope, chosen.series),
         panel=panel,
+        kind=kind_of(panel),
         cautions=labels.cautions,
     )
 
@@ -83,24 +85,23 @@ def _types_of_donors(tallies: Tallies, timepoint: str, types: Sequence[str]) -> 
             "cell_type": np.asarray(tallies.types, dtype=object)[columns],
             "f1": f1[rows, columns],
             "n_cells": n_cells[rows, columns],
-            "is_small": n_cells[rows, columns] < SMALL_CELLS,
+            "is_small": is_grey(n_cells[rows, columns]),
         }
     )
     return table[table["cell_type"].isin(types)] if types else table
 
 
 def _totals_of_donors(
-    tallies: Tallies, timepoint: str, panel: Panel, metric: Metric
+    tallies: Tallies, timepoint: str, panel: Panel, metric: Metric, scope: Scope
 ) -> pd.DataFrame:
-    mask = tallies.mask(panel.types)
-    values = metric.function(tallies.tp, tallies.n_label, tallies.n_predicted, panel=mask)
+    values, n_types = scores_of_donors(tallies, panel, metric, chosen=scope.cell_types)
     return pd.DataFrame(
         {
             "donor": list(tallies.donors),
             "timepoint": timepoint,
             "metric": metric.key,
             "value": values.mean(axis=0),
-            "n_types": n_types_scored(tallies.n_label[0], panel=mask),
+            "n_types": n_types[0],
             "n_cells": tallies.n_label[0].sum(axis=-1),
         }
     )

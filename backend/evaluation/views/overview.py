@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from backend.evaluation.description import COMPARISON, describes, is_grey
 from backend.evaluation.f1 import f1_by_class, is_small
 from backend.evaluation.intervals import CAPTION, Estimate
 from backend.evaluation.metrics import DEFAULT, metric_named
@@ -23,6 +24,7 @@ from backend.evaluation.views.source import (
 from backend.evaluation.views.timepoints import timepoint_scores
 from backend.evaluation.wording import (
     TimepointScore,
+    description_sentence,
     init_text,
     kind_text,
     label_sources_text,
@@ -33,6 +35,7 @@ from backend.store.cache import PUBLIC
 from backend.types import TRUTHS
 
 if TYPE_CHECKING:
+    from backend.evaluation.description import Kind
     from backend.evaluation.metrics import Metric
     from backend.types import Scope
 
@@ -63,10 +66,12 @@ def overview(store: Reader, scope: Scope, *, metric: str = DEFAULT) -> Overview:
     return Overview(
         sentences=tuple(_sentence(item, result, labels, scope, chosen) for item in configurations),
         scores=result.scores,
-        collapsed=_collapsed(scored, scope),
+        collapsed=_collapsed(scored, scope, result.kind),
         missing=result.missing,
         not_labelled=_not_labelled(labels),
         panel=result.panel,
+        kind=result.kind,
+        descriptions=result.descriptions,
         notes=result.notes,
         provenance=_provenance(scope, labels, configurations),
     )
@@ -96,6 +101,7 @@ def _sentence(
         for row in result.differences.itertuples()
         if row.configuration == item.key
     }
+    described = result.descriptions
     scores = [
         TimepointScore(
             timepoint="" if row.timepoint == NO_TIMEPOINT else row.timepoint,
@@ -103,33 +109,36 @@ def _sentence(
             n_cells=int(row.n_cells),
             is_dots_only=row.timepoint in result.panel.skipped,
             difference=differences.get(row.timepoint),
+            types=described[row.timepoint].describe() if described else "",
+            no_score=described[row.timepoint].reason if described else "",
         )
         for row in result.scores.itertuples()
         if row.configuration == item.key
     ]
-    return series_sentence(
-        item.key,
-        scores,
-        metric=metric.label,
-        types=result.panel.describe(),
-        label_sources=label_sources_text(
-            labels.sources, simulated=bool(labels.dataset["simulated"])
-        ),
-        simulated=bool(labels.dataset["simulated"]),
-        status=item.status_text,
-        is_complete=item.is_complete,
-        n_seeds=len(item.series),
-        truth=scope.truth,
-    )
+    simulated = bool(labels.dataset["simulated"])
+    common: dict[str, Any] = {
+        "metric": metric.label,
+        "label_sources": label_sources_text(labels.sources, simulated=simulated),
+        "simulated": simulated,
+        "status": item.status_text,
+        "is_complete": item.is_complete,
+        "n_seeds": len(item.series),
+        "truth": scope.truth,
+    }
+    if result.kind == COMPARISON:
+        return series_sentence(item.key, scores, types=result.panel.describe(), **common)
+    return description_sentence(item.key, scores, describes=describes(labels.n_donors), **common)
 
 
-def _collapsed(scored: Scored, scope: Scope) -> pd.DataFrame:
+def _collapsed(scored: Scored, scope: Scope, kind: Kind) -> pd.DataFrame:
     """Name lost types; not those of `majority`, which loses all types but one by construction."""
     labels, counts = scored.labels, scored.counts
     by_donor = np.zeros((len(labels.timepoints), len(labels.donors), len(counts.types)), dtype=int)
     by_donor[:, :, [counts.types.index(name) for name in labels.types]] = labels.counts
     n_cells, n_donors = by_donor.sum(axis=1), (by_donor > 0).sum(axis=1)
     small = is_small(n_cells, n_donors)
+    # One or two donors say nothing about others, but what fails in them can be described.
+    unread = small if kind == COMPARISON else is_grey(n_cells)
     rows = []
     for item in scored.configurations:
         if not item.is_complete or item.model == "majority":
@@ -140,7 +149,7 @@ def _collapsed(scored: Scored, scope: Scope) -> pd.DataFrame:
         )
         f1 = f1_by_class(tp, n_label, n_predicted).mean(axis=0)
         never = n_predicted.sum(axis=0) == 0
-        is_lost = (n_cells > 0) & (never | (f1 == 0) | ((f1 < COLLAPSE_F1) & ~small))
+        is_lost = (n_cells > 0) & (never | (f1 == 0) | ((f1 < COLLAPSE_F1) & ~unread))
         for place in zip(*np.nonzero(is_lost), strict=True):
             kind = "F1 0" if f1[place] == 0 else f"F1 below {COLLAPSE_F1:g}"
             rows.append(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+    from backend.evaluation.description import Description, Kind
     from backend.evaluation.panel import Panel
 
 __all__ = [
@@ -51,17 +52,21 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class TimepointScores:
-    """A metric by timepoint on one panel.
+    """A metric by timepoint: a comparison on one panel, or each timepoint described by itself.
 
     Parameters
     ----------
+    kind
+        "comparison", or "description" where no type can be compared.
+    descriptions
+        Timepoint to what it is scored over; empty for a comparison.
     scores
         `configuration`, `display_name`, `timepoint`, `metric` (its key), `value`, `low`, `high`,
         `interval`, `reason` (why there is no interval or score), `n_cells`, `n_donors`, `n_types_scored`,
         `n_types`, `n_seeds`, `label_source`, `status_text`.
     donors
         `configuration`, `display_name`, `timepoint`, `donor`, `seed`, `metric`, `value` (over the
-        panel types that the donor has), `n_cells`, `n_types`.
+        panel types that the donor has, or its own description), `n_cells`, `n_types`.
     differences
         `configuration`, `display_name`, `timepoint`, `reference`, `metric`, `difference`, `low`,
         `high`, `interval`, `reason`, `n_donors`: each later timepoint against the first one with a score.
@@ -73,6 +78,8 @@ class TimepointScores:
     donors: pd.DataFrame
     differences: pd.DataFrame
     panel: Panel
+    kind: Kind
+    descriptions: dict[str, Description]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
     cautions: tuple[str, ...]
@@ -95,6 +102,8 @@ class ModelDifferences:
 class Overview:
     """The first page: sentences, scores by timepoint, what collapses and what is not labelled.
 
+    `kind` and `descriptions` as in `TimepointScores`.
+
     `collapsed` has `configuration`, `display_name`, `timepoint`, `cell_type`, `kind` ("never
     predicted", "F1 0" or "F1 below 0.2"), `f1`, `n_cells`, `n_donors`, `is_small`.
     """
@@ -105,6 +114,8 @@ class Overview:
     missing: tuple[str, ...]
     not_labelled: tuple[str, ...]
     panel: Panel
+    kind: Kind
+    descriptions: dict[str, Description]
     notes: tuple[str, ...]
     provenance: Provenance
 
@@ -119,12 +130,18 @@ class CellTypeScores:
         `cell_type`, `column` (display name or timepoint), `configuration`, `f1`, `precision`,
         `recall`, `low`, `high`, `interval`, `reason`, `n_cells`, `n_donors`, `top_donor_share`,
         `is_small`, `n_predicted_absent`.
+    kind
+        "description" where the scope allows no comparison.
+    n_donors
+        Donors with a labelled cell in the scope.
     never_predicted, zero_f1
         `cell_type`, `column`, `configuration`, `n_cells`, `n_donors`: types with labels that are
         never predicted, and types that are predicted but never rightly.
     """
 
     scores: pd.DataFrame
+    kind: Kind
+    n_donors: int
     never_predicted: pd.DataFrame
     zero_f1: pd.DataFrame
     status: dict[str, str]
@@ -140,8 +157,8 @@ class DonorScores:
     scores
         `donor`, `timepoint`, `cell_type`, `f1`, `n_cells`, `is_small`.
     totals
-        `donor`, `timepoint`, `metric`, `value` (over the panel types that the donor has), `n_types`,
-        `n_cells`.
+        `donor`, `timepoint`, `metric`, `value` (over the panel types that the donor has, or over its
+        own types with enough cells where `kind` is "description"), `n_types`, `n_cells`.
     composition
         `donor`, `timepoint`, `cell_type`, `labelled_share`, `predicted_share`, `difference`,
         `n_cells`: shares of the donor's labelled cells.
@@ -154,6 +171,7 @@ class DonorScores:
     totals: pd.DataFrame
     composition: pd.DataFrame
     panel: Panel
+    kind: Kind
     cautions: tuple[str, ...]
 
 

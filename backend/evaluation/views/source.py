@@ -100,7 +100,8 @@ class Labels:
 
     def notes(self, panel: Panel) -> tuple[str, ...]:
         """Return what must be said beside a score: scope of the panel, slices and cells left out."""
-        notes = [f"{name}: {why}." for name, why in panel.skipped.items()]
+        skipped = panel.skipped if panel.types else {}
+        notes = [f"{name}: {why}." for name, why in skipped.items()]
         if panel.is_normal_only:
             notes.append(
                 "Malignant types are not in every slice compared: normal types only are scored."

@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from backend.evaluation.description import (
+    COMPARISON,
+    Description,
+    describe_slice,
+    description_notes,
+    kind_of,
+    scores_of_donors,
+)
 from backend.evaluation.intervals import (
     Estimate,
     LeaveOneOut,
@@ -16,7 +24,7 @@ from backend.evaluation.intervals import (
     leave_one_out,
     paired_difference,
 )
-from backend.evaluation.metrics import DEFAULT, metric_named, n_types_scored
+from backend.evaluation.metrics import DEFAULT, metric_named
 from backend.evaluation.views.results import ModelDifferences, TimepointScores
 from backend.evaluation.views.series import (
     Configuration,
@@ -89,10 +97,11 @@ def interval_columns(estimate: Estimate) -> dict[str, Any]:
 
 
 def scores_by_timepoint(store: Reader, scope: Scope, *, metric: str = DEFAULT) -> TimepointScores:
-    """Score each configuration at each timepoint on one panel.
+    """Score each configuration at each timepoint: on one panel, or each timepoint by itself.
 
-    A timepoint with fewer than three donors does not set the panel and gets donor dots only; a
-    timepoint without cells is listed as missing. A configuration without a complete series has
+    A timepoint with fewer than three donors does not set the panel and gets donor dots only. Where
+    no type can be compared, every timepoint is described over its own types instead, without
+    differences. A timepoint without cells is listed as missing. A configuration without a complete series has
     its status and no score.
     """
     chosen = metric_named(metric)
@@ -103,15 +112,19 @@ def timepoint_scores(scored: Scored, scope: Scope, metric: Metric) -> TimepointS
     """Score what is already loaded; see `scores_by_timepoint`."""
     labels = scored.labels
     panel = labels.panel(scope)
-    slices = [_slice(scored.counts, timepoint, panel, metric) for timepoint in labels.timepoints]
+    descriptions = {} if kind_of(panel) == COMPARISON else _descriptions(labels, scope)
+    slices = [
+        _slice(scored.counts, timepoint, panel, descriptions.get(timepoint), metric, scope)
+        for timepoint in labels.timepoints
+    ]
     scores: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
     for configuration in scored.configurations:
         samples: dict[str, LeaveOneOut] = {}
         for one in slices:
             sample = one.of(configuration)
-            scores.append(_row(configuration, one, sample, labels, panel, metric))
-            if sample is not None:
+            scores.append(_row(configuration, one, sample, labels, metric))
+            if sample is not None and one.description is None:
                 samples[one.timepoint] = sample
         differences += _against_first(configuration, samples, metric)
     return TimepointScores(
@@ -119,24 +132,37 @@ def timepoint_scores(scored: Scored, scope: Scope, metric: Metric) -> TimepointS
         donors=_dots(scored, slices, metric),
         differences=pd.DataFrame(differences, columns=_DIFFERENCE_COLUMNS),
         panel=panel,
+        kind=kind_of(panel),
+        descriptions=descriptions,
         missing=labels.missing,
-        notes=labels.notes(panel),
+        notes=(*labels.notes(panel), *description_notes(descriptions)),
         cautions=labels.cautions,
     )
+
+
+def _descriptions(labels: Labels, scope: Scope) -> dict[str, Description]:
+    return {
+        timepoint: describe_slice(support, labels.types, chosen=scope.cell_types)
+        for timepoint, support in zip(labels.timepoints, labels.counts, strict=True)
+    }
 
 
 @dataclass(frozen=True, eq=False)
 class _Slice:
     """All complete series at one timepoint: (series, donors, types) and what follows from them.
 
-    `sample` is None where the timepoint does not set the panel.
+    `description` is None where the timepoint is part of a comparison; `sample` is None where it has
+    no score, for the reason `reason`.
     """
 
     timepoint: str
     tallies: Tallies
     place: dict[str, int]
+    description: Description | None
     sample: LeaveOneOut | None
+    reason: str
     n_scored: int
+    n_types: int
     dots: np.ndarray
     dot_types: np.ndarray
 
@@ -151,18 +177,33 @@ class _Slice:
         return chosen.mean_over_seeds()
 
 
-def _slice(counts: Counts, timepoint: str, panel: Panel, metric: Metric) -> _Slice:
+def _slice(
+    counts: Counts,
+    timepoint: str,
+    panel: Panel,
+    description: Description | None,
+    metric: Metric,
+    scope: Scope,
+) -> _Slice:
     tallies = counts.of(counts.series, timepoint)
-    mask = tallies.mask(panel.types)
-    is_scored = bool(panel.types) and timepoint in panel.slices and len(counts.series) > 0
+    if description is None:
+        types, reason = panel.types, panel.skipped.get(timepoint, "")
+    else:
+        types, reason = description.types, description.reason
+    mask = tallies.mask(types)
+    is_scored = bool(types) and not reason and len(counts.series) > 0
+    dots, dot_types = scores_of_donors(tallies, panel, metric, chosen=scope.cell_types)
     return _Slice(
         timepoint=timepoint,
         tallies=tallies,
         place={name: index for index, name in enumerate(counts.series)},
+        description=description,
         sample=leave_one_out(tallies, metric.statistic(mask)) if is_scored else None,
+        reason=reason,
         n_scored=int((tallies.pooled()[1][0, mask] > 0).sum()) if is_scored else 0,
-        dots=metric.function(tallies.tp, tallies.n_label, tallies.n_predicted, panel=mask),
-        dot_types=n_types_scored(tallies.n_label, panel=mask),
+        n_types=panel.n_types if description is None else description.n_types,
+        dots=dots,
+        dot_types=dot_types,
     )
 
 
@@ -171,7 +212,6 @@ def _row(
     one: _Slice,
     sample: LeaveOneOut | None,
     labels: Labels,
-    panel: Panel,
     metric: Metric,
 ) -> dict[str, Any]:
     support = labels.counts[labels.timepoints.index(one.timepoint)]
@@ -179,12 +219,8 @@ def _row(
     if sample is not None:
         estimate = jackknife(sample, bounds=metric.range)
     else:
-        if not configuration.is_complete:
-            reason = f"{configuration.status_text}: no headline number"
-        elif not panel.types:
-            reason = "no type can be compared"
-        else:
-            reason = panel.skipped[one.timepoint]
+        is_open = not configuration.is_complete
+        reason = f"{configuration.status_text}: no headline number" if is_open else one.reason
         estimate = Estimate(np.nan, np.nan, np.nan, "none", n_donors, reason)
     return {
         "configuration": configuration.key,
@@ -196,7 +232,7 @@ def _row(
         "n_cells": int(support.sum()),
         "n_donors": n_donors,
         "n_types_scored": one.n_scored if sample is not None else 0,
-        "n_types": panel.n_types,
+        "n_types": one.n_types,
         "n_seeds": len(configuration.series),
         "label_source": " and ".join(labels.sources[one.timepoint]),
         "status_text": configuration.status_text,
