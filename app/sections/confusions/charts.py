@@ -15,8 +15,10 @@ import numpy as np
 
 from app.components import palette
 from app.components.figure import AROUND, SELECTION
+from app.components.heatmap import FEW_DONORS
 from app.components.words import unique_texts
 from backend.data.labels import FAMILIES, family, to_lineage
+from backend.evaluation.description import is_few_donors, is_grey
 from backend.evaluation.outcomes import CORRECT
 from backend.evaluation.views import AGREEMENTS
 
@@ -147,8 +149,6 @@ def folded(
         of_all = view.cells.assign(name=view.cells[side].where(view.cells[side].isin(kept), OTHERS))
         totals = of_all.groupby("name")["n_cells"].sum()
         summed[share] = summed["n_cells"] / summed[side].map(totals)
-    small = view.labels.loc[view.labels["is_small"], "cell_type"]
-    summed["is_small"] = summed["label"].isin(small)
     return [*(name for name in types if name in kept), OTHERS], summed
 
 
@@ -188,11 +188,11 @@ class _Grid:
 
 
 def _draw(data: pd.DataFrame, grid: _Grid, *, dark: bool) -> alt.LayerChart:
-    """Draw `data`, which has `strength`, `text`, `is_small` and `is_picked` beside the grid's."""
+    """Draw `data`, which has `strength`, `text`, `is_grey` and `is_picked` beside the grid's."""
     data = data.copy()
     data["row_text"] = data[grid.row].map(grid.rows)
     data["column_text"] = data[grid.column].map(grid.columns)
-    fills = np.where(data["is_small"], palette.SMALL, data[grid.category].map(grid.colours))
+    fills = np.where(data["is_grey"], palette.SMALL, data[grid.category].map(grid.colours))
     data["ink"] = _inks(fills, data["strength"].to_numpy(dtype=float), dark=dark)
     rows, columns = list(grid.rows.values()), list(grid.columns.values())
     longest = max(map(len, columns), default=0)
@@ -230,7 +230,7 @@ def _draw(data: pd.DataFrame, grid: _Grid, *, dark: bool) -> alt.LayerChart:
         base.mark_rect(cursor="pointer", stroke=palette.ink(dark=dark))
         .encode(
             color=alt.condition(
-                "datum.is_small",
+                "datum.is_grey",
                 alt.value(palette.SMALL),
                 alt.Color(
                     f"{grid.category}:N",
@@ -294,13 +294,15 @@ def matrix(
     )
     counts = view.labels.set_index("cell_type")
     n_of = counts["n_cells"].to_dict()
+    data["is_grey"] = is_grey(data["label"].map(n_of).fillna(np.inf))
+    few = dict(zip(counts.index, is_few_donors(counts["n_donors"]), strict=True))
     unable = set(counts.index[counts["n_folds_able"] == 0])
     absent = set(view.predictions.loc[view.predictions["is_absent"], "cell_type"])
     in_rows = [name for name in shown if name in set(data["label"])]
     row_names = [f"⊘ {name}" if name in unable else name for name in in_rows]
     column_names = [f"∅ {name}" if name in absent else name for name in shown]
     row_texts = [
-        f"{text} ({n_of[name]:,})" if name in n_of else text
+        f"{text} ({n_of[name]:,}){FEW_DONORS * bool(few[name])}" if name in n_of else text
         for name, text in zip(in_rows, unique_texts(row_names, 24), strict=True)
     ]
     grid = _Grid(
@@ -359,9 +361,12 @@ def agreement_grid(
         strength=_WEAKEST + (1 - _WEAKEST) * data["row_share"],
         text=[f"{n:,}" for n in data["n_cells"]],
         is_picked=is_picked,
+        is_grey=is_grey(data["cell_type"].map(size)),
     )
+    few = types["is_small"] & ~is_grey(types["cell_type"].map(size))
+    marked = set(types.loc[few, "cell_type"])
     row_texts = [
-        f"{text} ({size[name]:,})"
+        f"{text} ({size[name]:,}){FEW_DONORS * (name in marked)}"
         for name, text in zip(shown, unique_texts(shown, 24), strict=True)
     ]
     grid = _Grid(

@@ -9,6 +9,7 @@ import streamlit as st
 
 from app import cache
 from app.components import errors, figure, tables
+from app.components.heatmap import FEW_DONORS
 from app.components.selection_links import cells_of_selection, drop_link, opened
 from app.components.selection_panel import selection_panel
 from app.sections.confusions.charts import (
@@ -173,7 +174,7 @@ def pictures(
     folded = f" Types beyond the {MOST_TYPES - 1} largest are one row." * (len(types) > MOST_TYPES)
     st.caption(
         "A click on a cell or ribbon selects its cells. Colour: kind of error; strength: how many. "
-        "Grey rows: fewer than 20 cells or 3 donors."
+        f"Grey rows: fewer than 20 cells. {FEW_DONORS}: one or two donors."
         + " ⊘: the model cannot output this type." * unable
         + " ∅: predicted, but no cell here is labelled so." * absent
         + folded
