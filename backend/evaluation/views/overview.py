@@ -130,7 +130,7 @@ def _sentence(
     return description_sentence(item.key, scores, describes=describes(labels.n_donors), **common)
 
 
-def _collapsed(scored: Scored, scope: Scope, kind: Kind) -> pd.DataFrame:
+def _collapsed(scored: Scored, scope: Scope, scored_as: Kind) -> pd.DataFrame:
     """Name lost types; not those of `majority`, which loses all types but one by construction."""
     labels, counts = scored.labels, scored.counts
     by_donor = np.zeros((len(labels.timepoints), len(labels.donors), len(counts.types)), dtype=int)
@@ -138,7 +138,7 @@ def _collapsed(scored: Scored, scope: Scope, kind: Kind) -> pd.DataFrame:
     n_cells, n_donors = by_donor.sum(axis=1), (by_donor > 0).sum(axis=1)
     small = is_small(n_cells, n_donors)
     # One or two donors say nothing about others, but what fails in them can be described.
-    unread = small if kind == COMPARISON else is_grey(n_cells)
+    unread = small if scored_as == COMPARISON else is_grey(n_cells)
     rows = []
     for item in scored.configurations:
         if not item.is_complete or item.model == "majority":
