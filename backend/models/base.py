@@ -274,17 +274,22 @@ class CellTyper(Model):
         """Hear the histories of the series' finished folds, before a fit without valid cells."""
         del histories
 
-    def work_in(self, place: Any) -> None:
+    def work_in(self, workspace: Any) -> None:
         """Hear where tokens and snapshots may be kept (`training.fit_workspace.FitWorkspace`)."""
-        del place
+        del workspace
 
-    @abstractmethod
     def check_input(self, adata: AnnData) -> None:
-        """Raise `InputError` when `adata` cannot be used, before any compute."""
+        """Raise `InputError` when `adata` cannot be used, before any compute.
+
+        By default, when `X` does not hold raw counts under unique gene names.
+        """
+        from backend.models.baselines.expression import check_counts
+
+        check_counts(adata)
 
     @abstractmethod
     def fit(self, train: AnnData, *, label_key: str, valid: AnnData, seed: int) -> Self:
-        """Fit on `train`; `valid` may only choose between fitted states."""
+        """Fit on `train`; `valid` may only choose between epochs of the fit."""
 
     @abstractmethod
     def predict(self, adata: AnnData, *, batch_size: int = 64) -> Predictions:

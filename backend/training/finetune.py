@@ -21,11 +21,12 @@ from backend.models.catalogue import Registered, find_checkpoint
 from backend.models.checkpoints import fit_tensors, read_json, read_tensors, with_genes
 from backend.models.inhouse import open_checkpoint
 from backend.models.registry import model_class
+from backend.training.device import find_device
 from backend.training.fit_workspace import FitWorkspace
-from backend.training.hidden_states import WithStates
-from backend.training.loop import Loop, find_device, predict_logits
+from backend.training.loop import Loop
 from backend.training.lora import adapted, merged
 from backend.training.overlap import PUBLIC_NOTE
+from backend.training.scoring import WithHidden, predict_logits
 from backend.training.settings import Settings, median_best_epoch
 from backend.training.token_cache import chunks_of
 from backend.types import INITS
@@ -130,7 +131,7 @@ class Classifier(CellTyper):
             takes_lora=bool(model.lora_targets),
             options=model.options,
         )
-        self._place = FitWorkspace()
+        self._workspace = FitWorkspace()
         self._of_fold: dict[str, Any] = {}
         self._histories: Sequence[pd.DataFrame] | None = None
         self.key = model_key
@@ -183,13 +184,13 @@ class Classifier(CellTyper):
             raise InputError(msg, "Choose the preset of the checkpoint.")
         return built.with_options(self._options), report
 
-    def work_in(self, place: FitWorkspace) -> None:
-        """Keep tokens and snapshots in `place`, and tell it about progress; results stay."""
-        self._place = place
+    def work_in(self, workspace: FitWorkspace) -> None:
+        """Keep tokens and snapshots there, and tell it about progress; results stay."""
+        self._workspace = workspace
 
     def _tokens_of(self, model: FoundationModel, cells: AnnData, draw: int = 0) -> AnyTokens:
-        if self._place.tokens is not None:
-            return self._place.tokens.tokens(model, cells.obs_names, seed=self._seed, draw=draw)
+        if self._workspace.tokens is not None:
+            return self._workspace.tokens.tokens(model, cells.obs_names, seed=self._seed, draw=draw)
         options = {"draw": draw} if model.has_random_tokens else {}
         return model.tokenise(chunks_of(cells), seed=self._seed, **options)
 
@@ -323,7 +324,7 @@ class Classifier(CellTyper):
             len(classes),
             self.device,
             settings=settings,
-            place=self._place,
+            workspace=self._workspace,
             stop_after=self._stop_after(recipe, notes),
         )
         loop.run(
@@ -400,10 +401,10 @@ class Classifier(CellTyper):
         self._model.check_input(adata)
         device = find_device(self.device)
         self._network.to(device)
-        draws, states = [], None
+        draws, hidden = [], None
         for draw in range(self._settings.draws):
             tokens = self._tokens_of(self._model, adata, draw)
-            network = WithStates(self._network, len(self.classes_))
+            network = WithHidden(self._network, len(self.classes_))
             outputs = predict_logits(
                 self._model,
                 network,
@@ -413,7 +414,7 @@ class Classifier(CellTyper):
             )
             logits, read = outputs.tensor_split([len(self.classes_)], dim=1)
             draws.append(logits.softmax(dim=1).numpy())
-            states = read.numpy().copy() if states is None else states
+            hidden = read.numpy().copy() if hidden is None else hidden
         self._network.cpu()
         proba = np.mean(draws, axis=0, dtype=np.float64)
         proba = (proba / proba.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -422,7 +423,7 @@ class Classifier(CellTyper):
             top = proba.argmax(axis=1)
             at_top = np.stack([each[np.arange(len(top)), top] for each in draws])
             self.spread_ = at_top.std(axis=0, ddof=1).astype(np.float32)
-        return Predictions(cell_ids_of(adata), proba, self.classes_, states)
+        return Predictions(cell_ids_of(adata), proba, self.classes_, hidden)
 
     def save(self, folder: Path) -> None:
         """Write `model.json`, `weights.safetensors`, `classes.json` and `genes.json`."""

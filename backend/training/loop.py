@@ -19,7 +19,7 @@ from backend.training.batches import (
     prefetched,
     training_batches,
 )
-from backend.training.device import find_device, peak_memory_mib, start_peak_memory
+from backend.training.device import peak_memory_mib, start_peak_memory
 from backend.training.fit_workspace import FitWorkspace
 from backend.training.optimiser_step import Stepper, TrainingCells, check_finite
 from backend.training.progress import ProgressEvent
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from backend.models.base import FoundationModel, RecipeDefaults
     from backend.training.token_cache import AnyTokens
 
-__all__ = ["SELECTIONS", "Loop", "find_device", "macro_f1", "predict_logits"]
+__all__ = ["Loop"]
 
 STEPS_PER_REPORT: Final = 20
 WORKERS_ON_GPU: Final = 2
@@ -66,15 +66,16 @@ class Loop:
         device: str,
         *,
         settings: Settings | None = None,
-        place: FitWorkspace | None = None,
+        workspace: FitWorkspace | None = None,
         stop_after: int | None = None,
     ) -> None:
         self.model, self.network, self.recipe = model, network, recipe
-        self.settings, self.place = settings or Settings(), place or FitWorkspace()
+        self.settings = settings or Settings()
+        self.workspace = workspace or FitWorkspace()
         self._stepper = Stepper(model, network, recipe, n_classes, device, self.settings)
         self.device, is_gpu = self._stepper.device, self._stepper.is_gpu
         self.device_name = torch.cuda.get_device_name(self.device) if is_gpu else "cpu"
-        workers = self.place.workers
+        workers = self.workspace.workers
         self._workers = (WORKERS_ON_GPU if is_gpu else 0) if workers is None else workers
         self._n_epochs = min(recipe.epochs, stop_after or recipe.epochs)
         self._at = Progress()
@@ -173,7 +174,7 @@ class Loop:
             if self._max_steps is not None and at.step >= self._max_steps:
                 break
             minutes = (time.monotonic() - self._last_snapshot) / 60
-            if minutes >= self.place.checkpoint_minutes:
+            if minutes >= self.workspace.checkpoint_minutes:
                 self._write_snapshot()
         check_finite(self._total, at.step)
         self._report()
@@ -204,8 +205,8 @@ class Loop:
     def _tell(self, row: dict[str, float] | None = None) -> None:
         """Tell how far the fit is, and at the end of an epoch what came of it."""
         at = self._at
-        if self.place.progress is not None:
-            self.place.progress(
+        if self.workspace.progress is not None:
+            self.workspace.progress(
                 ProgressEvent(
                     "fitting",
                     f"epoch {at.epoch + 1} of {self._n_epochs}, {at.cells / at.seconds:,.0f} cells/s",
@@ -242,7 +243,7 @@ class Loop:
     def _identity(self) -> str:
         """Return what a snapshot must have been made of to be gone on with."""
         limits = (self._n_epochs, self._max_steps)
-        words = (self.place.run_id, self.recipe, self.settings, self._seed, limits)
+        words = (self.workspace.run_id, self.recipe, self.settings, self._seed, limits)
         digest = sha256(repr(words).encode("utf-8"))
         digest.update(self._cells.codes.numpy().tobytes() + self._cells.lengths.tobytes())
         return digest.hexdigest()
@@ -266,7 +267,7 @@ class Loop:
 
     def _read_snapshot(self) -> None:
         """Go on where a killed process stopped, if it left a snapshot of this fit."""
-        folder = self.place.snapshots
+        folder = self.workspace.snapshots
         self._snapshots = None if folder is None else Snapshots(folder, self._identity())
         self._last_snapshot = time.monotonic()
         found = None if self._snapshots is None else self._snapshots.read()

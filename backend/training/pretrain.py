@@ -36,7 +36,7 @@ from backend.models.inhouse import (
 from backend.models.registry import model_class
 from backend.splits import TRAIN
 from backend.training.batches import training_batches
-from backend.training.loop import find_device
+from backend.training.device import find_device
 from backend.training.progress import Fold, ProgressEvent
 from backend.training.recipe import make_optimizer, make_schedule
 from backend.training.settings import find_preset

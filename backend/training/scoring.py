@@ -1,23 +1,57 @@
-"""Logits of many cells in batches, and their macro-F1."""
+"""Logits of many cells in batches, what the last layer read, and macro-F1."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from backend.training.balance import last_linear
 from backend.training.batches import in_order_of_length
 from backend.training.device import autocast
 from backend.training.token_cache import lengths_of
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from backend.models.base import FoundationModel
     from backend.training.token_cache import AnyTokens
 
-__all__ = ["macro_f1", "predict_logits"]
+__all__ = ["WithHidden", "macro_f1", "predict_logits"]
+
+
+class WithHidden(nn.Module):
+    """A network whose logits are followed by its hidden state: what its last layer read.
+
+    Parameters
+    ----------
+    network
+        `forward(**batch)` gives logits (B, n_classes) by a linear layer at its end.
+    n_classes
+        Number of classes; the last linear layer of that width is the end.
+
+    Raises
+    ------
+    ModelUnavailable
+        If there is no such layer.
+    """
+
+    def __init__(self, network: nn.Module, n_classes: int) -> None:
+        super().__init__()
+        self.network, self._end = network, last_linear(network, n_classes)
+        self.train(network.training)
+
+    def forward(self, **batch: Any) -> Tensor:
+        """Return (B, n_classes + d) float32: logits, then the hidden state."""
+        seen: list[Tensor] = []
+        hook = self._end.register_forward_hook(lambda _, read, __: seen.append(read[0]))
+        try:
+            logits = self.network(**batch)
+        finally:
+            hook.remove()
+        return torch.cat([logits.float(), seen[-1].float()], dim=1)
 
 
 def predict_logits(

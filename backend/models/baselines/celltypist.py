@@ -15,7 +15,6 @@ from backend.models.baselines.expression import (
     MIN_CELLS,
     align_genes,
     cell_ids_of,
-    check_counts,
     check_fitted,
     detected_genes,
     labels_of,
@@ -73,10 +72,6 @@ class CellTypist(CellTyper):
     def __init__(self, *, n_genes: int = 3000, min_cells: int = MIN_CELLS) -> None:
         self.n_genes = n_genes
         self.min_cells = min_cells
-
-    def check_input(self, adata: AnnData) -> None:
-        """Raise `InputError` when `X` does not hold raw counts."""
-        check_counts(adata)
 
     def fit(self, train: AnnData, *, label_key: str, valid: AnnData, seed: int) -> Self:
         """Choose genes, scale and train on the training cells; `valid` is not read."""

@@ -12,7 +12,6 @@ from backend.models.baselines.expression import (
     MIN_CELLS,
     align_genes,
     cell_ids_of,
-    check_counts,
     check_fitted,
     detected_genes,
     labels_of,
@@ -75,10 +74,6 @@ class GradientBoosting(CellTyper):
         self.n_genes = n_genes
         self.n_iterations = n_iterations
         self.min_cells = min_cells
-
-    def check_input(self, adata: AnnData) -> None:
-        """Raise `InputError` when `X` does not hold raw counts."""
-        check_counts(adata)
 
     def fit(self, train: AnnData, *, label_key: str, valid: AnnData, seed: int) -> Self:
         """Fit genes, components and trees on the training cells; `valid` is not read."""

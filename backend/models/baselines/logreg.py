@@ -14,7 +14,6 @@ from backend.models.baselines.expression import (
     MIN_CELLS,
     align_genes,
     cell_ids_of,
-    check_counts,
     check_fitted,
     detected_genes,
     labels_of,
@@ -81,10 +80,6 @@ class LogisticRegressionL1(CellTyper):
     ) -> None:
         self.grid = grid
         self.min_cells = min_cells
-
-    def check_input(self, adata: AnnData) -> None:
-        """Raise `InputError` when `X` does not hold raw counts."""
-        check_counts(adata)
 
     def fit(self, train: AnnData, *, label_key: str, valid: AnnData, seed: int) -> Self:
         """Choose C inside the training cells, then fit on all of them; `valid` is not read."""

@@ -9,7 +9,6 @@ import numpy as np
 from backend.models.base import CellTyper, ModelCard, Predictions
 from backend.models.baselines.expression import (
     cell_ids_of,
-    check_counts,
     check_fitted,
     labels_of,
     read_model,
@@ -41,10 +40,6 @@ class MajorityClass(CellTyper):
         expects="any counts",
         n_parameters=0,
     )
-
-    def check_input(self, adata: AnnData) -> None:
-        """Raise `InputError` when `X` does not hold raw counts."""
-        check_counts(adata)
 
     def fit(self, train: AnnData, *, label_key: str, valid: AnnData, seed: int) -> Self:
         """Count the training labels; `valid` and `seed` change nothing."""

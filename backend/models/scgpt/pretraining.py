@@ -17,7 +17,7 @@ __all__ = ["MaskedValues"]
 
 
 class MaskedValues(Objective):
-    """Predict the bins of masked genes, from their own states and from the cell's."""
+    """Predict the bins of masked genes, from what the network makes of them and of the cell."""
 
     text = (
         "masked value prediction: mean squared error of the masked bins (a quarter, a half or "
@@ -50,10 +50,10 @@ class MaskedValues(Objective):
     def forward(self, **batch: Tensor) -> Tensor:
         """Return the sum of both errors; bins are divided by the highest."""
         hidden, truth = batch.pop("hidden"), batch.pop("truth") / (self.model.sizes.n_bins - 1)
-        states = self.network.encode(**batch)
-        by_gene = self.network.decoder.fc(states[hidden]).squeeze(-1)
+        encoded = self.network.encode(**batch)
+        by_gene = self.network.decoder.fc(encoded[hidden]).squeeze(-1)
         queries = self.mvc_decoder["gene2query"](self.network.encoder(batch["genes"])).sigmoid()
-        by_cell = torch.einsum("bld,bd->bl", self.mvc_decoder["W"](queries), states[:, 0])[hidden]
+        by_cell = torch.einsum("bld,bd->bl", self.mvc_decoder["W"](queries), encoded[:, 0])[hidden]
         return F.mse_loss(by_gene.float(), truth) + F.mse_loss(by_cell.float(), truth)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ def plug_in(monkeypatch):
 
 def theirs(**changes):
     """Return a class with what is needed, and no more, that inherits nothing of ours."""
-    names = ("check_input", "fit", "predict", "save", "load")
+    names = ("fit", "predict", "save", "load")
     return type("Mine", (), dict.fromkeys(names, print) | {
         "key": "mine", "display_name": "Mine", "card": None, **changes
     })  # fmt: skip
@@ -47,20 +47,20 @@ def test_a_plug_in_that_inherits_nothing_gets_the_defaults(plug_in):
 
 def test_a_plug_in_that_lacks_a_method_is_refused(plug_in):
     plug_in(type("Mine", (), {"key": "mine", "display_name": "Mine", "card": None, "fit": print}))
-    with pytest.raises(ModelUnavailable, match="has no check_input, load, predict, save") as error:
+    with pytest.raises(ModelUnavailable, match="has no load, predict, save") as error:
         model_class("mine")
     assert "backend.models.base.CellTyper" in error.value.hint
 
 
 def test_a_plug_in_that_leaves_a_method_of_ours_out_is_refused(plug_in):
     plug_in(type("Mine", (CellTyper,), {"key": "mine", "display_name": "Mine", "card": None}))
-    with pytest.raises(ModelUnavailable, match="has no check_input, fit, load, predict, save"):
+    with pytest.raises(ModelUnavailable, match="has no fit, load, predict, save"):
         model_class("mine")
 
 
 def test_a_plug_in_with_presets_must_be_a_foundation_model(plug_in):
     plug_in(theirs(presets={}))
-    with pytest.raises(ModelUnavailable, match="has no collate, from_checkpoint") as error:
+    with pytest.raises(ModelUnavailable, match="collate, from_checkpoint") as error:
         model_class("mine")
     assert "FoundationModel" in error.value.hint
 

@@ -13,8 +13,8 @@ from backend.models import catalogue
 from backend.models.base import RecipeDefaults
 from backend.training.batches import in_order_of_length, training_batches
 from backend.training.finetune import Classifier, Settings
-from backend.training.loop import macro_f1
 from backend.training.recipe import make_optimizer, make_schedule, parameter_groups
+from backend.training.scoring import macro_f1
 
 LABEL = "cell_type_lineage"
 MODELS = ("scgpt", "geneformer")
