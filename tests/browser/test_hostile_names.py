@@ -19,12 +19,13 @@ pytestmark = pytest.mark.browser
 
 SIDES = (("x", "width"), ("y", "height"))
 
-# What Markdown, LaTeX or HTML would have become; icons and pictures of our own are not these.
-# Asked after what the pointer opened has been drawn.
+# What Markdown, LaTeX or HTML would have become; icons, pictures and formulas of our own are not
+# these. Asked after what the pointer opened has been drawn.
 _BECAME = f"""
 () => new Promise(tell => requestAnimationFrame(() => requestAnimationFrame(() => tell(
     ['.katex', 'img[src*="{EVIL}"]', 'a[href*="{EVIL}"]', '[onerror]', '[data-testid=stMarkdown] b']
-        .filter(selector => document.querySelector(selector))
+        .filter(selector => [...document.querySelectorAll(selector)].some(
+            found => selector !== '.katex' || found.textContent.includes('evil')))
 ))))
 """
 
