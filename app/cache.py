@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from backend.evaluation.cells.summary import SelectionSummary, Whole
 
 __all__ = [
+    "answers",
     "cells_on_map",
     "configurations",
     "confusions",
@@ -184,6 +185,11 @@ def series_table(scope: Scope) -> pd.DataFrame:
 def provenance(scope: Scope) -> views.Provenance:
     """Return where the numbers of this scope come from."""
     return _ask("provenance", scope)
+
+
+def answers(scope: Scope) -> tuple[views.Answer, ...]:
+    """Return how each model did on all scored cells of the scope."""
+    return _ask("answers", scope)
 
 
 def overview(scope: Scope, metric: str) -> views.Overview:

@@ -25,7 +25,7 @@ from backend.jobs.directory import (
 from backend.jobs.expiry import expires_at
 from backend.jobs.workers import list_workers
 from backend.store.bundle import delete_dataset
-from backend.types import EXTERNAL
+from backend.types import EXTERNAL, Scope
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +41,15 @@ _BY: Final = {
     "cell_type_fine": "Label in the file",
     "predicted": "Predicted type",
 }
+
+_PAGES: Final = {
+    "timepoints": "Timepoints",
+    "cell_types": "Cell types",
+    "donors": "Donors",
+    "confusions": "Confusions",
+    "failure_map": "Failure map",
+}
+"""Where the answer leads beside Overview."""
 
 
 def start(request: dict[str, Any]) -> None:
@@ -108,6 +117,7 @@ def _results(status: JobStatus) -> None:
         st.button("Evaluate another file", on_click=_again, key="evaluate.again")
         return
     st.markdown("\n".join(f"- {sentence}" for sentence in _sentences(result)))
+    _answer(status, result, choices[choices["dataset_id"] == dataset_id])
     with st.container(horizontal=True):
         st.button(
             "Open the results",
@@ -132,6 +142,48 @@ def _results(status: JobStatus) -> None:
         row = choices[choices["dataset_id"] == dataset_id].iloc[0]
         _outside(status, result, is_simulated=bool(row["simulated"]))
     _log(status.job_id, status.owner)
+
+
+def _answer(status: JobStatus, result: dict[str, Any], choices: pd.DataFrame) -> None:
+    """Say how each model did on the file, before any other page is opened."""
+    if not result.get("n_scored", result["n_cells"] - result["n_unlabelled"]):
+        return
+    row = choices[choices["label_level"] == result["label_level"]].iloc[0]
+    scope = Scope(
+        dataset_id=str(result["dataset_id"]),
+        owner=status.owner,
+        label_level=row["label_level"],
+        protocol=row["protocol"],
+        budget=row["budget"],
+    )
+    runs = cache.runs_of(status.owner, scope.dataset_id)
+    outside = result.get("outside", {})
+    st.markdown("##### How the models did on this file")
+    for answer in cache.answers(scope):
+        mine = runs.loc[runs["series_id"].isin(answer.series), "run_id"]
+        shares = [outside[run_id] for run_id in mine if outside.get(run_id) is not None]
+        told = [
+            *answer.sentences(),
+            *(f"{_share_outside(share)}." for share in shares),
+        ]
+        st.markdown(f"**{plain(answer.display_name)}**\n\n" + "\n".join(f"- {s}" for s in told))
+    with st.container(horizontal=True):
+        for page, label in _PAGES.items():
+            st.button(
+                label,
+                type="tertiary",
+                on_click=go,
+                args=(page,),
+                kwargs={DATASET: scope.dataset_id},
+                key=f"evaluate.to.{page}",
+            )
+
+
+def _share_outside(share: float) -> str:
+    return (
+        f"{share * 100:.1f} % of the cells lie outside its training data; 5 % are expected of a "
+        "new donor from the same tissue"
+    )
 
 
 def _sentences(result: dict[str, Any]) -> list[str]:
@@ -160,11 +212,9 @@ def _outside(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -
     names = _names(status.owner, dataset_id)
     st.markdown("##### Does the file belong to what the models know?")
     for run_id, share in result["outside"].items():
-        if share is not None:
-            st.markdown(
-                f"- {plain(names.get(run_id, run_id))}: {share * 100:.1f} % of the cells lie outside its "
-                "training data; 5 % are expected of a new donor from the same tissue."
-            )
+        # Beside a score it stands in the answer.
+        if share is not None and not result["n_scored"]:
+            st.markdown(f"- {plain(names.get(run_id, run_id))}: {_share_outside(share)}.")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         run_id = st.selectbox(
             "Model",

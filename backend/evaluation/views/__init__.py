@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backend.evaluation.views.answer import Answer, answers
 from backend.evaluation.views.cell_types import f1_by_cell_type
 from backend.evaluation.views.choices import configurations, scope_choices, series_table
 from backend.evaluation.views.confusions import (
@@ -28,6 +29,7 @@ from backend.evaluation.views.timepoints import model_differences, scores_by_tim
 __all__ = [
     "AGREEMENTS",
     "COLLAPSE_F1",
+    "Answer",
     "CellTypeScores",
     "Confusions",
     "Disagreement",
@@ -37,6 +39,7 @@ __all__ = [
     "Overview",
     "Provenance",
     "TimepointScores",
+    "answers",
     "configurations",
     "confusions",
     "disagreement",
