@@ -122,6 +122,8 @@ def test_a_file_goes_the_whole_way(visit, clinic, files, layout):
         # Of three types of 19 cells two are one: it has enough for a score.
         labels["T cells"] = "Mono"
     adata.obs["label"] = adata.obs["cell_type"].map(labels)
+    if layout == "ensembl":
+        adata.obs["cell_type"] = adata.obs["label"].astype(str)
     file = (geo_file if layout == "geo" else ensembl_file)(files, adata)
     page = visit("evaluate", at=clinic, height=1600)
     assert "Do not upload identifiable patient data" in page.get_by_test_id("stMain").inner_text()
