@@ -267,6 +267,20 @@ def test_three_training_steps(model, network, expected):
     assert_close(logits, expected["logits_after_3_steps"], "trained")
 
 
+def test_all_but_biases_and_norms_decay(model, network):
+    """Three steps are too few to show it: they shrink weights by less than rounding."""
+    spared = {id(x) for name, x in network.named_parameters() if name.endswith(".bias")}
+    for module in network.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            spared |= {id(x) for x in module.parameters()}
+    decay = {
+        id(x): group["weight_decay"]
+        for group in parameter_groups(network, model.recipe())
+        for x in group["params"]
+    }
+    assert decay == {id(x): 0.0 if id(x) in spared else 0.001 for x in network.parameters()}
+
+
 def test_loading_accounts_for_every_tensor(loaded, loading, folder, meta):
     model, report = loaded
     own = model.network(meta["config"]["n_cls"])

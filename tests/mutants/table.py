@@ -197,14 +197,14 @@ _GENEFORMER: Final = _of(
         "model.py",
         "weight_decay=0.001",
         "weight_decay=0.0",
-        "test_three_training_steps",
+        "test_all_but_biases_and_norms_decay",
     ),
     (
         "decayed norms",
         "model.py",
         '("*.bias", "*LayerNorm.weight")',
         '("*.bias",)',
-        "test_three_training_steps",
+        "test_all_but_biases_and_norms_decay",
     ),
     (
         "clipping at 0.5",
@@ -214,7 +214,7 @@ _GENEFORMER: Final = _of(
         "test_three_training_steps",
     ),
     (
-        "dropout of the pooled head counts as backbone",
+        "the pooler counts as backbone",
         "model.py",
         'head = ("bert.pooler.*", "classifier.*")',
         'head = ("classifier.*",)',
@@ -272,7 +272,7 @@ _PERFORMER: Final = _of(
         "performer.py",
         "v = v.masked_fill(padding[:, None, :, None], 0.0)",
         "v = v * 1.0",
-        "unit:test_padding_changes_no_logit",
+        "unit:test_absent_tokens_weigh_nothing_in_attention",
     ),
 )
 
@@ -387,7 +387,7 @@ _SCFOUNDATION: Final = _of(
         "network.py",
         "affine=False, eps=1e-6",
         "affine=False, eps=1e-5",
-        "test_classifier_one_cell_at_a_time",
+        "unit:test_a_feature_that_never_varied_is_divided_by_the_references_epsilon",
     ),
     (
         "decoder without gene vectors",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.mutants.__main__ import ROOT, main
+from tests.mutants.runner import ROOT, main
 from tests.mutants.table import MUTANTS
 
 

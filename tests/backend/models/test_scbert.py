@@ -145,6 +145,18 @@ def test_padding_changes_no_logit():
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_absent_tokens_weigh_nothing_in_attention():
+    torch.manual_seed(0)
+    attention = FastAttention(8, PerformerOptions())
+    q, k, v = torch.randn(3, 1, 2, 9, 8).unbind(0)
+    # The kernel's epsilon would let large values through.
+    v[..., 6:, :] = 1e4
+    found = attention(q, k, v, torch.arange(9)[None] >= 6)
+    wanted = attention(*(x[..., :6, :] for x in (q, k, v)))
+    torch.testing.assert_close(found[..., :6, :], wanted)
+
+
 def test_features_are_redrawn_only_when_asked():
     batch = batch_of(model(), cells())
     for is_redrawn in (False, True):

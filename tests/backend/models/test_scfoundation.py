@@ -135,6 +135,14 @@ def test_batch_of_one_cell_trains():
     assert not torch.equal(network.norm.running_mean, before)
 
 
+def test_a_feature_that_never_varied_is_divided_by_the_references_epsilon():
+    """One of 1e-5 changes what varies by less than rounding."""
+    norm = model().network(3).eval().norm
+    norm.running_var.zero_()
+    values = torch.full((1, TINY.dim), 1e-3)
+    torch.testing.assert_close(norm(values), torch.ones_like(values))
+
+
 def test_highest_values_are_kept_when_tokens_are_limited():
     adata = cells(n=1)
     adata.X = sp.csr_matrix(np.arange(N_GENES, dtype=np.float32)[None, :] % 7)
