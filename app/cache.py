@@ -123,6 +123,11 @@ def store_version() -> str:
     return store.version
 
 
+def store_notice() -> str:
+    """Return what became of a damaged store file, or "" when nothing did."""
+    return _store().notice
+
+
 # What every view asks first, whatever the filters: small answers over all runs or cells.
 _COMMON = frozenset({"cell_support", "datasets", "label_sources", "runs"})
 

@@ -4,6 +4,7 @@ import streamlit as st
 
 from app import cache, identity, nav, state
 from app.components import errors, export, provenance
+from backend.evaluation.wording import prose
 
 st.set_page_config(page_title="Faultline", page_icon=str(nav.ICON), layout="wide")
 
@@ -16,6 +17,8 @@ page, info = nav.navigation()
 
 with body, errors.shown_to_user():
     choices = cache.scope_choices(identity.identity().owner)
+    if notice := cache.store_notice():
+        st.caption(f":material/info: {prose(notice)} All results are complete.")
     if choices.empty and info.needs_results:
         st.title(info.title, anchor=False)
         st.info(

@@ -1,9 +1,12 @@
-"""`python -m backend store`: bring the query cache up to date, make it again, or describe it."""
+"""`python -m backend store`: the query cache, and whether the bundles are as they were written."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from backend.errors import InputError
 
 if TYPE_CHECKING:
     import argparse
@@ -25,11 +28,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         sub = actions.add_parser(action, help=help_line, description=help_line)
         sub.add_argument("--json", action="store_true", help="print one JSON object")
+    for action, help_line in (
+        ("verify", "compare every file of all bundles with the sha256 that its bundle lists"),
+        ("seal", "list the sha256 of the files of bundles that have no list yet"),
+    ):
+        sub = actions.add_parser(action, help=help_line, description=help_line)
+        sub.add_argument(
+            "roots", nargs="*", type=Path, metavar="FOLDER",
+            help="folders that hold runs/ and datasets/ (default: shipped, own and users')",
+        )  # fmt: skip
+        sub.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one action."""
+    """Run one action; `verify` returns 1 when a bundle is not as it was written."""
     from backend.store.cache import Store
+
+    if args.action in ("verify", "seal"):
+        return _verify(args) if args.action == "verify" else _seal(args)
 
     with Store.open_default() as store:
         if args.action == "info":
@@ -46,6 +62,48 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps(report.to_json() | {"file": _file(store)}, indent=1))
         else:
             _print_report(report, store)
+    return 0
+
+
+def _roots(args: argparse.Namespace) -> list[Path]:
+    from backend.store.cache import default_roots
+
+    for root in args.roots:
+        if not root.is_dir():
+            msg = f"There is no folder `{root}`."
+            raise InputError(msg, "Give folders that hold `runs/` and `datasets/`.")
+    return list(args.roots) or [Path(root) for _, root in default_roots()]
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from backend.store.seals import verify
+
+    report = {str(root): verify(root) for root in _roots(args)}
+    wrong = {
+        f"{root}/{name}": problems
+        for root, bundles in report.items()
+        for name, problems in bundles.items()
+        if problems
+    }
+    n = sum(map(len, report.values()))
+    if args.json:
+        print(json.dumps({"n_bundles": n, "wrong": wrong}, indent=1))
+    else:
+        for name, problems in wrong.items():
+            print(f"{name}: {'; '.join(problems)}")
+        print(f"{n - len(wrong):,} of {n:,} bundles are as they were written.")
+    return 1 if wrong else 0
+
+
+def _seal(args: argparse.Namespace) -> int:
+    from backend.store.seals import seal
+
+    sealed = {str(root): seal(root) for root in _roots(args)}
+    if args.json:
+        print(json.dumps(sealed, indent=1))
+    else:
+        for root, n in sealed.items():
+            print(f"{root}: {n:,} bundles got the sha256 of their files.")
     return 0
 
 

@@ -28,6 +28,7 @@ from backend.store.frames import (
 from backend.store.neighbours import NEIGHBOURS_FILE, checked_neighbours, write_neighbours
 from backend.store.record import FORMAT_VERSION, RunRecord, is_damaged, parse_dataset, parse_run
 from backend.store.roots import Location, check_id, open_root, split_location
+from backend.store.seals import file_hashes, head_text
 from backend.types import ID
 
 if TYPE_CHECKING:
@@ -66,8 +67,12 @@ def _same_kind(root: Where, folder: Location) -> Where:
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    text = json.dumps(values, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(head_text(values), encoding="utf-8")
+
+
+def _write_head(path: Path, values: Mapping[str, Any]) -> None:
+    """Write the head of a bundle last: it lists the sha256 of all other files."""
+    _write_json(path, dict(values) | {"files": file_hashes(path.parent)})
 
 
 def write_run(
@@ -109,10 +114,12 @@ def write_run(
         raise StoreError(msg, "Give its predictions, or write it as failed with a reason.")
 
     def fill(folder: Path) -> None:
-        _write_json(folder / "run.json", record.to_json())
         (folder / "log.txt").write_text(log, encoding="utf-8")
-        if is_failed:
-            return
+        if not is_failed:
+            fill_done(folder)
+        _write_head(folder / "run.json", record.to_json())
+
+    def fill_done(folder: Path) -> None:
         if table is not None:
             write_parquet(folder / "predictions.parquet", table)
         if history is not None:
@@ -235,10 +242,10 @@ def write_dataset(
         neighbours = checked_neighbours(neighbours, len(cells), f"dataset {dataset_id}")
 
     def fill(folder: Path) -> None:
-        _write_json(folder / "dataset.json", values)
         write_parquet(folder / "cells.parquet", table)
         if neighbours is not None:
             write_neighbours(folder / NEIGHBOURS_FILE, neighbours)
+        _write_head(folder / "dataset.json", values)
 
     folder = open_root(root).publish(
         "datasets", dataset_id, fill, head="dataset.json", is_replaceable=is_damaged
@@ -251,6 +258,8 @@ def read_dataset(folder: Location) -> tuple[dict[str, Any], pd.DataFrame]:
     root, name, content = _head(folder, "datasets", "dataset.json")
     values = parse_dataset(content, name)
     cells = _read_table(root, "datasets", name, "cells.parquet", CELLS_SCHEMA)
+    # What it is, not how it is stored.
+    values.pop("files", None)
     return values, cells.to_pandas()
 
 

@@ -46,13 +46,10 @@ _CONFIG: Final[dict[str, Any]] = {
     "autoload_known_extensions": False,
 }
 
-# What DuckDB raises on a file that is damaged, truncated or of another version.
-_DAMAGE: Final = (
-    duckdb.IOException,
-    duckdb.FatalException,
-    duckdb.InternalException,
-    duckdb.SerializationException,
-)
+# Queries and bundles are checked before DuckDB sees them, so whatever else it raises means that the
+# file is damaged, truncated or of another version: flipped bytes end in errors of any kind.
+_DAMAGE: Final = (duckdb.Error, RuntimeError, UnicodeDecodeError)
+_NO_DAMAGE: Final = (duckdb.OutOfMemoryException, duckdb.InterruptException)
 
 
 def query_names() -> tuple[str, ...]:
@@ -180,6 +177,8 @@ class Store:
         self._n_cursors = 0
         self._maker: int | None = None
         self._generation = 0
+        self._n_repairs = 0
+        self._notice = ""
         self._file, lock = (None, None) if path == ":memory:" else _own_file(Path(path))
         self._release = None if lock is None else weakref.finalize(self, lock.release)
         self._connection = self._connect()
@@ -196,6 +195,15 @@ class Store:
         return self._file
 
     @property
+    def notice(self) -> str:
+        """What became of a damaged file, for people who look at the results; "" if nothing did."""
+        return self._notice
+
+    def _warn(self, message: str) -> None:
+        self._notice = message
+        warnings.warn(message, stacklevel=4)
+
+    @property
     def version(self) -> str:
         """Hash of the contents: changes whenever a query may answer differently."""
         return self._version
@@ -206,22 +214,20 @@ class Store:
             return self._open(":memory:")
         try:
             return self._open(str(self._file))
-        except (StoreError, duckdb.Error) as error:
+        except (StoreError, *_DAMAGE) as error:
             if "lock on file" in str(error):
                 return self._open_in_memory("another program has it open")
             reason = error.message if isinstance(error, StoreError) else type(error).__name__
-            msg = f"The store {self._file.name} cannot be used and is made again: {reason}"
-            warnings.warn(msg, stacklevel=3)
+            self._warn(f"The store {self._file.name} cannot be used and is made again: {reason}")
         try:
             self._remove_file()
             return self._open(str(self._file))
-        except (OSError, duckdb.Error) as error:
+        except (OSError, *_DAMAGE) as error:
             return self._open_in_memory(f"it cannot be written ({type(error).__name__})")
 
     def _open_in_memory(self, reason: str) -> duckdb.DuckDBPyConnection:
         assert self._file is not None
-        msg = f"The store {self._file.name} is not used, because {reason}: working in memory."
-        warnings.warn(msg, stacklevel=4)
+        self._warn(f"The store {self._file.name} is not used, because {reason}: working in memory.")
         self._file = None
         return self._open(":memory:")
 
@@ -229,8 +235,10 @@ class Store:
         connection = duckdb.connect(file, config=self._config)
         try:
             migrate(connection)
-        except (StoreError, duckdb.Error):
-            connection.close()
+            connection.execute("select version from contents").fetchall()
+        except (StoreError, *_DAMAGE):
+            with contextlib.suppress(*_DAMAGE):
+                connection.close()
             raise
         return connection
 
@@ -273,13 +281,31 @@ class Store:
                 self._maker = None
                 self._readers.notify_all()
 
-    def _repair(self, generation: int, error: duckdb.Error) -> None:
-        """Make a damaged store again, once, whichever threads noticed."""
+    def _repair(self, generation: int, error: Exception) -> None:
+        """Make a damaged store again, once, whichever threads noticed; then work in memory."""
         with self._lock:
-            if self._generation == generation:
-                msg = f"The store is damaged and is made again ({type(error).__name__})."
-                warnings.warn(msg, stacklevel=4)
+            if self._generation != generation:
+                return
+            if self._n_repairs:
+                with self._alone():
+                    self._into_memory(error)
+            else:
+                self._n_repairs += 1
+                self._warn(f"The store is damaged and is made again ({type(error).__name__}).")
                 self.rebuild()
+
+    def _into_memory(
+        self, error: Exception, progress: Callable[[int, int], None] | None = None
+    ) -> SyncReport:
+        """Leave the file and read all bundles into memory; call it while alone."""
+        with contextlib.suppress(*_DAMAGE):
+            self._connection.close()
+        self._connection = self._open_in_memory(f"it is damaged again ({type(error).__name__})")
+        self._generation += 1
+        return self._sync(progress)
+
+    def _is_damage(self, error: Exception) -> bool:
+        return self._file is not None and not isinstance(error, _NO_DAMAGE)
 
     def _sync(self, progress: Callable[[int, int], None] | None) -> SyncReport:
         with self._cursor() as cursor:
@@ -299,20 +325,27 @@ class Store:
             try:
                 return self._sync(progress)
             except _DAMAGE as error:
-                msg = f"The store is damaged and is made again ({type(error).__name__})."
-                warnings.warn(msg, stacklevel=2)
+                if not self._is_damage(error):
+                    raise
+                self._warn(f"The store is damaged and is made again ({type(error).__name__}).")
                 return self.rebuild(progress)
 
     def rebuild(self, progress: Callable[[int, int], None] | None = None) -> SyncReport:
         """Forget everything and read all bundles again."""
         with self._lock, self._alone():
-            with contextlib.suppress(duckdb.Error):
+            with contextlib.suppress(*_DAMAGE):
                 self._connection.close()
             if self._file is not None:
-                self._remove_file()
+                with contextlib.suppress(OSError):
+                    self._remove_file()
             self._connection = self._connect()
             self._generation += 1
-            return self._sync(progress)
+            try:
+                return self._sync(progress)
+            except _DAMAGE as error:
+                if not self._is_damage(error):
+                    raise
+                return self._into_memory(error, progress)
 
     def query(self, name: str, *, owner: str = "local", **parameters: Any) -> pd.DataFrame:
         """Run `queries/<name>.sql` for what `owner` may see.
@@ -336,10 +369,11 @@ class Store:
         try:
             with self._cursor() as cursor:
                 return cursor.execute(sql, given).df()
-        except (*_DAMAGE, duckdb.ConnectionException) as error:
+        except _DAMAGE as error:
+            if not self._is_damage(error):
+                raise
             self._repair(generation, error)
-        with self._cursor() as cursor:
-            return cursor.execute(sql, given).df()
+        return self.query(name, owner=owner, **parameters)
 
     def sql(self, statement: str, **parameters: Any) -> pd.DataFrame:
         """Run SQL of the caller's own, for tests, benchmarks and a look by hand; no owner filter."""

@@ -22,6 +22,7 @@ from backend.errors import StoreError
 from backend.store.frames import CELLS_SCHEMA, FINAL_FOLD, PREDICTIONS_SCHEMA
 from backend.store.lineage import lineage_predictions, lineages_of
 from backend.store.record import RunRecord, parse_dataset, parse_run
+from backend.store.seals import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +36,9 @@ _BATCH_ROWS: Final = 3_000_000
 
 _GLOB: Final = frozenset("*?[]{}")
 
-_FILE_ERRORS: Final = (FileNotFoundError, pa.ArrowException, OSError)
+_FILE_ERRORS: Final = (pa.ArrowException, OSError, ValueError)
+_OF_VALUES: Final = (duckdb.ConstraintException, duckdb.ConversionException)
+"""What DuckDB raises on a value that does not fit its column: that is the bundle's fault."""
 
 _text, _texts = pa.string(), pa.list_(pa.string())
 _RUN_ROWS: Final = pa.schema(
@@ -197,6 +200,7 @@ class Reader:
                 values = parse_dataset(found.head, found.name)
                 path = found.local_path(stack, "cells.parquet")
                 n_cells = _check_file(path, CELLS_SCHEMA)
+                check_file(path, values.pop("files", {}))
                 cells = pq.read_table(path, columns=["cell_id", "donor"])
             except (StoreError, *_FILE_ERRORS) as error:
                 found.set_problem(error)
@@ -228,8 +232,11 @@ class Reader:
                 self._connection.execute(statement("cells"), where | about)
                 self._remember([found])
                 self._connection.commit()
-            except duckdb.ConversionException as error:
+            except (duckdb.Error, pa.ArrowException, ValueError, TypeError) as error:
                 self._connection.rollback()
+                is_value = isinstance(error, _OF_VALUES) or not isinstance(error, duckdb.Error)
+                if not is_value and _is_readable(path):
+                    raise
                 found.set_problem(error)
                 self._remember([found])
                 return
@@ -318,6 +325,7 @@ class Reader:
         try:
             run.row["path"] = run.found.local_path(stack, "predictions.parquet")
             run.n_rows = _check_file(run.row["path"], PREDICTIONS_SCHEMA)
+            check_file(run.row["path"], run.record.files)
         except (StoreError, *_FILE_ERRORS) as error:
             run.set_problem(error)
 
@@ -344,9 +352,8 @@ class Reader:
                 self._read_batch(batch[middle:])
                 return
             run = batch[0]
-            if run.found.problem is not None or (
-                isinstance(error, duckdb.Error) and _is_readable(run.row.get("path"))
-            ):
+            is_store = isinstance(error, duckdb.Error) and not isinstance(error, _OF_VALUES)
+            if run.found.problem is not None or (is_store and _is_readable(run.row.get("path"))):
                 raise
             run.set_problem(error)
             self._read_batch(batch)

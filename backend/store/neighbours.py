@@ -86,4 +86,5 @@ def add_neighbours(
     opened.add_file(
         "datasets", dataset_id, NEIGHBOURS_FILE, lambda path: write_neighbours(path, checked)
     )
+    opened.list_file("datasets", dataset_id, NEIGHBOURS_FILE, head="dataset.json")
     return opened.folder("datasets", dataset_id)

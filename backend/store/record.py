@@ -70,6 +70,8 @@ class RunRecord:
     wall_seconds: float | None = None
     peak_memory_mib: float | None = None
     notes: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=dict, compare=False)
+    """Name → hex sha256 of the other files of the bundle; filled in when it is written."""
 
     def __post_init__(self) -> None:
         for name in ("run_id", "series_id", "dataset_id"):
@@ -121,7 +123,7 @@ def _parse_head(content: bytes, what: str) -> dict[str, Any]:
     """Read a head file and refuse what this version does not understand."""
     try:
         values = json.loads(content)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         msg = f"{what} is damaged: it is not JSON ({type(error).__name__})."
         raise StoreError(msg, "Delete the bundle's folder and make it again.") from error
     if not isinstance(values, dict):
@@ -138,8 +140,34 @@ def is_damaged(content: bytes) -> bool:
     """Say whether a head is not even JSON. One of an unknown version is not damaged."""
     try:
         return not isinstance(json.loads(content), dict)
-    except (UnicodeDecodeError, json.JSONDecodeError):
+    except (ValueError, RecursionError):
         return True
+
+
+def _check_files(files: object, what: str) -> None:
+    if not isinstance(files, dict) or not all(isinstance(each, str) for each in files.values()):
+        msg = f"{what} is damaged: `files` must give a sha256 for each name."
+        raise StoreError(msg, "Delete the bundle's folder and make it again.")
+
+
+_TEXTS: Final = (
+    "created_at", "protocol", "budget", "model", "init", "label_level", "split_sha256",
+    "display_name", "configuration", "device",
+)  # fmt: skip
+
+
+def _check_kinds(record: RunRecord, what: str) -> None:
+    """Refuse values that pages and queries could not take for what they are."""
+    wrong = [name for name in _TEXTS if not isinstance(getattr(record, name), str)]
+    wrong += [n for n in ("settings", "versions") if not isinstance(getattr(record, n), dict)]
+    wrong += [
+        name
+        for name in ("classes", "notes")
+        if not all(isinstance(each, str) for each in getattr(record, name))
+    ]
+    if wrong:
+        msg = f"{what} is damaged: `{wrong[0]}` is of the wrong kind."
+        raise StoreError(msg, "Delete the bundle's folder and make it again.")
 
 
 def parse_run(content: bytes, name: str) -> RunRecord:
@@ -148,10 +176,12 @@ def parse_run(content: bytes, name: str) -> RunRecord:
     values = _parse_head(content, what)
     known = {item.name for item in dataclasses.fields(RunRecord)}
     values = {key: value for key, value in values.items() if key in known}
-    for key in ("classes", "notes"):
-        values[key] = tuple(values.get(key) or ())
     try:
+        for key in ("classes", "notes"):
+            values[key] = tuple(values.get(key) or ())
+        _check_files(values.get("files", {}), what)
         record = RunRecord(**values)
+        _check_kinds(record, what)
     except TypeError as error:
         msg = f"{what} is damaged: {str(error).removeprefix('RunRecord.__init__() ')}."
         raise StoreError(msg, "Delete the bundle's folder and make it again.") from error
@@ -168,6 +198,7 @@ def parse_dataset(content: bytes, name: str) -> dict[str, Any]:
     if values.get("dataset_id") != name:
         msg = f"{what} names dataset {values.get('dataset_id')!r}."
         raise StoreError(msg, "A bundle's folder bears its dataset id; do not rename it.")
+    _check_files(values.get("files", {}), what)
     if not isinstance(values.get("name"), str) or not isinstance(values.get("simulated"), bool):
         msg = f"{what} is damaged: `name` must be text and `simulated` true or false."
         raise StoreError(msg, "Delete the bundle's folder and make it again.")

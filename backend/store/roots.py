@@ -7,6 +7,8 @@ the file that makes a folder a bundle (its *head*: `run.json`, `dataset.json`) i
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +55,10 @@ def open_root(location: Location) -> Root:
     return Root(Path(location))
 
 
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
 class Root:
     """A local folder of bundles; `kind` below is `runs` or `datasets`."""
 
@@ -97,6 +103,15 @@ class Root:
         """
         with replaced(Path(self.location) / kind / name / file, is_durable=True) as draft:
             write(draft)
+
+    def list_file(self, kind: str, name: str, file: str, *, head: str) -> None:
+        """Put the sha256 of a file that was added into the head of its bundle, if that has a list."""
+        values = json.loads(self.read_bytes(kind, name, head) or b"{}")
+        if values.get("files"):
+            content = self.read_bytes(kind, name, file) or b""
+            values["files"][file] = hashlib.sha256(content).hexdigest()
+            text = json.dumps(values, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+            self.add_file(kind, name, head, lambda path: _write(path, text))
 
     def publish(
         self,

@@ -222,6 +222,7 @@ def test_hostile_predictions_are_not_scored(root: Path, rows: dict, problem: str
     folder = write_run(root, run, good)
     table = pa.Table.from_pandas(good.assign(**rows), preserve_index=False)
     write_parquet(folder / "predictions.parquet", table.cast(PREDICTIONS_SCHEMA))
+    builders.unseal(folder)
     with Store(":memory:", [("public", root)]) as store:
         report = store.sync()
         assert [text.split(": ", 1)[1] for text in report.problems] == [problem]
