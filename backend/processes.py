@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import math
 import os
 import pickle
 import signal
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 _WATCH_SECONDS: Final = 0.25
+_GRACE_SECONDS: Final = 5
 _MEMORY_SECONDS: Final = 1.0
 _CGROUP_MEMORY: Final = Path("/sys/fs/cgroup/memory.max")
 
@@ -421,6 +423,11 @@ def limit_myself(limits: Limits) -> None:
     if not limits.may_write:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     os.nice(limits.nice)
+    if limits.seconds is not None:
+        # The parent ends a child that is late. Where there is no parent any more, and code in C
+        # lets no thread of Python run, only the system's own clock can.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(min(math.ceil(limits.seconds) + _GRACE_SECONDS, 2**31 - 1))
     if limits.address_space is not None:
         _limit_space(limits.address_space)
 

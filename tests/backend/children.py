@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -36,3 +37,9 @@ def leave_one_behind(channel: Any) -> int:
     channel.say(pid=other.pid)
     time.sleep(60)
     return os.getpid()
+
+
+def never_let_go(channel: Any) -> None:
+    """Keep the interpreter to itself, as a library in C may over a harmed file."""
+    channel.say(pid=os.getpid())
+    re.match("(a+)+$", "a" * 60 + "b")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import psutil
@@ -71,3 +73,17 @@ def test_a_process_is_not_another_with_its_number():
     assert is_alive(myself())
     assert not is_alive(myself()._replace(started="1"))
     assert not is_alive(Process("", 0, ""))
+
+
+@pytest.mark.slow
+def test_a_child_that_hears_nothing_ends_after_its_parent():
+    code = f"""
+from backend.processes import Limits, ask_child
+ask_child("{HERE}:never_let_go", limits=Limits(seconds=3), tell=lambda words: print(words["pid"], flush=True))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    until(lambda: not is_alive(Process("", pid, "")))
+    parent.stdout.close()
