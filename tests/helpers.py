@@ -22,6 +22,7 @@ Nothing is fitted: predictions are drawn, with a skill per type, timepoint, dono
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -273,3 +274,8 @@ def open_store(root: Path, *, owner: str = "public") -> Any:
     store = Store(":memory:", [(owner, root)], threads=1)
     store.sync()
     return store
+
+
+def as_read(markdown: str) -> str:
+    """Return the words that a reader of Markdown sees: marks escaped by a backslash are themselves."""
+    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", markdown).replace("\u2060", "")

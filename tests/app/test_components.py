@@ -18,6 +18,7 @@ from app.sections.timepoints.charts import course_lines
 from app.state import Source
 from backend.evaluation.metrics import METRICS
 from backend.types import TIMEPOINTS
+from tests.helpers import as_read
 
 REAL = Source(
     "van Galen 2019", simulated=False, label_level="lineage", protocol="donor", truth="all"
@@ -238,7 +239,9 @@ def test_selection_is_read_field_by_field():
 
 def test_sentence_gets_the_display_name_of_its_key():
     models = {"hgb": "Gradient boosting", "hgb@fine": "Gradient boosting (fine)"}
-    assert frames.with_display_name("`hgb@fine`: x", models) == ("**Gradient boosting (fine)**: x")
+    assert as_read(frames.with_display_name("`hgb@fine`: x", models)) == (
+        "**Gradient boosting (fine)**: x"
+    )
     assert frames.with_display_name("other", models) == "other"
 
 

@@ -21,7 +21,7 @@ from backend.evaluation.cells.selection import SavedSelection, save_selection
 from backend.evaluation.views import confusions, disagreement
 from tests.app.conftest import REAL, SIMULATED
 from tests.backend.evaluation.test_confusions import STRANGE, write_labelled
-from tests.helpers import open_store
+from tests.helpers import as_read, open_store
 
 SOURCE = Source("Odd", simulated=True, label_level="fine", protocol="donor", truth="all")
 
@@ -174,7 +174,7 @@ def test_selection_whose_model_is_gone_says_so(open_page):
     )
     app = open_page("confusions", sel=save_selection(home(), "local", kept))
     assert not app.exception
-    assert 'No series "gone"' in app.error[0].value
+    assert 'No series "gone"' in as_read(app.error[0].value)
 
 
 def test_empty_selection_is_a_sentence(open_page):

@@ -15,6 +15,7 @@ from backend.config import home as home_folder
 from backend.errors import InputError, JobNotFound
 from backend.jobs import directory
 from backend.jobs.directory import add_log, create_job, job_folder, now, read_request, write_status
+from tests.helpers import as_read
 
 MODELS = [
     {"key": "majority", "display_name": "Majority class", "presets": [], "checkpoints": [],
@@ -157,7 +158,8 @@ def test_job_survives_a_new_session_and_its_end(job, own_home, open_page):
 
 def test_failed_job_shows_message_hint_and_log(job, open_page):
     app = open_page("runs", job=job("failed", message="No [memory](x).", hint="Use less."))
-    assert "Use less." in app.error[0].value
+    assert "No [memory](x)." in as_read(app.error[0].value)
+    assert "Use less." in as_read(app.error[0].value)
     assert "[memory](x)" not in app.error[0].value
 
 
