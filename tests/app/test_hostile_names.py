@@ -72,7 +72,6 @@ def drawn(block):
             yield from drawn(child)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key", [page.key for page in nav.PAGES])
 def test_no_name_is_read_as_markdown(open_page, key):
     app = open_page(key)

@@ -50,7 +50,6 @@ def test_methods_page_has_definitions_and_versions(open_page):
     assert "streamlit" in set(app.dataframe[-1].value["Package"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key", SCORED)
 def test_page_marks_simulated_data(open_page, key):
     app = open_page(key, dataset=SIMULATED)
@@ -78,7 +77,6 @@ def test_page_survives_parameters_that_name_nothing(open_page, key):
     assert [title.value for title in app.title]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key", SCORED)
 def test_page_explains_an_empty_scope(open_page, key):
     app = open_page(key, dataset=SIMULATED)

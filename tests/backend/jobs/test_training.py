@@ -155,7 +155,6 @@ def test_training_job_in_a_worker(shared, home, run_all):
     assert "fold 1: done" in read_log(home, job_id, owner="local")
 
 
-@pytest.mark.slow
 def test_menu_names_models_and_refuses_what_cannot_be_fitted():
     names = {entry["key"]: entry for entry in trainable_models.list_trainable()}
     assert "scgpt.small" in names["scgpt"]["presets"]

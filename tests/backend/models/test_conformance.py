@@ -58,10 +58,7 @@ ROWS = [
 ]
 
 
-@pytest.fixture(
-    params=[pytest.param(row, marks=pytest.mark.slow if row.preset else ()) for row in ROWS],
-    ids=lambda row: row.preset or row.model,
-)
+@pytest.fixture(params=ROWS, ids=lambda row: row.preset or row.model)
 def row(request) -> Row:
     return request.param
 
