@@ -377,6 +377,11 @@ def disagreement(scope: Scope, first: str, second: str) -> views.Disagreement:
     return _ask("disagreement", scope, first=first, second=second)
 
 
+def blasts(scope: Scope) -> views.Blasts:
+    """Return labelled against predicted malignancy of every model trained at level fine."""
+    return _ask("blasts", scope)
+
+
 def scores_by_donor(scope: Scope, configuration: str, metric: str) -> views.DonorScores:
     """Return F1 per donor and cell type, a metric per donor, and labelled against predicted composition."""
     return _ask("scores_by_donor", scope, configuration=configuration, metric=metric)

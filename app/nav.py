@@ -45,6 +45,12 @@ PAGES: Final = (
         has_metric=True,
     ),
     PageInfo(
+        "blasts",
+        "Blasts",
+        ":material/bloodtype:",
+        "Are leukaemic cells called normal?",
+    ),
+    PageInfo(
         "timepoints",
         "Timepoints",
         ":material/timeline:",

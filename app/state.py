@@ -27,6 +27,8 @@ __all__ = [
     "BY",
     "CELL_TYPE",
     "CONFIGURATION",
+    "DATASET",
+    "LABEL_LEVEL",
     "METRIC",
     "MODEL",
     "REFERENCE",

@@ -7,7 +7,7 @@ import streamlit as st
 from app import cache
 from app.components import errors, figure, frames, heatmap, provenance, tables
 from app.components.selection_links import cells_in_a_donor, open_buttons, page_links
-from app.sections.donors.rows import donor_order, donor_sentence, with_donor_names
+from app.sections.donors.rows import donor_order, donor_sentence
 from app.state import choose_model, current_metric, current_models, current_scope
 from backend.evaluation.wording import plain
 
@@ -27,7 +27,7 @@ if view.scores.empty:
 
 provenance.described(view.kind, view.totals.donor.nunique())
 st.markdown(donor_sentence(view.totals, models[configuration]))
-scores = with_donor_names(view.scores)
+scores = frames.with_donor_names(view.scores)
 donors = donor_order(scores)
 cell_types = frames.in_order(scores.cell_type, "cell_type")
 points = figure.draw(
@@ -60,7 +60,7 @@ tables.show(
     folded="The same numbers as a table",
 )
 
-composition = with_donor_names(view.composition)
+composition = frames.with_donor_names(view.composition)
 figure.draw(
     partial(
         heatmap.heatmap, composition, row="donor_name", column="cell_type",

@@ -6,8 +6,8 @@ import streamlit as st
 
 from app import cache
 from app.components import errors, figure, provenance, tables
+from app.components.course_lines import course_lines
 from app.components.selection_links import page_links
-from app.sections.timepoints.charts import course_lines
 from app.state import (
     CONFIGURATION,
     REFERENCE,

@@ -59,6 +59,7 @@ class Results:
     dataset_id: str
     cells: pd.DataFrame
     predicted: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict)
+    predicted_fine: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def scope(self, **changes: Any) -> Scope:
         return Scope(dataset_id=self.dataset_id, **changes)
@@ -168,7 +169,10 @@ def write_results(
                 )
                 results.predicted[model, protocol, seed] = made
             if model in fine:
-                _write_series(results, model, display_name, protocol, 0, "fine", folds, set())
+                made = _write_series(
+                    results, model, display_name, protocol, 0, "fine", folds, set()
+                )
+                results.predicted_fine[model, protocol] = made
     return results
 
 

@@ -66,9 +66,9 @@ def with_words(scores: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def score_tooltip(metric: Metric) -> list[alt.Tooltip]:
-    """Return what a dot of a model at a timepoint says."""
-    return [
+def score_tooltip(metric: Metric, scores: pd.DataFrame) -> list[alt.Tooltip]:
+    """Return what a dot of a model at a timepoint says, of what `scores` hold."""
+    said = [
         alt.Tooltip("display_name:N", title="Model"),
         alt.Tooltip("timepoint:N", title="Timepoint"),
         alt.Tooltip("value:Q", title=metric.title, format=".2f"),
@@ -77,8 +77,10 @@ def score_tooltip(metric: Metric) -> list[alt.Tooltip]:
         alt.Tooltip("n_donors:Q", title="Donors", format=","),
         alt.Tooltip("n_cells:Q", title="Cells", format=","),
         alt.Tooltip("n_types_scored:Q", title="Types scored"),
+        alt.Tooltip("top_donor_share:Q", title="Largest donor's share", format=".0%"),
         alt.Tooltip("status_text:N", title="Folds"),
     ]
+    return [one for one in said if one.shorthand.partition(":")[0] in scores]
 
 
 def model_legend() -> alt.Legend:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import pandas as pd
 import streamlit as st
 
 from backend.data.labels import family
@@ -14,13 +15,12 @@ from backend.types import PROTOCOLS, TIMEPOINTS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    import pandas as pd
-
 __all__ = [
     "in_order",
     "name_types",
     "outcome_sentence",
     "with_display_name",
+    "with_donor_names",
     "with_share",
 ]
 
@@ -76,6 +76,16 @@ def name_types(rows: pd.DataFrame, *, by: str) -> None:
             f"- **{plain(model)}**, {kind}: {plain(', '.join(types[:_SHOWN_TYPES]))}{more}"
         )
     st.markdown("\n".join(lines))
+
+
+def with_donor_names(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add `donor_name`: donor and timepoint in one text."""
+    named = rows.copy()
+    named["donor_name"] = [
+        f"{donor} ({timepoint})" if pd.notna(timepoint) else str(donor)
+        for donor, timepoint in zip(rows.donor, rows.timepoint, strict=True)
+    ]
+    return named
 
 
 def with_share(counts: pd.DataFrame) -> pd.DataFrame:

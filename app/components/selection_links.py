@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from app import cache, nav
-from app.state import CONFIGURATION, DATASET, current_scope, go
+from app.state import CONFIGURATION, DATASET, LABEL_LEVEL, current_scope, go
 from backend.config import home
 from backend.errors import FaultlineError
 from backend.evaluation.cells.hit_test import cells_inside
@@ -78,7 +78,12 @@ def _go(page: str, selection: SavedSelection, filters: Mapping[str, Any]) -> Non
 
 
 def open_buttons(
-    selection: SavedSelection, *, name: str, leave_out: str = "", configuration: str | None = None
+    selection: SavedSelection,
+    *,
+    name: str,
+    leave_out: str = "",
+    configuration: str | None = None,
+    label_level: str | None = None,
 ) -> None:
     """Draw a button for each page that can show a selection.
 
@@ -90,8 +95,11 @@ def open_buttons(
         Key of the page that they stand on.
     configuration
         The model that the other page opens with.
+    label_level
+        The level that it opens with, when that is not the one of the sidebar.
     """
-    filters = {} if configuration is None else {CONFIGURATION: configuration}
+    asked = {CONFIGURATION: configuration, LABEL_LEVEL: label_level}
+    filters = {key: value for key, value in asked.items() if value is not None}
     for page, (label, icon) in _PAGES.items():
         if page != leave_out:
             st.button(

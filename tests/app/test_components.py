@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from app.components import export, figure, frames, heatmap, palette
+from app.components.course_lines import course_lines
 from app.components.figure import selected_points
 from app.sections.overview.charts import score_dots
 from app.sections.protocols.charts import gap_dots, slopes
-from app.sections.timepoints.charts import course_lines
 from app.state import Source
 from backend.evaluation.metrics import METRICS
 from backend.types import TIMEPOINTS

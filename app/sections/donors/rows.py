@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from backend.evaluation.metrics import metric_of
 from backend.evaluation.wording import plain
 from backend.types import TIMEPOINTS
 
-__all__ = ["donor_order", "donor_sentence", "with_donor_names"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-
-def with_donor_names(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add `donor_name`: donor and timepoint in one text."""
-    named = rows.copy()
-    named["donor_name"] = [
-        f"{donor} ({timepoint})" if pd.notna(timepoint) else str(donor)
-        for donor, timepoint in zip(rows.donor, rows.timepoint, strict=True)
-    ]
-    return named
+__all__ = ["donor_order", "donor_sentence"]
 
 
 def donor_order(rows: pd.DataFrame) -> list[str]:

@@ -79,7 +79,7 @@ def score_dots(scores: pd.DataFrame, *, dark: bool) -> alt.LayerChart:
                 ),
                 legend=legend,
             ),
-            tooltip=charts.score_tooltip(metric),
+            tooltip=charts.score_tooltip(metric, rows),
         )
         .add_params(chosen)
     )

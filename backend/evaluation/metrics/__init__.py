@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from backend.evaluation.metrics.registry import (
     DEFAULT,
+    MALIGNANCY_METRICS,
     METRICS,
     Metric,
     metric_named,
@@ -11,4 +12,12 @@ from backend.evaluation.metrics.registry import (
     n_types_scored,
 )
 
-__all__ = ["DEFAULT", "METRICS", "Metric", "metric_named", "metric_of", "n_types_scored"]
+__all__ = [
+    "DEFAULT",
+    "MALIGNANCY_METRICS",
+    "METRICS",
+    "Metric",
+    "metric_named",
+    "metric_of",
+    "n_types_scored",
+]

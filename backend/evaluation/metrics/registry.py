@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-__all__ = ["DEFAULT", "METRICS", "Metric", "metric_named", "metric_of", "n_types_scored"]
+__all__ = [
+    "DEFAULT",
+    "MALIGNANCY_METRICS",
+    "METRICS",
+    "Metric",
+    "metric_named",
+    "metric_of",
+    "n_types_scored",
+]
 
 
 class CountsFunction(Protocol):
@@ -145,6 +153,25 @@ METRICS: Final = {
 }
 """Key to metric; the first one is what pages open with."""
 
+MALIGNANCY_METRICS: Final = {
+    metric.key: metric
+    for metric in (
+        Metric(
+            key="sensitivity",
+            label="sensitivity for malignant cells",
+            text="share of the cells labelled malignant that are called malignant",
+            function=functions.accuracy,
+        ),
+        Metric(
+            key="specificity",
+            label="specificity for malignant cells",
+            text="share of the cells labelled normal that are called normal",
+            function=functions.accuracy,
+        ),
+    )
+}
+"""Rates over the two sides malignant and normal; the panel is the side that the rate is over."""
+
 DEFAULT: Final = next(iter(METRICS))
 
 
@@ -165,4 +192,4 @@ def metric_named(key: str) -> Metric:
 def metric_of(rows: pd.DataFrame) -> Metric:
     """Return the metric that the column `metric` of a view's rows names, the default if none does."""
     is_named = "metric" in rows and len(rows) > 0
-    return METRICS[rows["metric"].iloc[0] if is_named else DEFAULT]
+    return (METRICS | MALIGNANCY_METRICS)[rows["metric"].iloc[0] if is_named else DEFAULT]

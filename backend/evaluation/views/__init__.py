@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.evaluation.views.answer import Answer, answers
+from backend.evaluation.views.blasts import CALLED, Blasts, blasts
 from backend.evaluation.views.cell_types import f1_by_cell_type
 from backend.evaluation.views.choices import configurations, scope_choices, series_table
 from backend.evaluation.views.confusions import (
@@ -28,8 +29,10 @@ from backend.evaluation.views.timepoints import model_differences, scores_by_tim
 
 __all__ = [
     "AGREEMENTS",
+    "CALLED",
     "COLLAPSE_F1",
     "Answer",
+    "Blasts",
     "CellTypeScores",
     "Confusions",
     "Disagreement",
@@ -40,6 +43,7 @@ __all__ = [
     "Provenance",
     "TimepointScores",
     "answers",
+    "blasts",
     "configurations",
     "confusions",
     "disagreement",

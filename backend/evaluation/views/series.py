@@ -22,6 +22,7 @@ __all__ = [
     "series_of",
     "shown_first",
     "shown_series",
+    "trained_at",
 ]
 
 
@@ -169,6 +170,11 @@ def _with_variants(table: pd.DataFrame, label_level: str) -> pd.DataFrame:
     keys_of_name = table.groupby("display_name")["configuration"].transform("nunique")
     named = table["display_name"] + " (" + table["configuration"] + ")"
     return table.assign(display_name=table["display_name"].where(keys_of_name == 1, named))
+
+
+def trained_at(key: str, label_level: str) -> str:
+    """Return the key that a configuration has at the level that it was trained on."""
+    return key.replace(f"@{label_level}", "")
 
 
 def configurations_in(

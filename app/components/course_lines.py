@@ -1,4 +1,4 @@
-"""The picture of Timepoints: every model along the clinical course."""
+"""Every model along the clinical course: lines, intervals and the donors behind them."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def course_lines(
         .encode(
             y=y("value"),
             shape=shapes,
-            tooltip=charts.score_tooltip(metric),
+            tooltip=charts.score_tooltip(metric, rows),
         )
         .add_params(chosen)
     )  # fmt: skip

@@ -1,1 +1,0 @@
-"""The Timepoints page."""

@@ -1,0 +1,148 @@
+"""Blasts: are leukaemic cells called normal?"""
+
+from functools import partial
+
+import streamlit as st
+
+from app import cache
+from app.components import errors, figure, provenance, tables
+from app.components.course_lines import course_lines
+from app.components.frames import with_donor_names
+from app.components.selection_links import open_buttons, page_links
+from app.sections.blasts.charts import patient_shares, state_bars
+from app.sections.blasts.selections import cells_missed, cells_of_state
+from app.sections.blasts.words import blast_sentences, mutant_sentences
+from app.state import choose_model, choose_one, course, current_scope
+from backend.evaluation.metrics import MALIGNANCY_METRICS
+from backend.evaluation.wording import plain
+
+scope = current_scope()
+with errors.shown_to_user():
+    view = cache.blasts(scope)
+
+if not view.malignant:
+    st.info(
+        "This dataset labels no malignant cells (`X-like`), so blasts and normal cells cannot be "
+        "told apart here. Choose another dataset."
+    )
+    st.stop()
+if view.rates.empty:
+    st.info(
+        "No model was trained on malignant labels (level fine) under this protocol and training "
+        "size. Choose others, or widen the timepoints or the truth."
+    )
+    st.stop()
+
+models = dict(zip(view.rates.configuration, view.rates.display_name, strict=True))
+configuration = choose_model(models)
+model = models[configuration]
+mine = view.rates[view.rates.configuration == configuration]
+st.markdown("\n".join(f"- {text}" for text in blast_sentences(mine, model)))
+if view.missing:
+    st.markdown(f"No data in this dataset: {plain(', '.join(view.missing))}. Nothing is filled in.")
+
+titles = {"Blasts that are found": "sensitivity", "Normal cells left alone": "specificity"}
+asked = titles[choose_one("Rate", list(titles), key="blasts.rate")]
+rates = view.rates[view.rates.metric == asked]
+metric = MALIGNANCY_METRICS[asked]
+figure.draw(
+    partial(
+        course_lines,
+        rates,
+        view.donors[view.donors.metric == asked].assign(seed=0),
+        timepoints=[t for t in course(rates.timepoint) if t in set(rates.timepoint) | set(view.missing)],
+    ),
+    name=f"blasts-{asked}",
+    title=f"{metric.title}: {metric.text}",
+    alt_text=f"Line chart of {metric.label} from 0 to 1 over the timepoints, a line per model, "
+    "small marks for single donors, bars for 95 % intervals.",
+)  # fmt: skip
+st.caption(
+    "A malignant cell counts as found when it is called any malignant state. Small marks are single "
+    "donors. Labels and models at level fine, whatever the filter of label levels says."
+)
+tables.show(
+    view.rates,
+    name="blasts-rates",
+    alt_text="Sensitivity and specificity by model and timepoint with interval, donors and cells",
+    columns=(
+        "display_name", "timepoint", "metric", "value", "low", "high", "interval", "n_donors",
+        "n_cells", "top_donor_share", "status_text",
+    ),
+    labels={"value": "Value", "metric": "Rate"},
+    folded="The same numbers as a table",
+)  # fmt: skip
+
+shares = with_donor_names(view.shares[view.shares.configuration == configuration])
+shares = shares.sort_values("labelled_share", ascending=False)
+points = figure.draw(
+    partial(patient_shares, shares, donors=list(shares.donor_name)),
+    name="blasts-by-patient",
+    title=f"Malignant share of each patient, labelled and called by {model}",
+    alt_text="Two marks per patient and timepoint, the labelled and the called malignant share, "
+    "joined by a line.",
+    select=("donor_name",),
+)
+if points:
+    row = shares[shares.donor_name == points[0]["donor_name"]].iloc[0]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"Malignant cells of {plain(row.donor_name)} that are called normal:")
+        cells = cells_missed(row, view, configuration, scope)
+        open_buttons(cells, name="blasts", configuration=configuration, label_level="fine")
+else:
+    st.caption("A click on a patient leads to the malignant cells that are called normal.")
+tables.show(
+    shares,
+    name="blasts-by-patient",
+    alt_text="Labelled and called malignant share of every patient with cells",
+    columns=("donor", "timepoint", "labelled_share", "predicted_share", "n_malignant", "n_cells"),
+    labels={"n_malignant": "Malignant cells", "predicted_share": "Called malignant"},
+    folded="The same numbers as a table",
+)
+
+states = view.states[view.states.configuration == configuration]
+points = figure.draw(
+    partial(state_bars, states),
+    name="blasts-states",
+    title=f"What {model} calls each malignant state",
+    alt_text="A bar per malignant state, split by what its cells are called.",
+    select=("label", "called"),
+)
+if points:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"{plain(points[0]['label'])} called {plain(points[0]['called'])}:")
+        cells = cells_of_state(points[0], states, scope)
+        open_buttons(cells, name="states", configuration=configuration, label_level="fine")
+else:
+    page_links()
+tables.show(
+    states,
+    name="blasts-states",
+    alt_text="Cells of each malignant state by what they are called, with donors",
+    columns=("label", "predicted", "called", "share", "n_cells", "n_donors", "top_donor_share"),
+    labels={"called": "Kind", "n_cells": "Cells"},
+    folded="The same numbers as a table",
+)
+
+st.markdown("##### Cells with a mutant transcript: a check without labels")
+mutants = view.mutants[view.mutants.configuration == configuration]
+if mutants.empty:
+    st.markdown("No genotype is known in this dataset.")
+else:
+    st.markdown("\n".join(f"- {text}" for text in mutant_sentences(mutants, model)))
+    st.caption(
+        "A mutant transcript is evidence of malignancy, whatever the classifier said. Its absence "
+        "proves nothing. Labelled cells only."
+    )
+    tables.show(
+        view.mutants,
+        name="blasts-mutants",
+        alt_text="Cells with a mutant transcript by model and timepoint",
+        columns=(
+            "display_name", "timepoint", "predicted_share", "labelled_share", "n_cells",
+            "n_donors", "top_donor_share",
+        ),
+        labels={"predicted_share": "Called malignant", "labelled_share": "Labelled malignant"},
+        folded="All models as a table",
+    )  # fmt: skip
+provenance.caption(cache.provenance(scope))
