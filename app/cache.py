@@ -377,6 +377,11 @@ def disagreement(scope: Scope, first: str, second: str) -> views.Disagreement:
     return _ask("disagreement", scope, first=first, second=second)
 
 
+def averages(scope: Scope) -> pd.DataFrame:
+    """Return accuracy, weighted and macro-F1 beside the worst types, by model and timepoint."""
+    return _ask("averages", scope)
+
+
 def blasts(scope: Scope) -> views.Blasts:
     """Return labelled against predicted malignancy of every model trained at level fine."""
     return _ask("blasts", scope)

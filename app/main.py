@@ -3,11 +3,12 @@
 import streamlit as st
 
 from app import cache, identity, nav, state
-from app.components import errors, export, provenance
+from app.components import errors, export, figure, provenance
 from backend.evaluation.wording import prose
 
 st.set_page_config(page_title="Faultline", page_icon=str(nav.ICON), layout="wide")
 
+st.logo(str(nav.WORDMARKS[figure.is_dark()]), size="large", icon_image=str(nav.ICON))
 body, footer = st.container(), st.container()
 footer.divider()
 footer.caption(export.FOOTER)

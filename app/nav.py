@@ -14,18 +14,25 @@ if TYPE_CHECKING:
 
     from streamlit.navigation.page import Page
 
-__all__ = ["ICON", "PAGES", "PageInfo", "navigation", "page_file"]
+__all__ = ["ICON", "PAGES", "WORDMARKS", "PageInfo", "navigation", "page_file"]
 
 
 ICON: Final = project_root() / "app" / "icon.svg"
 """A file: a named icon would be fetched from another host for the browser's tab."""
 
 
+WORDMARKS: Final = {
+    dark: project_root() / "app" / name
+    for dark, name in ((False, "wordmark.svg"), (True, "wordmark_dark.svg"))
+}
+"""The product's name and what it is in one line, for a light and a dark sidebar."""
+
+
 @dataclass(frozen=True, slots=True)
 class PageInfo:
     """One page: `key` is its file in `pages/` and, but for the first page, its address.
 
-    `has_metric` says whether its scores are of the chosen metric.
+    `has_metric` says whether its scores are of the chosen metric. `section` is what it stands under.
     """
 
     key: str
@@ -34,6 +41,7 @@ class PageInfo:
     question: str
     needs_results: bool = True
     has_metric: bool = False
+    section: str = "Failures"
 
 
 PAGES: Final = (
@@ -82,6 +90,7 @@ PAGES: Final = (
         ":material/compare_arrows:",
         "How much did the split flatter the models?",
         has_metric=True,
+        section="Studies",
     ),
     PageInfo(
         "evaluate",
@@ -89,6 +98,7 @@ PAGES: Final = (
         ":material/upload_file:",
         "How do models do on my file?",
         needs_results=False,
+        section="Your data",
     ),
     PageInfo(
         "runs",
@@ -96,6 +106,7 @@ PAGES: Final = (
         ":material/play_circle:",
         "What was run, with what, and is it healthy?",
         needs_results=False,
+        section="System",
     ),
     PageInfo(
         "methods",
@@ -103,6 +114,7 @@ PAGES: Final = (
         ":material/menu_book:",
         "How is each number made?",
         needs_results=False,
+        section="System",
     ),
 )
 
@@ -124,5 +136,8 @@ def navigation() -> tuple[Page, PageInfo]:
         )
         for page in PAGES
     ]
-    chosen = st.navigation(pages, position="sidebar", expanded=True)
+    sections: dict[str, list[Page]] = {}
+    for page, info in zip(pages, PAGES, strict=True):
+        sections.setdefault(info.section, []).append(page)
+    chosen = st.navigation(sections, position="sidebar", expanded=True)
     return chosen, PAGES[pages.index(chosen)]

@@ -5,10 +5,20 @@ from functools import partial
 import streamlit as st
 
 from app import cache, nav
-from app.components import errors, figure, frames, provenance, tables
-from app.components.selection_links import page_links
+from app.components import errors, figure, frames, heatmap, provenance, tables
 from app.sections.overview.charts import score_dots
-from app.state import MODEL, current_metric, current_models, current_scope, go
+from app.sections.overview.words import landing_sentence, model_order, standing_out
+from app.state import (
+    CELL_TYPE,
+    CONFIGURATION,
+    MODEL,
+    TIMEPOINT,
+    choose_model,
+    current_metric,
+    current_models,
+    current_scope,
+    go,
+)
 from backend.evaluation.wording import plain
 
 scope = current_scope()
@@ -16,72 +26,111 @@ models = current_models()
 metric = current_metric()
 with errors.shown_to_user():
     view = cache.overview(scope, metric.key)
+    averages = cache.averages(scope)
+    blasts = cache.blasts(scope)
 
 if view.scores.empty:
     st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
     st.stop()
 
+timepoints = frames.in_order(view.scores.timepoint, "timepoint")
+st.markdown(f"**{landing_sentence(len(models), view.provenance, timepoints)}**")
+facts = standing_out(averages, blasts, view.missing)
+for column, (heading, text) in zip(st.columns(max(len(facts), 1)), facts, strict=False):
+    column.markdown(f"**{heading}**  \n{text}")
 provenance.described(view.kind, view.provenance.n_donors)
-said = "\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences)
-# Many sentences would push the picture off the screen.
-is_long = len(view.sentences) > 4
-if not is_long:
-    st.markdown(said)
+names = model_order(averages, list(view.scores.display_name))
 figure.draw(
-    partial(score_dots, view.scores),
+    partial(score_dots, view.scores, averages, models=names),
     name=f"{metric.key}-overview",
-    title=f"{metric.title} by model and timepoint",
+    title=f"{metric.title} by model and timepoint, and the type that each average hides",
     alt_text=f"Dot plot of {metric.label} from {metric.range[0]:g} to {metric.range[1]:g}, a row "
-    "per model and a dot per timepoint, with "
-    "95 % intervals over donors; the sentences beside it say the same.",
+    "per model, foundation models first, and a dot per timepoint, with 95 % intervals over donors; "
+    "at the right end the share of cells called right and the worst type with its F1.",
     select=("configuration", "timepoint"),
     on_pick=lambda dot: go("timepoints", **{MODEL: [dot["configuration"]]}),
 )
 st.caption(
-    "A click on a dot opens its model on the Timepoints page. Open dots have no interval (fewer "
-    "than 5 donors); dashed intervals rest on 5–9 donors. " + view.provenance.caption
+    "At the right: share of cells called right, then the worst type with its F1. Foundation models "
+    "first, then baselines. A click on a dot opens its model on the Timepoints page. Open dots have "
+    "no interval (fewer than 5 donors); dashed intervals rest on 5–9 donors. "
+    + view.provenance.caption
 )
-if is_long:
-    with st.expander(f"In words: each of the {len(view.sentences)} models"):
-        st.markdown(said)
 provenance.types_note(view, metric)
-st.page_link(
-    nav.page_file("timepoints"),
-    label="See the clinical course of these models",
-    icon=":material/timeline:",
-)
-page_links()
 
-st.markdown("##### Types that collapse")
-if view.collapsed.empty:
-    st.markdown("No type collapses in this choice.")
-else:
-    frames.name_types(view.collapsed, by="kind")
-    tables.show(
-        view.collapsed,
-        name="collapsed-types",
-        alt_text="Cell types that are lost, by model and timepoint, with cells and donors",
-        columns=(
-            "cell_type", "display_name", "timepoint", "kind", "f1", "n_cells", "n_donors",
-            "is_small",
+configuration = choose_model(models)
+by_type = cache.f1_by_cell_type(scope, by="timepoint", configuration=configuration).scores
+if by_type.f1.notna().any():
+    points = figure.draw(
+        partial(
+            heatmap.heatmap, by_type, row="column", column="cell_type", rows=timepoints,
+            columns=list(dict.fromkeys(by_type.cell_type)), row_title="Timepoint",
+            column_title="Cell type",
         ),
-        folded=f"All {len(view.collapsed)} by timepoint, with F1, cells and donors",
+        name="f1-by-type",
+        title=f"Which types {models[configuration]} loses, lost ones first",
+        alt_text="Heatmap of F1 from 0 to 1, a row per timepoint and a column per cell type, the "
+        "worst type first. Every cell shows F1, then cells and donors.",
+        select=("column", "cell_type"),
     )  # fmt: skip
-st.markdown("##### Not labelled in this dataset")
+    if points:
+        st.button(
+            f"See the {plain(points[0]['cell_type'])} cells at {plain(points[0]['column'])}",
+            key="overview.see",
+            icon=":material/scatter_plot:",
+            on_click=go,
+            args=("failure_map",),
+            kwargs={
+                CELL_TYPE: [points[0]["cell_type"]],
+                CONFIGURATION: configuration,
+                TIMEPOINT: [points[0]["column"]],
+            },
+        )
+with st.container(horizontal=True, gap="medium"):
+    for page, label, icon in (
+        ("failure_map", "See the cells", ":material/scatter_plot:"),
+        ("confusions", "See what they are mistaken for", ":material/table_chart:"),
+        ("evaluate", "Try your own sample", ":material/upload_file:"),
+    ):
+        st.page_link(nav.page_file(page), label=label, icon=icon)
+
+with st.expander(f"In words: each of the {len(view.sentences)} models"):
+    st.markdown("\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences))
+with st.expander(f"Types that collapse: {len(view.collapsed)} by model and timepoint"):
+    if view.collapsed.empty:
+        st.markdown("No type collapses in this choice.")
+    else:
+        frames.name_types(view.collapsed, by="kind")
+        tables.show(
+            view.collapsed,
+            name="collapsed-types",
+            alt_text="Cell types that are lost, by model and timepoint, with cells and donors",
+            columns=(
+                "cell_type", "display_name", "timepoint", "kind", "f1", "n_cells", "n_donors",
+                "is_small",
+            ),
+        )  # fmt: skip
 st.markdown(
-    f"{plain(', '.join(view.not_labelled))}. No score can be given for them."
+    f"Not labelled in this dataset: {plain(', '.join(view.not_labelled))}. No score can be given "
+    "for them."
     if view.not_labelled
     else "Every expected type is labelled."
 )
-provenance.strip(view.provenance, models)
-
-st.markdown("##### The same numbers as a table")
+with st.expander("Where the numbers come from"):
+    provenance.strip(view.provenance, models)
+scores = view.scores.merge(
+    averages[["configuration", "timepoint", "accuracy", "weighted_f1", "worst_type", "worst_f1"]],
+    on=["configuration", "timepoint"],
+    how="left",
+)
 tables.show(
-    view.scores,
+    scores,
     name=f"{metric.key}-overview",
     alt_text=f"{metric.title} with interval, donors and cells per model and timepoint",
     columns=(
-        "display_name", "timepoint", "value", "low", "high", "interval", "n_donors", "n_cells",
-        "n_types_scored", "status_text",
+        "display_name", "timepoint", "value", "low", "high", "accuracy", "weighted_f1",
+        "worst_type", "worst_f1", "interval", "n_donors", "n_cells", "n_types_scored",
+        "status_text",
     ),
+    folded="The same numbers as a table",
 )  # fmt: skip

@@ -63,9 +63,7 @@ def strip(provenance: Provenance, models: Mapping[str, str]) -> None:
         "Init": _sentences(inits),
         "Runs made": _sentences(provenance.created_at[:10]),
     }
-    with st.container(border=True):
-        st.markdown("**Where these numbers come from**")
-        st.markdown("\n".join(f"- **{name}.** {text}" for name, text in facts.items() if text))
+    st.markdown("\n".join(f"- **{name}.** {text}" for name, text in facts.items() if text))
 
 
 def caption(provenance: Provenance) -> None:

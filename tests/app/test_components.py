@@ -61,6 +61,15 @@ def donors() -> pd.DataFrame:
     )
 
 
+def averages() -> pd.DataFrame:
+    names = scores()[["configuration", "display_name", "timepoint"]].drop_duplicates()
+    return names.assign(accuracy=0.83, worst_type="pDC", worst_f1=0.18, is_baseline=True)
+
+
+def dots(rows: pd.DataFrame) -> alt.LayerChart:
+    return score_dots(rows, averages(), models=sorted(set(rows.display_name)), dark=False)
+
+
 def all_charts() -> dict[str, alt.TopLevelMixin]:
     by_protocol = pd.DataFrame(
         {
@@ -85,7 +94,7 @@ def all_charts() -> dict[str, alt.TopLevelMixin]:
     )
     gaps = scores().drop_duplicates("configuration").assign(gap=[0.1, -0.02])
     return {
-        "dots": score_dots(scores(), dark=False),
+        "dots": dots(scores()),
         "lines": course_lines(scores(), donors(), timepoints=TIMEPOINTS, dark=True),
         "slopes": slopes(by_protocol, protocols=["random", "donor"], dark=False),
         "gaps": gap_dots(gaps, name="display_name", title="Gap", dark=False),
@@ -138,12 +147,17 @@ def test_axes_have_the_name_and_the_range_of_the_metric_of_their_rows(monkeypatc
     monkeypatch.setitem(METRICS, "accuracy", signed)
     rows = scores(metric="accuracy")
     course = course_lines(rows, donors(), timepoints=TIMEPOINTS, dark=False)
-    for chart in (score_dots(rows, dark=False), course):
+    for chart in (dots(rows), course):
         spec = chart.to_json()
         assert '"title": "Signed"' in spec
         assert "Macro-F1" not in spec
         assert "-1.0" in spec
-    assert '"title": "Macro-F1"' in score_dots(scores(), dark=False).to_json()
+    assert '"title": "Macro-F1"' in dots(scores()).to_json()
+
+
+def test_what_an_average_hides_stands_in_its_row():
+    svg = export.picture_bytes(CHARTS["dots"], REAL, "Overview", "svg").decode()
+    assert svg.count(">0.83 right · pDC 0.18<") == len(scores())
 
 
 def test_score_without_interval_is_drawn_open():

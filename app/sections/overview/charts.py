@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import altair as alt
 
 from app.components import charts, palette
 from app.components.figure import AROUND, SELECTION
+from app.components.words import shortened
 from backend.evaluation.metrics import metric_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
 __all__ = ["score_dots"]
 
 
-def score_dots(scores: pd.DataFrame, *, dark: bool) -> alt.LayerChart:
+_ROOM: Final = 0.5
+"""Share of the range that is kept free at the right end, for what an average hides."""
+
+
+def score_dots(
+    scores: pd.DataFrame, averages: pd.DataFrame, *, models: Sequence[str], dark: bool
+) -> alt.LayerChart:
     """Draw the metric of every model and timepoint as a dot with its interval.
 
-    A click selects `configuration` and `timepoint`.
+    At the right end of each row stand its accuracy and its worst type. A click selects
+    `configuration` and `timepoint`.
+
+    Parameters
+    ----------
+    averages
+        What `backend.evaluation.views.averages` returns.
+    models
+        Display names in the order of the rows.
     """
     metric = metric_of(scores)
-    scale, axis = charts.score_scale(metric), charts.score_axis(metric)
+    low, high = metric.range
+    scale = alt.Scale(domain=[low, high + _ROOM * (high - low)], nice=False)
+    axis = charts.score_axis(metric)
     rows = charts.with_words(scores)
     timepoints = list(dict.fromkeys(rows.timepoint))
     support = {t: f"{t} ({charts.support_text(part)})" for t, part in rows.groupby("timepoint")}
     rows["slice"] = rows.timepoint.map(support)
-    names = sorted(rows.display_name.unique())
+    names = [name for name in models if name in set(rows.display_name)]
     domain = [support[t] for t in timepoints]
     legend = alt.Legend(
         orient="top", direction="vertical", columns=1, title=None, labelLimit=600, symbolSize=90
@@ -94,7 +113,23 @@ def score_dots(scores: pd.DataFrame, *, dark: bool) -> alt.LayerChart:
             text="reason:N",
         )
     )
+    shown = ["configuration", "timepoint", "accuracy", "worst_type", "worst_f1"]
+    said = rows.merge(averages[shown], on=["configuration", "timepoint"])
+    said["text"] = [
+        f"{accuracy:.2f} right · {shortened(worst, 14)} {f1:.2f}"
+        for accuracy, worst, f1 in zip(said.accuracy, said.worst_type, said.worst_f1, strict=True)
+    ]
+    hidden = (
+        alt.Chart(said)
+        .mark_text(align="left", baseline="middle", fontSize=12, color=palette.ink(dark=dark))
+        .encode(
+            y=alt.Y("display_name:N", sort=names),
+            yOffset=alt.YOffset("timepoint:N", sort=timepoints),
+            x=alt.datum(high + 0.03 * (high - low)),
+            text="text:N",
+        )
+    )
     height = len(names) * (charts.ROW * len(timepoints) + 12)
-    return alt.layer(rule, dot, missing).properties(
+    return alt.layer(rule, dot, hidden, missing).properties(
         height=height, width=620, usermeta={AROUND: 104 + 26 * len(timepoints)}
     )

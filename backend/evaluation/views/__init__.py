@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.evaluation.views.answer import Answer, answers
+from backend.evaluation.views.averages import AVERAGES, averages
 from backend.evaluation.views.blasts import CALLED, Blasts, blasts
 from backend.evaluation.views.cell_types import f1_by_cell_type
 from backend.evaluation.views.choices import configurations, scope_choices, series_table
@@ -29,6 +30,7 @@ from backend.evaluation.views.timepoints import model_differences, scores_by_tim
 
 __all__ = [
     "AGREEMENTS",
+    "AVERAGES",
     "CALLED",
     "COLLAPSE_F1",
     "Answer",
@@ -43,6 +45,7 @@ __all__ = [
     "Provenance",
     "TimepointScores",
     "answers",
+    "averages",
     "blasts",
     "configurations",
     "confusions",

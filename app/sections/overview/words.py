@@ -1,0 +1,104 @@
+"""The first sight in words: what is looked at, and what stands out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from backend.evaluation.wording import plain, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from backend.evaluation.views import Blasts, Provenance
+
+__all__ = ["landing_sentence", "model_order", "standing_out"]
+
+_NUMBERS: Final = (
+    "No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven",
+    "Twelve",
+)  # fmt: skip
+_COURSE: Final = {
+    "Healthy": "healthy",
+    "Diagnosis": "at diagnosis",
+    "Post-treatment": "after treatment",
+    "Relapse": "at relapse",
+}
+_FLOOR: Final = "majority"
+"""A model that loses all types but one by construction; it says nothing about models."""
+
+
+def landing_sentence(n_models: int, provenance: Provenance, timepoints: Sequence[str]) -> str:
+    """Say what the dashboard shows: models, cells, people and the clinical course.
+
+    Parameters
+    ----------
+    timepoints
+        Those with cells, in clinical order.
+    """
+    number = _NUMBERS[n_models] if n_models < len(_NUMBERS) else f"{n_models}"
+    models = "model names" if n_models == 1 else "models name"
+    of = "simulated cells" if provenance.simulated else "cells"
+    people = "donor" if provenance.simulated else "person"
+    who = plural(provenance.n_donors, people).replace("persons", "people")
+    words = [_COURSE.get(name, plain(name)) for name in timepoints if name in _COURSE]
+    course = f": {', '.join(words)}" if words else ""
+    return (
+        f"{number} {models} the cell types of {provenance.n_cells:,} {of} from {who}{course}. "
+        "Here is where they are wrong."
+    )
+
+
+def model_order(averages: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Return display names: foundation models first, then baselines, each by name."""
+    baseline = dict(zip(averages.display_name, averages.is_baseline, strict=True))
+    return sorted(set(names), key=lambda name: (bool(baseline.get(name, False)), name))
+
+
+def _percent_range(values: pd.Series) -> str:
+    low, high = round(100 * values.min()), round(100 * values.max())
+    return f"{low}%" if low == high else f"{low}–{high}%"
+
+
+def standing_out(
+    averages: pd.DataFrame, blasts: Blasts, missing: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return what stands out as pairs of heading and sentence.
+
+    The share of wrong cells at diagnosis by kind of model, blasts called normal, and relapse.
+    """
+    facts = []
+    models = averages[averages.configuration.str.split("@").str[0] != _FLOOR]
+    at = models[models.timepoint == "Diagnosis"]
+    if len(at):
+        parts = [
+            f"{_percent_range(1 - part.accuracy)} of the cells by {name}"
+            for is_baseline, name in ((False, "foundation models"), (True, "baselines"))
+            if len(part := at[at.is_baseline == is_baseline])
+        ]
+        support = f"{plural(int(at.n_donors.max()), 'donor')}, {int(at.n_cells.max()):,} cells"
+        facts.append(("Wrong at diagnosis", f"{'; '.join(parts)} ({support})."))
+    rates = blasts.rates
+    found = rates[
+        (rates.metric == "sensitivity")
+        & (rates.timepoint == "Diagnosis")
+        & rates.value.notna()
+        & (rates.configuration != _FLOOR)
+    ]
+    if len(found):
+        support = (
+            f"{plural(int(found.n_donors.max()), 'donor')}, "
+            f"{int(found.n_cells.max()):,} malignant cells, {plural(len(found), 'model')}"
+        )
+        text = f"{_percent_range(1 - found.value)} at diagnosis ({support})."
+        facts.append(("Blasts called normal", text))
+    if "Relapse" in missing:
+        facts.append(("Relapse", "No data in this dataset. Nothing is filled in."))
+    else:
+        relapse = models[models.timepoint == "Relapse"]
+        if len(relapse):
+            text = f"{_percent_range(1 - relapse.accuracy)} of the cells are wrong"
+            support = f"{plural(int(relapse.n_donors.max()), 'donor')}, {int(relapse.n_cells.max()):,} cells"
+            facts.append(("Relapse", f"{text} ({support})."))
+    return facts
