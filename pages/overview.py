@@ -6,6 +6,7 @@ import streamlit as st
 
 from app import cache, nav
 from app.components import errors, figure, frames, heatmap, provenance, tables
+from app.components.averages_table import averages_table
 from app.sections.overview.charts import score_dots
 from app.sections.overview.words import landing_sentence, model_order, standing_out
 from app.state import (
@@ -118,19 +119,14 @@ st.markdown(
 )
 with st.expander("Where the numbers come from"):
     provenance.strip(view.provenance, models)
-scores = view.scores.merge(
-    averages[["configuration", "timepoint", "accuracy", "weighted_f1", "worst_type", "worst_f1"]],
-    on=["configuration", "timepoint"],
-    how="left",
-)
 tables.show(
-    scores,
+    view.scores,
     name=f"{metric.key}-overview",
     alt_text=f"{metric.title} with interval, donors and cells per model and timepoint",
     columns=(
-        "display_name", "timepoint", "value", "low", "high", "accuracy", "weighted_f1",
-        "worst_type", "worst_f1", "interval", "n_donors", "n_cells", "n_types_scored",
-        "status_text",
+        "display_name", "timepoint", "value", "low", "high", "interval", "n_donors", "n_cells",
+        "n_types_scored", "status_text",
     ),
     folded="The same numbers as a table",
 )  # fmt: skip
+averages_table(averages)

@@ -6,6 +6,7 @@ import streamlit as st
 
 from app import cache
 from app.components import errors, figure, provenance, tables
+from app.components.averages_table import averages_table
 from app.components.course_lines import course_lines
 from app.components.selection_links import page_links
 from app.state import (
@@ -28,6 +29,7 @@ metric = current_metric()
 with errors.shown_to_user():
     view = cache.scores_by_timepoint(scope, metric.key)
     series = cache.series_table(scope)
+    averages = cache.averages(scope)
 
 if view.scores.empty:
     st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
@@ -75,6 +77,7 @@ st.caption(
 )
 provenance.types_note(view, metric)
 page_links()
+averages_table(averages)
 
 st.markdown("##### The same numbers as a table")
 tables.show(

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 _SCORES: Final = {
+    "accuracy": "Accuracy",
+    "weighted_f1": "Weighted F1",
+    "macro_f1": "Macro-F1",
     "f1": "F1",
     "precision": "Precision",
     "recall": "Recall",
@@ -55,6 +58,7 @@ _COUNTS: Final = {
     "n_prediction_leads": "More with the prediction",
     "n_predicted_absent": "Predicted, not labelled here",
     "n_seeds": "Seeds",
+    "n_label": "Labelled cells",
     "n_folds_done": "Folds done",
     "n_folds": "Folds",
 }
