@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backend.data.roles import parse_roles
+from backend.cli.roles import add_role_arguments, roles_of
 
 if TYPE_CHECKING:
     import argparse
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="train",
         help="what the file is for: train needs cell type and donor, evaluate the cell type",
     )
-    _add_roles(check)
+    add_role_arguments(check)
 
     simulate = actions.add_parser("simulate", help="write a simulated AML course")
     simulate.add_argument("out", type=Path, metavar="OUT.h5ad")
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cells", type=int, default=None, metavar="N", help="default: as many as can be"
     )
     subset.add_argument("--seed", type=int, default=0, metavar="S")
-    _add_roles(subset)
+    add_role_arguments(subset)
 
     neighbours = actions.add_parser(
         "neighbours", help="add the nearest cells of each cell to the results of a dataset"
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=None, metavar="ROOT", help="default: FAULTLINE_HOME"
     )
     neighbours.add_argument("--seed", type=int, default=0, metavar="S")
-    _add_roles(neighbours)
+    add_role_arguments(neighbours)
 
     for action in (geo, check, simulate, subset, neighbours):
         action.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -78,17 +78,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run one action."""
     return _ACTIONS[args.action](args)
-
-
-def _add_roles(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--role",
-        action="append",
-        default=[],
-        metavar="ROLE=COLUMN",
-        help="column of a role, such as cell_type=annotation or donor=patient; "
-        "counts=layers/NAME chooses the matrix",
-    )
 
 
 def _import_geo(args: argparse.Namespace) -> int:
@@ -125,7 +114,7 @@ def _check(args: argparse.Namespace) -> int:
     report = check_isolated(
         args.file,
         quick=args.quick,
-        roles=parse_roles(args.role),
+        roles=roles_of(args),
         purpose=args.purpose,
         progress=_progress("Reading values"),
     )
@@ -152,6 +141,8 @@ def _check(args: argparse.Namespace) -> int:
         )
     if facts["n_donors"]:
         print(f"  {facts['n_donors']} donors.")
+    elif may_be := facts["candidates"]["donor"]:
+        print(f"  No donor column; by its values it may be {', '.join(may_be[:3])}.")
     if facts["timepoints"]:
         print("  " + ", ".join(f"{name} {n:,}" for name, n in facts["timepoints"].items()) + ".")
     _print_notes(report.notes)
@@ -183,7 +174,7 @@ def _subset(args: argparse.Namespace) -> int:
             by=args.by,
             n_cells=args.cells,
             seed=args.seed,
-            roles=parse_roles(args.role),
+            roles=roles_of(args),
             progress=progress,
         )
     if args.json:
@@ -205,7 +196,7 @@ def _neighbours(args: argparse.Namespace) -> int:
     from backend.data.cell_map import components_of, nearest_cells
     from backend.store.neighbours import add_neighbours
 
-    adata = load(args.dataset, parse_roles(args.role))
+    adata = load(args.dataset, roles_of(args))
     dataset_id = describe(adata).dataset_id
     nearest = nearest_cells(components_of(adata, seed=args.seed), seed=args.seed)
     folder = add_neighbours(args.out or home(), dataset_id, adata.obs_names, nearest)

@@ -28,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="labels",
         help='type of a label of the file; "LABEL=" leaves it out of all scores',
     )
+    parser.add_argument(
+        "--few",
+        action="store_true",
+        help="go on where under half of the labelled cells have a type of the models",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         (done.n_unlabelled, "without a label"),
         (done.n_unmapped, "with a label that the models cannot output"),
         (done.n_in_training, "in training"),
+        (done.n_empty, "without counts, which get no call"),
     ):
         if n:
             print(f"{plural(n, 'cell')} {what}: predicted, not scored.")

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.cli.output import results_folder
+from backend.cli.roles import add_role_arguments, roles_of
 from backend.errors import InputError
 from backend.evaluation.wording import plural
+from backend.prediction.donor_names import DONOR_NAMES
 
 if TYPE_CHECKING:
     import argparse
@@ -37,12 +39,13 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the runs are (default: the shipped and the own results)",
     )
+    add_role_arguments(parser)
     parser.add_argument(
-        "--role",
-        action="append",
-        default=[],
-        metavar="ROLE=COLUMN",
-        help="column of a role, such as cell_type=annotation; counts=layers/NAME",
+        "--donor-names",
+        choices=DONOR_NAMES,
+        default="ask",
+        help="whether donors whose names occur in training data are the same people, who are not "
+        "scored, or others; by default the study decides, and the cells themselves always",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -75,7 +78,6 @@ def evaluate_file(
     InputError
         If one of run, dataset and folder was not given.
     """
-    from backend.data.roles import parse_roles
     from backend.prediction.evaluate import evaluate
 
     missing = [f"--{name}" for name in ("run", "dataset", "out") if not getattr(args, name)]
@@ -88,9 +90,11 @@ def evaluate_file(
             args.dataset,
             models,
             args.out,
-            roles=parse_roles(args.role),
+            roles=roles_of(args),
+            donor_names=args.donor_names,
             given=given,
             is_scored=is_scored,
+            least_scored=0.0 if not is_scored or args.few else 0.5,
             device=args.device,
             progress=update,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.cli.roles import add_role_arguments, roles_of
 from backend.errors import InputError, SplitError
 from backend.types import INITS, LABEL_LEVELS, PROTOCOLS
 
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, help="folder for runs/, datasets/ and splits/"
     )
     add_split_arguments(parser)
+    add_role_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the fit (default 0)")
     parser.add_argument("--preset", help="size of a foundation model, such as small")
     parser.add_argument(
@@ -101,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         dataset=args.dataset,
         folds=folds_of(args.fold),
         any_genes=args.any_genes,
+        roles=roles_of(args),
         split=args.split,
         options={name: getattr(args, name) for name in options},
     )

@@ -98,6 +98,9 @@ def _text_as_categories(node: h5py.Dataset, n: int, place: str) -> pd.Categorica
 
 def _from_group(node: h5py.Group, place: str, n: int) -> object:
     parts = {part: node.get(part) for part in ("codes", "categories", "values", "mask")}
+    if isinstance(parts["categories"], h5py.Group):
+        # anndata 0.12 may store categories as nullable strings: a group of values and mask.
+        parts["categories"] = parts["categories"].get("values")
     if isinstance(parts["codes"], h5py.Dataset) and isinstance(parts["categories"], h5py.Dataset):
         _check_length(parts["codes"], n, place)
         return _categorical(parts["codes"], parts["categories"], place)

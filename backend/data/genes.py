@@ -9,13 +9,15 @@ from __future__ import annotations
 import csv
 import importlib.util
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from backend.data.features import kinds_by_name
 from backend.data.problems import Refusal
 from backend.errors import ModelUnavailable
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from scipy.sparse import csr_matrix
 
-__all__ = ["GeneMap", "GeneTable", "gene_table", "map_genes", "strip_version"]
+__all__ = ["GeneMap", "GeneTable", "gene_table", "is_known_gene", "map_genes", "strip_version"]
 
 _ENSEMBL: Final = re.compile(r"^(ENS[A-Z]*G\d{11})(\.\d+)?(_PAR_Y)?$")
 _MADE_UNIQUE: Final = re.compile(r"^(.+)-\d+$")
@@ -52,11 +54,12 @@ class GeneMap:
 
     symbols : (n_out,) unique symbols, in order of first appearance
     ensembl : (n_out,) Ensembl id or ""
-    target : (n_in,) int32, the place of each input gene in `symbols`
+    target : (n_in,) int32, the place of each input gene in `symbols`; -1 for what is no gene
     n_matched : input genes known to the table
     n_renamed : of these, input genes that had an old or altered symbol
     id_kind : "symbol", "ensembl" or "symbol and ensembl"
     unmatched : some input names that are unknown
+    left_out : kind ("antibody", …) → names of input rows that are no genes
     """
 
     symbols: tuple[str, ...]
@@ -66,30 +69,38 @@ class GeneMap:
     n_renamed: int
     id_kind: str
     unmatched: tuple[str, ...]
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def n_genes_in(self) -> int:
+        """Input rows that are genes."""
+        return len(self.target) - sum(map(len, self.left_out.values()))
 
     @property
     def n_summed(self) -> int:
         """Input genes that joined another one."""
-        return len(self.target) - len(self.symbols)
+        return self.n_genes_in - len(self.symbols)
 
     @property
     def is_identity(self) -> bool:
         """Whether every gene stays its own, in place."""
-        return len(self.target) == len(self.symbols)
+        return not self.left_out and len(self.target) == len(self.symbols)
 
     def apply(self, counts: csr_matrix) -> csr_matrix:
-        """Sum the columns of cells × input genes that became one gene."""
+        """Sum the columns of cells × input genes that became one gene; drop what is no gene."""
         from scipy.sparse import csr_matrix
 
         if self.is_identity:
             return counts
+        n = len(self.symbols)
         merged = csr_matrix(
-            (counts.data, self.target[counts.indices], counts.indptr),
-            shape=(counts.shape[0], len(self.symbols)),
+            # What is no gene goes to a column of its own at the end, which is cut off.
+            (counts.data, np.where(self.target < 0, n, self.target)[counts.indices], counts.indptr),
+            shape=(counts.shape[0], n + 1),
             copy=True,
         )
         merged.sum_duplicates()
-        return merged
+        return merged[:, :n]
 
 
 def strip_version(name: str) -> str | None:
@@ -128,7 +139,11 @@ def gene_table() -> GeneTable:
 
 
 def map_genes(
-    names: Sequence[str], ensembl: Sequence[str] | None = None, *, any_genes: bool = False
+    names: Sequence[str],
+    ensembl: Sequence[str] | None = None,
+    *,
+    kinds: Sequence[str] | None = None,
+    any_genes: bool = False,
 ) -> GeneMap:
     """Map the gene names of a file to unique current symbols.
 
@@ -138,6 +153,10 @@ def map_genes(
         The index of `var`, or the column that holds symbols.
     ensembl
         Ensembl ids of the same genes, where the file has them; they win over symbols.
+    kinds
+        What each row is, "" for a gene; all others are left out. Without it, and for human genes,
+        the names decide: see `backend.data.features`, and `CD34-1` beside `CD34`, unless two genes
+        share that symbol.
     any_genes
         Take unknown names as they are, however many: genes of another species.
 
@@ -148,12 +167,19 @@ def map_genes(
     """
     table = gene_table()
     present = set(names)
+    if kinds is None:
+        kinds = [""] * len(names) if any_genes else _kinds_by_name(names, ensembl, table, present)
+    left_out: dict[str, list[str]] = {}
     symbols: dict[str, int] = {}
     ids: list[str] = []
     target = np.empty(len(names), dtype=np.int32)
     unmatched: list[str] = []
     n_matched = n_renamed = n_from_id = n_from_symbol = 0
     for place, name in enumerate(names):
+        if kinds[place]:
+            left_out.setdefault(kinds[place], []).append(name)
+            target[place] = -1
+            continue
         given = strip_version(ensembl[place]) if ensembl is not None else None
         own = strip_version(name)
         known_id = next((i for i in (given, own) if i is not None and i in table.symbol_of), None)
@@ -172,7 +198,8 @@ def map_genes(
             symbols[symbol] = len(ids)
             ids.append(gene_id)
         target[place] = symbols[symbol]
-    if not any_genes and n_matched < max(1, SMALLEST_SHARE_MATCHED * len(names)):
+    n_genes = len(names) - sum(map(len, left_out.values()))
+    if not any_genes and n_matched < max(1, SMALLEST_SHARE_MATCHED * n_genes):
         _refuse_genes(names, n_matched)
     kinds = [kind for kind, n in (("symbol", n_from_symbol), ("ensembl", n_from_id)) if n]
     return GeneMap(
@@ -183,7 +210,40 @@ def map_genes(
         n_renamed=n_renamed,
         id_kind=" and ".join(kinds),
         unmatched=tuple(unmatched[:5]),
+        left_out={kind: tuple(rows) for kind, rows in left_out.items()},
     )
+
+
+def is_known_gene(name: str) -> bool:
+    """Say whether a name is a human gene's: a current or old symbol, or an Ensembl id."""
+    table = gene_table()
+    return (
+        name in table.ensembl_of
+        or name in table.current_of
+        or strip_version(name) in table.symbol_of
+    )
+
+
+def _kinds_by_name(
+    names: Sequence[str], ensembl: Sequence[str] | None, table: GeneTable, present: set[str]
+) -> list[str]:
+    kinds = kinds_by_name(names, is_known_gene)
+    for place, name in enumerate(names):
+        made = _MADE_UNIQUE.match(name)
+        if not made or made[1] not in present or made[1] not in table.ensembl_of:
+            continue
+        has_id = ensembl is not None and strip_version(ensembl[place]) is not None
+        if made[1] not in _shared_symbols() and name not in table.ensembl_of and not has_id:
+            # A second row of one gene's name is what AnnData makes of an antibody beside it.
+            kinds[place] = "name made unique beside a gene"
+    return list(kinds)
+
+
+@lru_cache(maxsize=1)
+def _shared_symbols() -> frozenset[str]:
+    """Return the symbols that several Ensembl ids have."""
+    counts = Counter(gene_table().symbol_of.values())
+    return frozenset(symbol for symbol, n in counts.items() if n > 1)
 
 
 def _current_symbol(name: str, table: GeneTable, present: set[str]) -> str | None:

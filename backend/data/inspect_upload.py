@@ -36,11 +36,16 @@ def _limits(size: int) -> Limits:
 
 
 def roles_from(values: dict[str, Any] | None) -> Roles | None:
-    """Return roles from plain values, None for none; unknown names are left out."""
+    """Return roles from plain values, None for none; "" is no column, unknown names are left out."""
     if not values:
         return None
-    known = {name: values[name] for name in (*ROLE_NAMES, "counts") if values.get(name)}
-    return Roles(**known, timepoints=values.get("timepoints") or {})
+    known = {name: str(values[name]) for name in ROLE_NAMES if values.get(name) is not None}
+    return Roles(
+        **known,
+        counts=values.get("counts") or None,
+        is_rounded=bool(values.get("is_rounded")),
+        timepoints=values.get("timepoints") or {},
+    )
 
 
 def inspect_upload(

@@ -17,6 +17,7 @@ from backend.data.labels import (
 from backend.data.names import check_names
 from backend.data.problems import some
 from backend.data.roles import Roles, map_timepoint
+from backend.data.vocabularies import names_no_type
 from backend.errors import LabelError
 from backend.types import GENOTYPES, LABEL_SOURCES, TIMEPOINTS
 
@@ -55,6 +56,8 @@ def standard_obs(
         if role not in columns:
             return _constant(None, n_cells)
         values = _as_text(read(columns[role]))
+        if role == "cell_type":
+            values = _named_types(values, notes)
         check_names(role, list(values.categories))
         return values
 
@@ -108,6 +111,22 @@ def _as_text(values: pd.Series) -> pd.Categorical:
         words = [None if v is None else _plain(v) for v in plain]
         values = pd.Series(pd.Categorical(words))
     return _map(values.array, lambda name: name.strip() if _means(name) else None)
+
+
+def _named_types(values: pd.Categorical, notes: list[str]) -> pd.Categorical:
+    """Drop labels that name no type, and say what else a reader must know of the labels."""
+    words = [name for name in values.categories if names_no_type(name)]
+    if words:
+        n = int(np.isin(values.codes, values.categories.get_indexer(words)).sum())
+        notes.append(f"{n:,} cells have a label that names no type ({some(words)}): no label.")
+        values = _map(values, lambda name: None if name in words else name)
+    names = list(values.categories)
+    if names and all(re.fullmatch(r"-?\d+(\.0+)?", name) for name in names):
+        notes.append(
+            f"All {len(names)} labels are numbers ({some(names, 3)}): if they are clusters, a model "
+            "learns clusters; give the column that names cell types."
+        )
+    return values
 
 
 def _means(name: str) -> bool:

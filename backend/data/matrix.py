@@ -31,7 +31,12 @@ _LARGEST_COUNT: Final = 1 << 24  # float32 holds whole numbers exactly up to her
 
 @dataclass(slots=True)
 class ValueSummary:
-    """What was seen among the values of a matrix."""
+    """What was seen among the values of a matrix.
+
+    furthest : how far a value is from a whole number, at most 0.5
+    is_rounded : values that are not whole will be rounded, if they are not on another scale
+    scale : that of normalised values, where it was found out
+    """
 
     n: int = 0
     n_nan: int = 0
@@ -40,6 +45,9 @@ class ValueSummary:
     n_fractional: int = 0
     largest: float = 0.0
     smallest: float = 0.0
+    furthest: float = 0.0
+    is_rounded: bool = False
+    scale: str = ""
 
     def add(self, values: np.ndarray) -> None:
         """Take some more values into account."""
@@ -55,7 +63,9 @@ class ValueSummary:
                 values = values[finite]
                 if not values.size:
                     return
-            self.n_fractional += int(np.count_nonzero(values != np.rint(values)))
+            distance = np.abs(values - np.rint(values))
+            self.n_fractional += int(np.count_nonzero(distance))
+            self.furthest = max(self.furthest, float(distance.max()))
         smallest, largest = float(values.min()), float(values.max())
         if smallest < 0:
             self.n_negative += int(np.count_nonzero(values < 0))
@@ -68,18 +78,21 @@ class ValueSummary:
             return "not_finite", f"{self.n_nan:,} NaN and {self.n_infinite:,} infinite values"
         if self.n_negative:
             return "negative", f"{self.n_negative:,} negative values (lowest {self.smallest:.4g})"
-        if self.n_fractional:
-            return "not_counts", f"values that are not whole (highest {self.largest:.4g})"
+        if self.n_fractional and (self.scale or not self.is_rounded):
+            return "not_counts", f"values that are not whole ({self.how_far()})"
         if self.largest == 0:
             return "no_counts", "zeros only"
         if self.largest > _LARGEST_COUNT:
             return "not_counts", f"values up to {self.largest:.4g}, too high for counts"
         return None
 
-    @property
-    def looks_log_normalised(self) -> bool:
-        """Whether fractions below 30 suggest log-transformed values."""
-        return bool(self.n_fractional) and not self.n_negative and self.largest < 30
+    def how_far(self) -> str:
+        """Say how many values are not whole, how far at most, and how high they go."""
+        share = self.n_fractional / max(1, self.n)
+        return (
+            f"{share:.1%} of those looked at, by up to {self.furthest:.2g}; "
+            f"highest {self.largest:.4g}"
+        )
 
 
 @dataclass(slots=True)
@@ -89,6 +102,7 @@ class Matrix:
     name : where it is ("X", "layers/counts", "raw/X")
     kind : how it is stored
     indptr : row or column starts of a sparse matrix; empty for a dense one
+    is_rounded : rows are rounded to whole numbers as they are read
     """
 
     name: str
@@ -96,7 +110,9 @@ class Matrix:
     node: h5py.Group | h5py.Dataset
     shape: tuple[int, int]
     indptr: np.ndarray = field(repr=False)
+    is_rounded: bool = False
     _by_row: Matrix | None = field(default=None, repr=False)
+    _has_counts: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def n_stored(self) -> int:
@@ -130,22 +146,39 @@ class Matrix:
 
     def slabs(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Yield all values in bounded pieces, with their gene (row-wise) or cell (column-wise)."""
+        has_counts = np.zeros(self.shape[0], dtype=bool)
         if self.kind == "dense":
-            yield from ((tile, None) for tile in self._tiles())
-            return
-        data, indices = self.node["data"], self.node["indices"]
-        for low in range(0, self.n_stored, SLAB_VALUES):
-            yield data[low : low + SLAB_VALUES], indices[low : low + SLAB_VALUES]
+            for row, tile in self._tiles():
+                has_counts[row : row + len(tile)] |= (tile != 0).any(axis=1)
+                yield tile.ravel(), None
+        else:
+            data, indices = self.node["data"], self.node["indices"]
+            for low in range(0, self.n_stored, SLAB_VALUES):
+                values, positions = data[low : low + SLAB_VALUES], indices[low : low + SLAB_VALUES]
+                yield values, positions
+                # After the caller has checked the positions.
+                if self.kind == "csc":
+                    has_counts[positions[values != 0]] = True
+            if self.kind == "csr":
+                has_counts = np.diff(self.indptr) > 0
+        self._has_counts = has_counts
 
-    def _tiles(self) -> Iterator[np.ndarray]:
-        """Yield a dense matrix in tiles of whole chunks."""
+    @property
+    def n_empty_cells(self) -> int:
+        """Cells without a stored value; known of all kinds once every value was read."""
+        if self._has_counts is not None:
+            return int((~self._has_counts).sum())
+        return int((np.diff(self.indptr) == 0).sum()) if self.kind == "csr" else 0
+
+    def _tiles(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield a dense matrix in tiles of whole chunks, each with its first row."""
         n_cells, n_genes = self.shape
         high, wide = self.node.chunks or (1, n_genes)
         across = wide * max(1, SLAB_VALUES // (high * wide))
         down = high * max(1, SLAB_VALUES // (high * min(across, n_genes)))
         for row in range(0, n_cells, down):
             for column in range(0, n_genes, across):
-                yield self.node[row : row + down, column : column + across].ravel()
+                yield row, self.node[row : row + down, column : column + across]
 
     def check_indices(self, indices: np.ndarray) -> None:
         """Refuse positions outside the matrix."""
@@ -158,8 +191,15 @@ class Matrix:
     def _other_axis(self) -> str:
         return "genes" if self.kind == "csr" else "cells"
 
-    def rows(self, start: int, stop: int) -> csr_matrix:
-        """Read some cells as float32 CSR with sorted genes."""
+    def rows(self, start: int, stop: int, *, as_stored: bool = False) -> csr_matrix:
+        """Read some cells as float32 CSR with sorted genes, rounded where that was asked for."""
+        counts = self._rows(start, stop)
+        if self.is_rounded and not as_stored:
+            np.rint(counts.data, out=counts.data)
+        counts.eliminate_zeros()
+        return counts
+
+    def _rows(self, start: int, stop: int) -> csr_matrix:
         from scipy.sparse import csr_matrix, vstack
 
         stop = min(stop, self.shape[0])
@@ -173,7 +213,7 @@ class Matrix:
         if self.kind == "csc":
             if self._by_row is None:
                 self._by_row = _transposed_on_disk(self)
-            return self._by_row.rows(start, stop)
+            return self._by_row._rows(start, stop)
         low, high = int(self.indptr[start]), int(self.indptr[stop])
         indices = self.node["indices"][low:high]
         self.check_indices(indices)
@@ -186,7 +226,6 @@ class Matrix:
             shape=(stop - start, self.shape[1]),
         )
         counts.sum_duplicates()
-        counts.eliminate_zeros()
         return counts
 
 

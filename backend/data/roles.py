@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.errors import InputError
@@ -79,10 +79,11 @@ _TIMEPOINT_OF: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
-    """Column of each role, None where the file has none.
+    """Column of each role: None leaves it to the guess, "" says that the file has none.
 
     `timepoints` maps values of the timepoint column to the clinical ones where their words are
-    not known; `counts` names the matrix that holds counts ("X", "raw.X" or "layers/NAME").
+    not known; `counts` names the matrix that holds counts ("X", "raw.X" or "layers/NAME");
+    `is_rounded` takes the nearest whole number where counts are not whole.
     """
 
     cell_type: str | None = None
@@ -96,7 +97,8 @@ class Roles:
     is_malignant: str | None = None
     sort: str | None = None
     counts: str | None = None
-    timepoints: Mapping[str, str] = field(default_factory=dict)
+    is_rounded: bool = False
+    timepoints: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.timepoints.values()) - set(TIMEPOINTS))
@@ -107,7 +109,18 @@ class Roles:
     def columns(self) -> dict[str, str]:
         """Return role → column for the roles that have one."""
         found = {name: getattr(self, name) for name in ROLE_NAMES}
-        return {name: column for name, column in found.items() if column is not None}
+        return {name: column for name, column in found.items() if column}
+
+    def over(self, guessed: Roles) -> Roles:
+        """Return the guessed roles, but for those that are given here; a column has one role."""
+        own = self.columns()
+        kept = {
+            role: column
+            for role, column in guessed.columns().items()
+            if getattr(self, role) is None and column not in own.values()
+        }
+        columns: dict[str, Any] = dict.fromkeys(ROLE_NAMES) | kept | own
+        return replace(self, **columns)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -115,23 +128,47 @@ class Roles:
         return values | {"timepoints": dict(self.timepoints)}
 
 
-def parse_roles(words: Iterable[str]) -> Roles | None:
-    """Read words such as `cell_type=annotation` or `counts=layers/NAME`; None without any.
+def parse_roles(
+    words: Iterable[str], timepoints: Iterable[str] = (), *, is_rounded: bool = False
+) -> Roles | None:
+    """Read words such as `cell_type=annotation`, `donor=` (none) or `counts=layers/NAME`.
+
+    Parameters
+    ----------
+    words
+        Roles with their columns; the others stay guessed.
+    timepoints
+        Words such as `Day 0=Diagnosis`.
+    is_rounded
+        See `Roles`.
+
+    Returns
+    -------
+    None when nothing is given.
 
     Raises
     ------
     InputError
-        If a word does not name a role and its column.
+        If a word does not name a role and its column, or a value and its timepoint.
     """
     known = (*ROLE_NAMES, "counts")
     given: dict[str, Any] = {}
     for word in words:
-        role, _, column = word.partition("=")
-        if not column or role not in known:
+        role, mark, column = word.partition("=")
+        if not mark or role not in known or (role == "counts" and not column):
             msg = f'"{word}" does not name a role and its column.'
             raise InputError(msg, f"Roles are: {', '.join(known)}.")
         given[role] = column
-    return Roles(**given) if given else None
+    named: dict[str, str] = {}
+    for word in timepoints:
+        value, mark, timepoint = word.rpartition("=")
+        if not mark or not value:
+            msg = f'"{word}" does not name a value and its timepoint.'
+            raise InputError(msg, 'Write, for example, --timepoint "Day 0=Diagnosis".')
+        named[value] = timepoint
+    if not (given or named or is_rounded):
+        return None
+    return Roles(**given, timepoints=named, is_rounded=is_rounded)
 
 
 def guess_roles(columns: Iterable[str]) -> Roles:

@@ -15,7 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Counterpart", "counterpart", "names_no_type", "tokens_of"]
+__all__ = ["ABSTAINED", "Counterpart", "counterpart", "names_no_type", "tokens_of"]
+
+ABSTAINED: Final = "unassigned"
+"""What stands as the prediction of a cell that a model gave no type: it is none of the types."""
 
 _NO_TYPE: Final = frozenset(
     [

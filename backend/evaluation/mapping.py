@@ -23,7 +23,14 @@ from backend.errors import LabelError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["LabelMatch", "common_types", "given_names", "match_labels", "ontology_version"]
+__all__ = [
+    "LabelMatch",
+    "check_matches",
+    "common_types",
+    "given_names",
+    "match_labels",
+    "ontology_version",
+]
 
 How = Literal[
     "exact",
@@ -153,6 +160,32 @@ def match_labels(
         else:
             matches.append(LabelMatch(label, n_cells, *matcher.find(label)))
     return tuple(matches)
+
+
+def check_matches(matches: Sequence[LabelMatch], *, least_scored: float = 0.0) -> None:
+    """Refuse labels of which none, or too few cells, have a type of the models.
+
+    Raises
+    ------
+    LabelError
+        With the labels that have none.
+    """
+    n = sum(match.n_cells for match in matches)
+    n_mapped = sum(match.n_cells for match in matches if match.cell_type is not None)
+    if not n or (n_mapped and n_mapped >= least_scored * n):
+        return
+    lost = [match.label for match in matches if match.cell_type is None]
+    if not n_mapped:
+        msg = f"None of the {len(matches):,} labels has a type that the models can output: {some(lost, 10)}."
+        hint = "Map at least one of them, choose another column for the cell type, or predict only."
+        raise LabelError(msg, hint)
+    msg = (
+        f"Only {n_mapped:,} of {n:,} labelled cells ({n_mapped / n:.0%}) have a label that the "
+        f"models can output. Without a type: {some(lost, 10)}."
+    )
+    raise LabelError(
+        msg, "Map more labels, or say that so few shall be scored: --few on the command line."
+    )
 
 
 class _Matcher:

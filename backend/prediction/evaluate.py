@@ -19,9 +19,18 @@ from backend.data.dataset import cells_table, describe_chunks
 from backend.data.h5ad import open_dataset
 from backend.data.labels import not_labelled, to_lineage
 from backend.data.problems import Refusal, some
-from backend.errors import InputError
-from backend.evaluation.mapping import LabelMatch, common_types, match_labels, ontology_version
+from backend.data.role_columns import column_candidates
+from backend.data.vocabularies import ABSTAINED
+from backend.errors import InputError, LabelError
+from backend.evaluation.mapping import (
+    LabelMatch,
+    check_matches,
+    common_types,
+    match_labels,
+    ontology_version,
+)
 from backend.models.reference import OUTSIDE
+from backend.prediction.donor_names import find_in_training
 from backend.prediction.out_of_distribution import OOD_SCHEMA, share_outside
 from backend.prediction.predict import CHUNK, Predictor
 from backend.store.bundle import RunRecord, predictions_frame, write_dataset, write_run
@@ -49,7 +58,8 @@ class Evaluated:
 
     n_unlabelled : cells without a label of their own
     n_unmapped : labelled cells whose label means no type that every model can output
-    n_in_training : mapped cells that a model was fitted on, by fingerprint or by donor
+    n_in_training : mapped cells that a model was fitted on, see `find_in_training`
+    n_empty : cells without counts: no call and no score
     n_scored : the rest
     outside : run id → share of cells beyond the 95th percentile of unseen training donors
     """
@@ -61,6 +71,7 @@ class Evaluated:
     n_unlabelled: int
     n_unmapped: int
     n_in_training: int
+    n_empty: int
     n_scored: int
     labels: tuple[LabelMatch, ...]
     run_ids: tuple[str, ...]
@@ -81,6 +92,8 @@ def evaluate(
     roles: Roles | None = None,
     given: Mapping[str, str | None] | None = None,
     is_scored: bool = True,
+    donor_names: str = "ask",
+    least_scored: float = 0.0,
     name: str | None = None,
     facts: Mapping[str, Any] | None = None,
     device: str = "auto",
@@ -102,6 +115,11 @@ def evaluate(
         The user's mapping of labels, see `match_labels`.
     is_scored
         False leaves the file's labels out: the cells are predicted only.
+    donor_names
+        What donors of known names are, see `find_in_training`.
+    least_scored
+        Share (0–1) of the labelled cells that must have a type of the models; below it nothing is
+        predicted.
     name
         What pages call the dataset; by default what the file says.
     facts
@@ -131,6 +149,10 @@ def evaluate(
             msg = f"There is no type that all of {names} can output."
             raise InputError(msg, "Evaluate them one at a time.")
         matches = match_labels(counts, types, given=given)
+        try:
+            check_matches(matches, least_scored=least_scored)
+        except LabelError as error:
+            raise LabelError(error.message, _other_columns(dataset) + error.hint) from error
         predictor = Predictor(models, device=device)
         donors = obs["donor"].astype(str).to_numpy()
         stream = ComponentStream(donors, fitted_on=QUICK_FIT)
@@ -151,9 +173,16 @@ def evaluate(
     own = table["cell_type_fine"].to_numpy(dtype=object) if is_scored else _nothing(len(table))
     type_of = {match.label: match.cell_type for match in matches}
     mapped = np.array([None if pd.isna(v) else type_of[v] for v in own], dtype=object)
-    in_training = _in_training(predictor, table["donor"])
+    training = find_in_training(
+        table,
+        [answers.joined("was_trained_on") for answers in predictor.answers],
+        [model.train_donors() for model in predictor.models],
+        names=donor_names,
+    )
+    in_training = training.cells
+    is_empty = table["n_counts"].to_numpy() == 0
     labels = mapped.copy()
-    labels[in_training] = None
+    labels[in_training | is_empty] = None
     level = predictor.label_level
     table["cell_type_lineage"] = [None if v is None else to_lineage(v) for v in labels]
     table["cell_type_fine"] = labels if level == "fine" else own
@@ -175,18 +204,28 @@ def evaluate(
         n_cells=info.n_cells,
         n_unlabelled=int((~is_labelled).sum()),
         n_unmapped=int((is_labelled & ~is_mapped).sum()),
-        n_in_training=int((is_mapped & in_training).sum()),
-        n_scored=int((is_mapped & ~in_training).sum()),
+        n_in_training=int((is_mapped & in_training & ~is_empty).sum()),
+        n_empty=int(is_empty.sum()),
+        n_scored=int((is_mapped & ~in_training & ~is_empty).sum()),
         labels=matches,
         run_ids=tuple(_record(model, dataset_id, len(table)).run_id for model in models),
         outside=_outside(predictor, dataset_id, len(table)),
-        notes=notes,
+        notes=(*notes, *training.notes),
     )
     values = _dataset_facts(path, done, info.to_json(), labels, facts or {})
     write_dataset(out, values, table, neighbours=cell_map.neighbours)
-    _write_runs(out, done, table["cell_id"].to_numpy(dtype=object), labels, predictor, started)
+    _write_runs(out, done, table, labels, predictor, started)
     progress(1.0, "Done")
     return done
+
+
+def _other_columns(dataset: OpenDataset) -> str:
+    """Name the columns that hold known cell types, where the one in use is none of them."""
+    used = dataset.found.roles.columns()
+    found = column_candidates(dataset.file, used)["cell_type"]
+    if not found or used.get("cell_type") in found:
+        return ""
+    return f'The column "{found[0]}" holds known cell types: --role cell_type={found[0]}. '
 
 
 def _nothing(n: int) -> np.ndarray:
@@ -229,18 +268,18 @@ def _predicted(
         yield cells
 
 
-def _in_training(predictor: Predictor, donors: pd.Series) -> np.ndarray:
-    """Say of each cell whether any of the models was fitted on it or on its donor."""
-    found = np.zeros(len(donors), dtype=bool)
-    for model, answers in zip(predictor.models, predictor.answers, strict=True):
-        found |= answers.joined("was_trained_on")
-        found |= donors.isin(model.train_donors()).to_numpy()
-    return found
+def _with_no_call(proba: np.ndarray, is_empty: np.ndarray) -> np.ndarray:
+    """Add a last column for "no call", certain for cells without counts and nothing for others."""
+    wider = np.zeros((len(proba), proba.shape[1] + 1), dtype=proba.dtype)
+    wider[:, :-1] = np.where(is_empty[:, None], 0, proba)
+    wider[is_empty, -1] = 1
+    return wider
 
 
 def _record(model: SavedModel, dataset_id: str, n_cells: int, **values: Any) -> RunRecord:
     """Return the record of a stored model's predictions of a dataset."""
     source = model.run
+    values = {"classes": source.classes} | values
     series = Series(
         dataset_id=dataset_id,
         protocol=EXTERNAL,
@@ -263,7 +302,6 @@ def _record(model: SavedModel, dataset_id: str, n_cells: int, **values: Any) -> 
         recipe_version=source.recipe_version,
         status="done",
         display_name=source.display_name,
-        classes=source.classes,
         n_train=source.n_train,
         n_train_donors=source.n_train_donors,
         n_test=n_cells,
@@ -283,6 +321,8 @@ def _outside(predictor: Predictor, dataset_id: str, n_cells: int) -> dict[str, f
 def _notes(model: SavedModel, done: Evaluated) -> tuple[str, ...]:
     """Return what every view of the run must say."""
     notes = [f"fitted on {model.trained_on()} (final run {model.run_id}), applied to this dataset"]
+    if done.n_empty:
+        notes.append(f"{done.n_empty:,} cells have no counts: no call, not scored")
     if done.n_in_training:
         notes.append(f"{done.n_in_training:,} cells were in training: predicted, not scored")
     if done.n_unmapped:
@@ -320,6 +360,7 @@ def _dataset_facts(
             "n_unlabelled": done.n_unlabelled,
             "n_unmapped": done.n_unmapped,
             "n_in_training": done.n_in_training,
+            "n_empty": done.n_empty,
             "n_scored": done.n_scored,
             "map_fitted_on": min(QUICK_FIT, done.n_cells),
         },
@@ -334,18 +375,24 @@ def _dataset_facts(
 def _write_runs(
     out: Path,
     done: Evaluated,
-    cell_ids: np.ndarray,
+    cells: pd.DataFrame,
     labels: np.ndarray,
     predictor: Predictor,
     started: float,
 ) -> None:
+    cell_ids = cells["cell_id"].to_numpy(dtype=object)
+    is_empty = cells["n_counts"].to_numpy() == 0
     for model, answers in zip(predictor.models, predictor.answers, strict=True):
         proba = answers.joined("proba")
-        frame = predictions_frame(cell_ids, labels, proba, model.classes, 0, "test")
+        classes = model.classes
+        if is_empty.any():
+            proba, classes = _with_no_call(proba, is_empty), (*classes, ABSTAINED)
+        frame = predictions_frame(cell_ids, labels, proba, classes, 0, "test")
         record = _record(
             model,
             done.dataset_id,
             done.n_cells,
+            classes=classes,
             notes=_notes(model, done),
             wall_seconds=round(time.perf_counter() - started, 3),
         )

@@ -95,10 +95,11 @@ class Predictor:
                 raise InputError(msg, error.hint) from error
             nothing = np.full(cells.n_obs, np.nan, dtype=np.float32)
             distances = nothing if reference is None else reference.distances(cells, predictions)
+            percentiles = nothing if reference is None else reference.percentiles(distances)
+            # A cell without counts lies nowhere.
             answers.proba.append(predictions.proba)
-            answers.distances.append(distances)
-            answers.percentiles.append(
-                nothing if reference is None else reference.percentiles(distances)
-            )
+            answers.distances.append(np.where(prints == 0, np.nan, distances))
+            answers.percentiles.append(np.where(prints == 0, np.nan, percentiles))
             places = np.minimum(np.searchsorted(known, prints), len(known) - 1)
-            answers.was_trained_on.append(known[places] == prints)
+            # 0 is the fingerprint of a cell without counts: any two of them are "the same".
+            answers.was_trained_on.append((known[places] == prints) & (prints != 0))

@@ -98,8 +98,8 @@ class SavedModel:
             raise ModelUnavailable(msg, "Fit the final run again.")
         return np.frombuffer(content, dtype="<u8")
 
-    def train_donors(self) -> frozenset[str]:
-        """Return the donors of its dataset; empty where that dataset is not at hand."""
+    def train_donors(self) -> dict[str, frozenset[str]]:
+        """Return donor → studies of its dataset; empty where that dataset is not at hand."""
         import pyarrow.parquet as pq
 
         for place in self.roots:
@@ -107,9 +107,13 @@ class SavedModel:
             if root.read_bytes("datasets", self.run.dataset_id, "dataset.json") is None:
                 continue
             with root.local_file("datasets", self.run.dataset_id, "cells.parquet") as path:
-                donors = pq.read_table(path, columns=["donor"])["donor"].unique().to_pylist()
-            return frozenset(name for name in donors if name not in (None, UNKNOWN_DONOR))
-        return frozenset()
+                rows = pq.read_table(path, columns=["donor", "study"]).to_pandas()
+            rows = rows[rows["donor"].notna() & (rows["donor"] != UNKNOWN_DONOR)]
+            return {
+                str(name): frozenset(studies.dropna())
+                for name, studies in rows.groupby("donor")["study"]
+            }
+        return {}
 
     def trained_on(self) -> str:
         """Name the dataset that it was fitted on."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from backend.data.roles import Roles
     from backend.training.progress import Folds
 
 __all__ = [
@@ -95,6 +96,7 @@ class Plan:
     name      : of its file, for messages
     datasets  : h5ad files, absolute
     any_genes : whether genes need not be human
+    roles     : columns that a person named; the others are guessed
     out       : folder or URL of the results, or None
     threads   : threads of one run; part of the plan so that no result depends on the machine
     split     : frozen split that takes the place of the one that the rows describe
@@ -104,6 +106,7 @@ class Plan:
     name: str
     datasets: tuple[Path, ...]
     any_genes: bool = False
+    roles: Roles | None = None
     out: str | None = None
     threads: int = 1
     rows: tuple[Row, ...] = ()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from backend.data.roles import Roles
     from backend.store.roots import Location
     from backend.training.progress import Fold
     from backend.types import Series
@@ -46,6 +47,7 @@ class _Planned:
     text: str
     dataset: Path
     any_genes: bool = False
+    roles: Roles | None = None
     split: Path
     fold: Fold
     series: Series

@@ -239,7 +239,8 @@ class _Preparation:
     ) -> None:
         say(f"Reading {path.name}")
         self.study, self.path, self.say, self.is_written = study, path, say, is_written
-        self.adata, self.info = read_dataset(path, any_genes=study.plan.any_genes)
+        plan = study.plan
+        self.adata, self.info = read_dataset(path, any_genes=plan.any_genes, roles=plan.roles)
         self.splits: dict[tuple[Any, ...], tuple[Split, Path]] = {}
         self.checked: set[tuple[Any, ...]] = set()
 
@@ -296,6 +297,7 @@ class _Preparation:
                 fold=fold,
                 dataset=self.path,
                 any_genes=self.study.plan.any_genes,
+                roles=self.study.plan.roles,
                 split=file,
                 home=home(),
                 checkpoint_name=made.name,
@@ -321,6 +323,7 @@ class _Preparation:
             fold=fold,
             dataset=self.path,
             any_genes=plan.any_genes,
+            roles=plan.roles,
             split=file,
             out=out,
             options=plan.options,

@@ -90,11 +90,12 @@ def choose_roles(chosen: Chosen, found: dict[str, Any]) -> dict[str, Any]:
             format_func=shown,
             key=f"evaluate.role.{role}-{chosen.request}",
         )
-    changed = {name: column for name, column in roles.items() if column}
-    if changed and changed != guessed:
-        st.session_state[f"evaluate.roles-{chosen.path}"] = json.dumps(changed, sort_keys=True)
+    # "" says that the file has no such column; left out, it would be guessed again.
+    given = {name: column or "" for name, column in roles.items()}
+    if {name: column for name, column in given.items() if column} != guessed:
+        st.session_state[f"evaluate.roles-{chosen.path}"] = json.dumps(given, sort_keys=True)
         st.rerun()
-    return changed
+    return given
 
 
 def map_timepoints(found: dict[str, Any], key: str) -> dict[str, str]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from backend.data.roles import Roles
+
 __all__ = [
     "ATTEMPTS",
     "Executor",
@@ -58,11 +60,11 @@ class InProcess:
 
 
 @lru_cache(maxsize=1)
-def read_dataset(path: Path, *, any_genes: bool) -> tuple[Any, Any]:
+def read_dataset(path: Path, *, any_genes: bool, roles: Roles | None = None) -> tuple[Any, Any]:
     """Return cells and facts of a dataset; a process keeps the last one."""
     from backend.data import describe, load
 
-    adata = load(path, any_genes=any_genes)
+    adata = load(path, roles, any_genes=any_genes)
     return adata, describe(adata)
 
 
@@ -84,7 +86,7 @@ def _run(tasks: Sequence[Task], tell: Callable[[ProgressEvent], None]) -> list[O
     from backend.training.runs import run_series
 
     task = tasks[0]
-    adata, info = read_dataset(task.dataset, any_genes=task.any_genes)
+    adata, info = read_dataset(task.dataset, any_genes=task.any_genes, roles=task.roles)
     split = Split.load(task.split)
     if isinstance(task, PlannedCheckpoint):
         return [_pretrain(task, adata, info, split, tell)]

@@ -37,7 +37,7 @@ def test_what_is_no_stored_model_is_refused(trained_home):
         find_saved_model(run_of(trained_home, "logreg", 0), [trained_home])
     model = find_saved_model(run_of(trained_home, "logreg"), [trained_home])
     assert model.trained_on() == "Reference"
-    assert model.train_donors() == {f"AML{n}" for n in range(1, 7)}
+    assert model.train_donors() == {f"AML{n}": {"tiny"} for n in range(1, 7)}
     assert len(model.train_cells()) == N_TRAIN
 
 
