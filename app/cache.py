@@ -382,6 +382,11 @@ def averages(scope: Scope) -> pd.DataFrame:
     return _ask("averages", scope)
 
 
+def patient_courses(scope: Scope, configuration: str, metric: str) -> views.PatientCourses:
+    """Return the donors that have cells at several timepoints, and what changes in them."""
+    return _ask("patient_courses", scope, configuration=configuration, metric=metric)
+
+
 def blasts(scope: Scope) -> views.Blasts:
     """Return labelled against predicted malignancy of every model trained at level fine."""
     return _ask("blasts", scope)

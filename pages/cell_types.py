@@ -7,6 +7,7 @@ import streamlit as st
 from app import cache
 from app.components import errors, figure, frames, heatmap, provenance, tables
 from app.components.selection_links import page_links
+from app.sections.cell_types.paired import paired_types
 from app.sections.cell_types.rows import labelled_rows, lost_types
 from app.state import (
     BY,
@@ -58,7 +59,7 @@ points = figure.draw(
 st.caption(
     "In each cell: F1, then labelled cells / donors. Worst rows first. Grey: fewer than 20 cells, "
     f"too few to read as a score. {heatmap.FEW_DONORS}: describes one or two donors, says nothing "
-    "about others. “–”: no labelled cell."
+    f"about others. {heatmap.ONE_DONOR}: most cells are one donor's. “–”: no labelled cell."
 )
 if points:
     cell_type, column = points[0]["cell_type"], points[0]["column"]
@@ -96,4 +97,6 @@ tables.show(
     ),
     labels={"column": "Model" if by == "model" else "Timepoint"},
 )  # fmt: skip
+if configuration:
+    paired_types(scope, configuration, models[configuration])
 provenance.caption(cache.provenance(scope))

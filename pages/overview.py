@@ -74,6 +74,10 @@ if by_type.f1.notna().any():
         "worst type first. Every cell shows F1, then cells and donors.",
         select=("column", "cell_type"),
     )  # fmt: skip
+    st.caption(
+        "In each cell: F1, then labelled cells / donors. Grey: fewer than 20 cells. "
+        f"{heatmap.FEW_DONORS}: one or two donors. {heatmap.ONE_DONOR}: most cells are one donor's."
+    )
     if points:
         st.button(
             f"See the {plain(points[0]['cell_type'])} cells at {plain(points[0]['column'])}",

@@ -9,6 +9,7 @@ from app.components import errors, figure, provenance, tables
 from app.components.averages_table import averages_table
 from app.components.course_lines import course_lines
 from app.components.selection_links import page_links
+from app.sections.timepoints.patients import same_patients
 from app.state import (
     CONFIGURATION,
     REFERENCE,
@@ -78,6 +79,8 @@ st.caption(
 provenance.types_note(view, metric)
 page_links()
 averages_table(averages)
+with errors.shown_to_user():
+    same_patients(scope, models, metric)
 
 st.markdown("##### The same numbers as a table")
 tables.show(

@@ -11,14 +11,18 @@ import pandas as pd
 from app.components import palette
 from app.components.figure import AROUND, SELECTION
 from backend.evaluation.description import is_few_donors, is_grey
+from backend.evaluation.f1 import TOP_DONOR_MARK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FEW_DONORS", "heatmap"]
+__all__ = ["FEW_DONORS", "ONE_DONOR", "heatmap"]
 
 FEW_DONORS = "†"
 """Follows a score that describes one or two donors."""
+
+ONE_DONOR = "‡"
+"""Follows a score whose cells are mostly those of one donor among several."""
 
 
 def _points(share: float) -> str:
@@ -43,7 +47,8 @@ def heatmap(
 ) -> alt.LayerChart:
     """Draw a table of scores as coloured cells with the score and its support written in.
 
-    Scores over fewer than 20 cells are grey; those of one or two donors bear `FEW_DONORS`.
+    Scores over fewer than 20 cells are grey; those of one or two donors bear `FEW_DONORS`,
+    those mostly of one donor `ONE_DONOR`.
 
     Parameters
     ----------
@@ -66,7 +71,12 @@ def heatmap(
         legend_title, legend_format = "Predicted − labelled share", "+.0%"
     else:
         few = is_few_donors(data["n_donors"]) if "n_donors" in data else np.zeros(len(data), bool)
-        marks = np.where(few & ~data["is_grey"], FEW_DONORS, "")
+        top = data["top_donor_share"] if "top_donor_share" in data else np.zeros(len(data))
+        marks = np.select(
+            [data["is_grey"], few, np.asarray(top) >= TOP_DONOR_MARK],
+            ["", FEW_DONORS, ONE_DONOR],
+            "",
+        )
         data["value_text"] = [
             f"{v:.2f}{mark}" if pd.notna(v) else "–"
             for v, mark in zip(data[value], marks, strict=True)

@@ -30,6 +30,8 @@ _SCORES: Final = {
     "low": "95 % low",
     "high": "95 % high",
     "gap": "Gap",
+    "before": "Before",
+    "after": "After",
     "confidence": "Confidence",
     "labelled_share": "Labelled share",
     "predicted_share": "Predicted share",
@@ -59,6 +61,7 @@ _COUNTS: Final = {
     "n_predicted_absent": "Predicted, not labelled here",
     "n_seeds": "Seeds",
     "n_label": "Labelled cells",
+    "n_cells_before": "Cells before",
     "n_folds_done": "Folds done",
     "n_folds": "Folds",
 }

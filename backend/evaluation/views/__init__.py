@@ -16,6 +16,7 @@ from backend.evaluation.views.confusions import (
 )
 from backend.evaluation.views.donors import scores_by_donor
 from backend.evaluation.views.overview import COLLAPSE_F1, overview, provenance
+from backend.evaluation.views.patients import PatientCourses, patient_courses
 from backend.evaluation.views.protocols import optimism
 from backend.evaluation.views.results import (
     CellTypeScores,
@@ -42,6 +43,7 @@ __all__ = [
     "ModelDifferences",
     "OptimismScores",
     "Overview",
+    "PatientCourses",
     "Provenance",
     "TimepointScores",
     "answers",
@@ -54,6 +56,7 @@ __all__ = [
     "model_differences",
     "optimism",
     "overview",
+    "patient_courses",
     "provenance",
     "scope_choices",
     "scores_by_donor",
