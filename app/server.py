@@ -12,6 +12,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from streamlit.starlette import App
 
+from backend.config import served_by
+from backend.processes import end_with
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -57,4 +60,5 @@ class _Guarded:
         await self.app(scope, receive, guarded)
 
 
+end_with(served_by())
 app = App(Path(__file__).with_name("main.py"), middleware=[Middleware(_Guarded)])

@@ -20,6 +20,7 @@ __all__ = [
     "keep_days",
     "precomputed_dir",
     "project_root",
+    "served_by",
 ]
 
 
@@ -30,7 +31,11 @@ def project_root() -> Path:
 
 def home() -> Path:
     """Return the folder of store, runs, jobs and uploads (`FAULTLINE_HOME`, default ~/.faultline)."""
-    return Path(os.environ.get("FAULTLINE_HOME") or Path.home() / ".faultline").expanduser()
+    try:
+        return Path(os.environ.get("FAULTLINE_HOME") or Path.home() / ".faultline").expanduser()
+    except RuntimeError:
+        msg = "There is no home folder."
+        raise InputError(msg, "Set FAULTLINE_HOME to a folder that you may write to.") from None
 
 
 def precomputed_dir() -> Path:
@@ -58,6 +63,12 @@ def allows_anonymous_write() -> bool:
 def is_behind_proxy() -> bool:
     """Say whether visitors come through a proxy (`FAULTLINE_BEHIND_PROXY`, anything but empty or 0)."""
     return os.environ.get("FAULTLINE_BEHIND_PROXY", "") not in ("", "0")
+
+
+def served_by() -> int | None:
+    """Return the process that started this one to serve (`FAULTLINE_SERVED_BY`), or None."""
+    text = os.environ.get("FAULTLINE_SERVED_BY", "")
+    return int(text) if text.isdecimal() else None
 
 
 def data_dirs() -> tuple[Path, ...]:

@@ -11,14 +11,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from backend.errors import InputError, JobFailed, StoreError
+from backend.errors import FaultlineError, InputError, JobFailed, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = [
     "DiskFull",
+    "check_room",
     "complete_or_absent",
+    "explained",
     "full_disk_explained",
     "is_disk_full",
     "link_first",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NEW, _OLD = ".tmp-", ".old-"
 _LEFTOVER_SECONDS: Final = 24 * 3600
 """What killed writers left is removed once it is this old: no living writer can still own it."""
@@ -42,7 +45,44 @@ class DiskFull(JobFailed):
 
 def is_disk_full(error: OSError) -> bool:
     """Say whether an error means that there is no room left."""
-    return error.errno in _NO_SPACE
+    # Libraries in C++ keep the system's words and lose its number.
+    return error.errno in _NO_SPACE or "No space left on device" in str(error)
+
+
+def explained(error: OSError) -> FaultlineError | None:
+    """Return what a refusal of the system means to a person, or None where that is not known.
+
+    Full disks, read-only folders and missing permissions are nobody's fault in the code.
+    """
+    name = f"`{error.filename}`" if error.filename else "a file"
+    if isinstance(error, FaultlineError):
+        return error
+    if is_disk_full(error):
+        msg = f"The disk is full: there is no room for {name}."
+        return DiskFull(
+            msg, "Free some space and start again: finished runs and snapshots are kept."
+        )
+    if error.errno in _NOT_ALLOWED:
+        msg = f"{name} may not be used ({error.strerror})."
+        hint = "Give a folder that you may write to. FAULTLINE_HOME names the one of Faultline."
+        return InputError(msg, hint)
+    if error.errno is not None and error.filename:
+        return InputError(f"{name} cannot be used ({error.strerror}).", "Check the path.")
+    return None
+
+
+def check_room(folder: Path, n_bytes: int, what: str) -> None:
+    """Refuse before a library that does not survive a full disk writes `n_bytes`.
+
+    Raises
+    ------
+    DiskFull
+        If there is less room in the folder.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes:
+        msg = f"The disk is full: {what} may need {n_bytes / 2**20:,.0f} MiB, {free / 2**20:,.0f} are free."
+        raise DiskFull(msg, "Free some space, or write to another folder.")
 
 
 @contextmanager

@@ -41,6 +41,7 @@ __all__ = [
     "Process",
     "ask_child",
     "end_group",
+    "end_with",
     "host",
     "is_alive",
     "limit_myself",
@@ -51,6 +52,7 @@ __all__ = [
 
 _WATCH_SECONDS: Final = 0.25
 _GRACE_SECONDS: Final = 5
+_LOOK_SECONDS: Final = 1.0
 _MEMORY_SECONDS: Final = 1.0
 _CGROUP_MEMORY: Final = Path("/sys/fs/cgroup/memory.max")
 
@@ -389,6 +391,24 @@ def _plain(value: Any) -> Any:
 def _leave() -> None:
     """End this process and all that it started: nobody watches it any more."""
     os.killpg(0, signal.SIGKILL)
+
+
+def end_with(parent: int | None, *, grace: float = 20.0) -> None:
+    """End this process in its own way once `parent` is gone, and by force `grace` seconds later.
+
+    Whoever kills the parent cannot stop its children; so each of them looks itself.
+    """
+    if parent is None or os.getppid() != parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
 
 
 def _die_with(parent: int) -> None:

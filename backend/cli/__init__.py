@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
 from backend.errors import FaultlineError
+from backend.files import explained
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -40,7 +43,7 @@ def _module(verb: str) -> ModuleType:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; return 0, or 2 when a `FaultlineError` refused the request."""
+    """Run one verb; return 0, or 2 when the request or the system refused; a signal gives 128 and its number."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
         prog="python -m backend",
@@ -54,9 +57,26 @@ def main(argv: list[str] | None = None) -> int:
             _module(verb).add_arguments(sub)
     args = parser.parse_args(argv)
     try:
-        return int(_module(args.verb).run(args) or 0)
+        code = int(_module(args.verb).run(args) or 0)
+        sys.stdout.flush()
     except FaultlineError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint:  {error.hint}", file=sys.stderr)
-        return 2
+        return _refused(error)
+    except BrokenPipeError:
+        # Whoever read has enough; nothing more can be said there, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except OSError as error:
+        meant = explained(error)
+        if meant is None:
+            raise
+        return _refused(meant)
+    return code
+
+
+def _refused(error: FaultlineError) -> int:
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint:  {error.hint}", file=sys.stderr)
+    return 2

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.config import home
+from backend.config import home, served_by
 
 if TYPE_CHECKING:
     import argparse
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run jobs until SIGTERM or SIGINT; the job at work then goes back to the queue."""
     from backend.jobs.worker import Worker
+    from backend.processes import end_with
 
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -33,5 +34,6 @@ def run(args: argparse.Namespace) -> int:
     worker = Worker((args.home or home()).expanduser().resolve())
     signal.signal(signal.SIGTERM, worker.stop)
     signal.signal(signal.SIGINT, worker.stop)
+    end_with(served_by())
     worker.run(once=args.once)
     return 0

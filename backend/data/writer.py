@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from backend.files import complete_or_absent
+from backend.files import check_room, complete_or_absent
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from pathlib import Path
     from types import TracebackType
 
     import pandas as pd
@@ -22,6 +22,7 @@ ABOUT_FIELDS = ("name", "simulated", "source", "citation", "licence_note", "pare
 """What `uns["faultline"]` says about a dataset."""
 
 _VALUES_PER_CHUNK = 131_072
+_SPARE = 4 << 20
 
 
 class H5adWriter:
@@ -75,6 +76,8 @@ class H5adWriter:
         counts = counts.copy()
         counts.sum_duplicates()
         counts.eliminate_zeros()
+        # HDF5 does not survive a full disk: it crashes when the file is closed.
+        check_room(Path(self.path).parent, 8 * counts.nnz + _SPARE, f"`{Path(self.path).name}`")
         start, end = self._n_values, self._n_values + counts.nnz
         for name, values in (("data", counts.data), ("indices", counts.indices)):
             target = self._file["X"][name]
@@ -106,6 +109,9 @@ class H5adWriter:
         from anndata.io import write_elem
 
         obs = stack_frames(self._frames) if self._frames else pd.DataFrame()
+        n_bytes = 8 * len(obs) + int(obs.memory_usage(deep=True).sum())
+        n_bytes += int(self.var.memory_usage(deep=True).sum())
+        check_room(Path(self.path).parent, n_bytes + _SPARE, f"`{Path(self.path).name}`")
         matrix = self._file["X"]
         matrix.attrs["shape"] = np.array([len(obs), len(self.var)], dtype=np.int64)
         matrix.create_dataset(

@@ -106,10 +106,13 @@ def now() -> str:
 
 
 def seconds_since(moment: str | None) -> float:
-    """Return the seconds since a time of a job file; infinite when it is None."""
+    """Return the seconds since a time of a job file; infinite when it is None.
+
+    A time to come, by a clock that was set back since, is now.
+    """
     if moment is None:
         return math.inf
-    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
 
 
 def jobs_folder(home: Path) -> Path:

@@ -47,7 +47,7 @@ def _age(path: Path) -> float:
                 newest = max(newest, entry.stat(follow_symlinks=False).st_mtime)
     except FileNotFoundError:
         return 0.0
-    return time.time() - newest
+    return max(0.0, time.time() - newest)
 
 
 def _remove(path: Path) -> None:

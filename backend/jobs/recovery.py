@@ -51,17 +51,22 @@ def _is_lost(folder: Path, status: JobStatus, stale_seconds: float) -> bool:
     else:
         holder = Process(status.host or "", status.worker_pid or 0, status.worker_started)
         silence = seconds_since(status.heartbeat_at)
-    if holder is None or silence <= stale_seconds:
+    if holder is None:
         return False
     if holder.host != host():
         return silence > _FAR * stale_seconds
+    # Whatever the clock says: it may have been set, and a process cannot come back.
     return not is_alive(holder)
 
 
 def _may_end(folder: Path, status: JobStatus, stale_seconds: float) -> bool:
     """Win the right to end the attempt, or take it from one who won it and died."""
     name = f"end-{status.attempt}"
-    return win(folder, name) or seconds_since_won(folder, name) > stale_seconds
+    if win(folder, name):
+        return True
+    holder = winner(folder, name)
+    is_dead = holder is not None and holder.host == host() and not is_alive(holder)
+    return is_dead or seconds_since_won(folder, name) > stale_seconds
 
 
 def _end(folder: Path, status: JobStatus) -> JobStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -37,7 +38,10 @@ class _Child:
     def start(self) -> None:
         # A session of its own: Ctrl-C reaches us, and we stop the others in order.
         self.process = subprocess.Popen(
-            self.command, cwd=project_root(), env=environment(), start_new_session=True
+            self.command,
+            cwd=project_root(),
+            env=environment(FAULTLINE_SERVED_BY=str(os.getpid())),
+            start_new_session=True,
         )
         self.born = time.monotonic()
         self.due: float | None = None

@@ -14,7 +14,7 @@ from typing import Final
 
 from backend.files import write_text
 from backend.jobs.directory import now, seconds_since
-from backend.processes import host
+from backend.processes import Process, host, is_alive, myself
 
 __all__ = ["WorkerInfo", "announce", "find_gpus", "list_workers", "withdraw"]
 
@@ -31,6 +31,13 @@ class WorkerInfo:
     heartbeat_at: str
     gpus: tuple[str, ...]
     job_id: str | None = None
+    started: str = ""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its process is known to have ended, whatever its clock said."""
+        own = Process(self.host, self.pid, self.started)
+        return self.host == host() and not is_alive(own)
 
 
 def _file(home: Path) -> Path:
@@ -42,7 +49,14 @@ def announce(home: Path, gpus: tuple[str, ...], job_id: str | None = None) -> No
     """Say that this worker lives, on which GPUs, and what it does."""
     path = _file(home)
     path.parent.mkdir(parents=True, exist_ok=True)
-    info = WorkerInfo(host=host(), pid=os.getpid(), heartbeat_at=now(), gpus=gpus, job_id=job_id)
+    info = WorkerInfo(
+        host=host(),
+        pid=os.getpid(),
+        heartbeat_at=now(),
+        gpus=gpus,
+        job_id=job_id,
+        started=myself().started,
+    )
     write_text(path, json.dumps(dataclasses.asdict(info)))
 
 
@@ -58,10 +72,12 @@ def list_workers(home: Path) -> list[WorkerInfo]:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             info = WorkerInfo(**values | {"gpus": tuple(values["gpus"])})
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             continue
         silence = seconds_since(info.heartbeat_at)
-        if silence < _ALIVE_SECONDS:
+        if info.is_gone:
+            path.unlink(missing_ok=True)
+        elif silence < _ALIVE_SECONDS:
             found.append(info)
         elif silence > _FORGET_SECONDS:
             path.unlink(missing_ok=True)

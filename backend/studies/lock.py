@@ -22,6 +22,7 @@ __all__ = ["NAME", "SweepLock"]
 
 NAME: Final = "sweep.lock"
 _HEARTBEAT_SECONDS: Final = 10.0
+_EXPIRED_SECONDS: Final = 600.0
 
 
 class SweepLock:
@@ -29,7 +30,8 @@ class SweepLock:
 
     The lock is a file that appears by a hard link, with the process that holds it inside; its
     modification time is the last sign of life. A lock whose process died on this machine is taken
-    over. Of a process on another machine only the sign of life is known, so that one is refused.
+    over. Of a process on another machine only the sign of life is known, so that one is refused until
+    it has been silent for ten minutes.
 
     Parameters
     ----------
@@ -97,15 +99,15 @@ class SweepLock:
                 return
             holder: Process = found["process"]
             who = f"plan {found['plan']}, process {holder.pid} on {holder.host}"
-            if holder.host != myself().host:
-                silence = time.time() - self.path.stat().st_mtime
+            silence = max(0.0, time.time() - self.path.stat().st_mtime)
+            if holder.host != myself().host and silence <= _EXPIRED_SECONDS:
                 msg = (
                     f"A sweep of another machine is at work in this folder ({who}, since "
                     f"{found['since']}, last sign of life {silence:.0f} s ago)."
                 )
                 hint = f"Give another --out; if that sweep is dead, delete `{self.path}`."
                 raise InputError(msg, hint)
-            if is_alive(holder):
+            if holder.host == myself().host and is_alive(holder):
                 msg = f"Another sweep is at work in this folder ({who}, since {found['since']})."
                 raise InputError(msg, "Wait until it ends, or give another --out.")
             self.path.unlink()

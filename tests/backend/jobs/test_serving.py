@@ -108,5 +108,20 @@ def test_web_process_that_ends_takes_the_workers_along(serve, free_port, tmp_pat
     assert list_workers(tmp_path) == []
 
 
+def test_killed_server_leaves_nobody_behind(serve, free_port, tmp_path):
+    process = serve()
+    until(lambda: answers(free_port) and list_workers(tmp_path))
+    family = children_of(process.pid)
+    assert len(family) == 2
+    process.kill()
+    process.wait(10)
+    until(lambda: not any(is_alive(child) for child in family), seconds=40)
+    assert not answers(free_port)
+    assert list_workers(tmp_path) == []
+    # Nothing that the dead one left keeps the next one from starting.
+    serve()
+    until(lambda: answers(free_port) and list_workers(tmp_path))
+
+
 def test_impossible_port_is_refused(serve):
     assert serve("--port", "70000").wait(30) == 2

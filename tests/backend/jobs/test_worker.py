@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -13,8 +14,10 @@ from backend.jobs import workers
 from backend.jobs.directory import (
     cancel_job,
     create_job,
+    now,
     read_log,
     read_status,
+    seconds_since,
     win,
     write_status,
 )
@@ -193,15 +196,42 @@ def lost(home, *, on: str, silent: str, pid: int = 0):
 LONG_AGO = "2020-01-01T00:00:00+00:00"
 
 
-def test_recent_heartbeat_and_living_worker_are_left_alone(home):
-    from backend.jobs.directory import now
-
-    fresh = lost(home, on=host(), silent=now())
+def test_living_worker_is_left_alone(home):
+    fresh = lost(home, on="elsewhere", silent=now())
     alive = lost(home, on=host(), silent=LONG_AGO, pid=os.getpid())
     status = outcome(home, alive).with_(worker_started=started(os.getpid()))
     write_status(home / "jobs" / alive, status)
     assert recover(home) == []
     assert {outcome(home, job).state for job in (fresh, alive)} == {"running"}
+
+
+@pytest.mark.parametrize("days", [-3650, -1, 0, 1, 3650])
+def test_dead_worker_of_this_machine_is_seen_whatever_the_clock_said(home, days):
+    silent = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+    job_id = lost(home, on=host(), silent=silent)
+    assert [status.attempt for status in recover(home)] == [2]
+    assert outcome(home, job_id).state == "queued"
+
+
+def test_worker_that_died_is_not_listed_whatever_the_clock_said(home):
+    (home / "workers").mkdir()
+    for number, (days, name) in enumerate([(0, host()), (3650, host()), (3650, "elsewhere")]):
+        said = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+        values = {"host": name, "pid": 2**22 + 1, "heartbeat_at": said, "gpus": []}
+        (home / "workers" / f"{number}.json").write_text(json.dumps(values))
+    (home / "workers" / "broken.json").write_text("{")
+    assert [info.host for info in workers.list_workers(home)] == ["elsewhere"]
+
+
+def test_times_to_come_are_now():
+    assert seconds_since("2999-01-01T00:00:00+00:00") == 0.0
+
+
+def test_who_won_the_end_and_died_here_is_replaced_at_once(home):
+    job_id = lost(home, on=host(), silent=now())
+    dead = json.dumps(Process(host(), 2**22 + 1, "1")._asdict())
+    (home / "jobs" / job_id / "end-1").write_text(dead)
+    assert [status.attempt for status in recover(home)] == [2]
 
 
 def test_number_of_a_dead_worker_that_another_process_has_now_does_not_count(home):
@@ -210,8 +240,6 @@ def test_number_of_a_dead_worker_that_another_process_has_now_does_not_count(hom
 
 
 def test_silence_of_another_machine_must_last_longer(home):
-    from datetime import UTC, datetime, timedelta
-
     silent = (datetime.now(UTC) - timedelta(seconds=120)).isoformat()
     job_id = lost(home, on="elsewhere", silent=silent)
     assert recover(home) == []
