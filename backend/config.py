@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from backend.errors import InputError
+from backend.errors import InputError, is_utf8, not_utf8
 
 __all__ = [
     "allows_anonymous_write",
@@ -32,7 +32,7 @@ def project_root() -> Path:
 def home() -> Path:
     """Return the folder of store, runs, jobs and uploads (`FAULTLINE_HOME`, default ~/.faultline)."""
     try:
-        return Path(os.environ.get("FAULTLINE_HOME") or Path.home() / ".faultline").expanduser()
+        return _folder("FAULTLINE_HOME") or Path.home() / ".faultline"
     except RuntimeError:
         msg = "There is no home folder."
         raise InputError(msg, "Set FAULTLINE_HOME to a folder that you may write to.") from None
@@ -40,7 +40,7 @@ def home() -> Path:
 
 def precomputed_dir() -> Path:
     """Return the folder of shipped bundles (`FAULTLINE_PRECOMPUTED`, default `precomputed/`)."""
-    return Path(os.environ.get("FAULTLINE_PRECOMPUTED") or project_root() / "precomputed")
+    return _folder("FAULTLINE_PRECOMPUTED") or project_root() / "precomputed"
 
 
 def golden_dir() -> Path:
@@ -73,7 +73,7 @@ def served_by() -> int | None:
 
 def data_dirs() -> tuple[Path, ...]:
     """Return the server's data folders that users may choose files from (`FAULTLINE_DATA_DIRS`)."""
-    words = os.environ.get("FAULTLINE_DATA_DIRS", "").split(os.pathsep)
+    words = _text("FAULTLINE_DATA_DIRS").split(os.pathsep)
     return tuple(Path(word).expanduser() for word in words if word.strip())
 
 
@@ -90,6 +90,18 @@ def job_memory_gib() -> float | None:
 def job_hours() -> float | None:
     """Return how long one job may run (`FAULTLINE_JOB_HOURS`), None for its kind's own limit."""
     return _positive("FAULTLINE_JOB_HOURS")
+
+
+def _text(name: str) -> str:
+    text = os.environ.get(name, "")
+    if not is_utf8(text):
+        raise not_utf8(name, text)
+    return text
+
+
+def _folder(name: str) -> Path | None:
+    text = _text(name)
+    return Path(text).expanduser() if text else None
 
 
 def _positive(name: str) -> float | None:

@@ -16,6 +16,8 @@ __all__ = [
     "ModelUnavailable",
     "SplitError",
     "StoreError",
+    "is_utf8",
+    "not_utf8",
     "shortened",
 ]
 
@@ -31,6 +33,15 @@ def shortened(text: str, longest: int = _LONGEST) -> str:
     return f"{text[:half]} … {text[-half:]}"
 
 
+def _written(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_utf8(text: str) -> bool:
+    """Say whether a text can be written to files and pages; a name on disk may be other bytes."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 class FaultlineError(Exception):
     """Base of all errors that are shown to a user.
 
@@ -44,7 +55,7 @@ class FaultlineError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         # Names from a file may stand in it, and nobody reads a page of them.
-        message, hint = shortened(message), shortened(hint)
+        message, hint = _written(shortened(message)), _written(shortened(hint))
         super().__init__(message, hint)
         self.message = message
         self.hint = hint
@@ -55,6 +66,11 @@ class FaultlineError(Exception):
 
 class InputError(FaultlineError):
     """A file or an argument from outside cannot be used."""
+
+
+def not_utf8(what: str, text: str) -> InputError:
+    """Return the refusal of a name that is not UTF-8."""
+    return InputError(f"{what} `{text}` is not valid UTF-8.", "Rename the file or folder.")
 
 
 class LabelError(FaultlineError):

@@ -7,9 +7,10 @@ import importlib
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final
 
-from backend.errors import FaultlineError
+from backend.errors import FaultlineError, is_utf8, not_utf8
 from backend.files import explained
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ def _module(verb: str) -> ModuleType:
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; return 0, or 2 when the request or the system refused; a signal gives 128 and its number."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a letter, or a name that is no text, gets an escape in its place.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    strange = next((word for word in argv if not is_utf8(word)), None)
+    if strange is not None:
+        return _refused(not_utf8("The argument", strange))
     parser = argparse.ArgumentParser(
         prog="python -m backend",
         description="Faultline: where single-cell foundation models break.",

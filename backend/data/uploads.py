@@ -7,6 +7,7 @@ only below the folders that its administrator lists, by their real path.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 from backend.config import data_dirs
-from backend.errors import InputError
+from backend.errors import InputError, is_utf8
 from backend.files import published, remove_folder
 from backend.types import ID, OWNER
 
@@ -204,7 +205,9 @@ def _root_names(roots: list[Path]) -> dict[Path, str]:
 
 def _server_files() -> Iterator[tuple[str, Path]]:
     n = 0
-    for root, shown in _root_names([folder.resolve() for folder in data_dirs()]).items():
+    for root, shown in _root_names(
+        [Path(os.path.realpath(folder)) for folder in data_dirs()]
+    ).items():
         if not root.is_dir():
             continue
         found = sorted(
@@ -213,7 +216,10 @@ def _server_files() -> Iterator[tuple[str, Path]]:
             for path in root.glob("/".join(["*"] * depth + ["*.h5ad"]))
         )
         for path in found:
-            real = path.resolve()
+            if not is_utf8(str(path)):
+                # Nobody could ask for it: neither a page nor a job's file can hold the name.
+                continue
+            real = Path(os.path.realpath(path))
             if real.is_file() and real.is_relative_to(root) and not path.name.startswith("."):
                 yield f"{shown}/{path.relative_to(root).as_posix()}", real
                 n += 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from backend.errors import InputError
+from backend.errors import InputError, is_utf8
 from backend.evaluation.outcomes import KINDS, OUTCOMES, error_kind, threshold_of
 from backend.evaluation.views.series import Reader, shown_series
 
@@ -83,9 +83,7 @@ def short(value: object) -> str:
 
 def is_text(value: object) -> bool:
     """Say whether a value is text that a file can hold: half of a surrogate pair is not."""
-    if not isinstance(value, str):
-        return False
-    return value == value.encode("utf-8", "replace").decode("utf-8")
+    return isinstance(value, str) and is_utf8(value)
 
 
 def checked_predicate(predicate: Any) -> dict[str, tuple[str, ...]]:
