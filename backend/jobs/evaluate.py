@@ -35,7 +35,8 @@ def run(request: dict[str, Any], context: JobContext) -> dict[str, Any]:
     request
         `action`: "evaluate" or "import". Both take `upload` (an id), or `server_file` (a name of
         `server_files`), and `name`. "evaluate" takes `runs` (final runs), `roles`, `labels` (label
-        → type or None) and `scored`; "import" takes `protocol` and `label_level`.
+        → type or None), `donor_names` and `scored`; "import" takes `protocol`, `label_level`,
+        `predicted_as` (predicted name → label) and `add_to` (a dataset that holds the cells).
 
     Returns
     -------
@@ -101,6 +102,7 @@ def _evaluate(
         roles=roles_from(request.get("roles")),
         given=request.get("labels") or {},
         is_scored=bool(request.get("scored", True)),
+        donor_names=str(request.get("donor_names") or "ask"),
         name=name,
         facts=facts,
         progress=context.progress,
@@ -122,6 +124,9 @@ def _import(
         name=name,
         protocol=str(request.get("protocol") or EXTERNAL),
         label_level=request.get("label_level") or None,
+        predicted_as={str(k): str(v) for k, v in (request.get("predicted_as") or {}).items()},
+        add_to=str(request["add_to"]) if request.get("add_to") else None,
+        roots=[precomputed_dir(), context.home, user_folder(context.home, context.owner)],
         facts=facts,
         progress=context.progress,
     )

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from backend.data.names import LONGEST_LABEL, MOST_NAMES, MOST_TYPES
 from backend.data.problems import some
 from backend.data.roles import map_timepoint
+from backend.data.vocabularies import ABSTAINED, names_no_type
 from backend.errors import InputError
+from backend.store.table_text import as_utf8, named_ids, with_decimal_points
 from backend.types import TIMEPOINTS
 
 if TYPE_CHECKING:
@@ -65,7 +67,8 @@ def read_table(path: Path) -> pd.DataFrame:
 
     Returns
     -------
-    The columns found, text as str or None, numbers as floats. The index holds the line of the file
+    The columns found, text as str or None, numbers as floats. Labels that name no type are None,
+    predictions that name none are `ABSTAINED`. The index holds the line of the file
     (the first line of a CSV is its header), or the row from 1 of a Parquet file.
 
     Raises
@@ -74,9 +77,13 @@ def read_table(path: Path) -> pd.DataFrame:
         With line and column of the first thing that is wrong.
     """
     is_parquet = _is_parquet(path)
-    table = _read_parquet(path) if is_parquet else _read_csv(path)
+    if is_parquet:
+        table = _read_parquet(path)
+    else:
+        with as_utf8(path) as plain:
+            table = _read_csv(plain, path.name)
     where = "row" if is_parquet else "line"
-    names = [str(name).strip() for name in table.columns]
+    names = named_ids([str(name).strip() for name in table.columns])
     repeated = sorted(name for name, n in Counter(names).items() if n > 1)
     if repeated:
         msg = f"The table has the column {some(repeated)} more than once."
@@ -97,6 +104,10 @@ def read_table(path: Path) -> pd.DataFrame:
     for name in known:
         if name in _TEXT:
             table[name] = _as_text(table[name])
+            if name == "label":
+                table[name] = table[name].where(~_names_no_type(table[name]), None)
+            if name == "predicted":
+                table[name] = table[name].where(~_names_no_type(table[name]), ABSTAINED)
             _check_words(table[name], where)
         elif not name.startswith(PROBA):
             table[name] = _as_numbers(table[name], where)
@@ -137,14 +148,20 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise InputError(msg, "Write it again, or as CSV.") from error
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _names_no_type(words: pd.Series) -> pd.Series:
+    """Say of each word whether it names no type; nothing is one of these words."""
+    empty = {word: names_no_type(word) for word in words.dropna().unique()}
+    return words.map(lambda word: True if word is None else empty[word]).astype(bool)
+
+
+def _read_csv(path: Path, name: str) -> pd.DataFrame:
     with path.open("rb") as file:
         head = file.read(_LARGEST_HEADER)
     if not head.strip():
-        msg = f'"{path.name}" is empty.'
+        msg = f'"{name}" is empty.'
         raise InputError(msg, "Give a CSV table with a header line.")
     if b"\0" in head:
-        msg = f'"{path.name}" is neither text nor Parquet.'
+        msg = f'"{name}" is neither text nor Parquet.'
         raise InputError(msg, "Give a CSV or Parquet table; cells with counts go in an .h5ad.")
     lines = head.decode("utf-8", errors="replace").lstrip("\ufeff").splitlines()
     first = next(line for line in lines if line.strip())
@@ -154,7 +171,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         mark = ","
     names = [name.strip() for name in next(csv.reader(io.StringIO(first), delimiter=mark))]
     _refuse_many("columns", len(names), _MOST_COLUMNS)
-    _check_utf8(path)
+    _check_utf8(path, name)
     bad: list[str] = []
 
     def refuse(row: pyarrow.csv.InvalidRow) -> str:
@@ -177,7 +194,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         frame = table.to_pandas()
     except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0][:200]
-        msg = f'"{path.name}" cannot be read as CSV: {reason}'
+        msg = f'"{name}" cannot be read as CSV: {reason}'
         raise InputError(msg, "Write it as UTF-8 text with a header line.") from error
     if bad:
         msg = f"{len(bad):,} lines have another number of columns; the first has {bad[0]}."
@@ -202,7 +219,7 @@ def _plain(value: object) -> str:
     return str(int(value)) if is_whole else str(value)  # type: ignore[call-overload]
 
 
-def _check_utf8(path: Path) -> None:
+def _check_utf8(path: Path, name: str) -> None:
     """Refuse a file that is not text, before the reader of CSV meets a line that it cannot name."""
     decoder, done = codecs.getincrementaldecoder("utf-8")(), 0
     with path.open("rb") as file:
@@ -212,7 +229,7 @@ def _check_utf8(path: Path) -> None:
                 done += len(piece)
             decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
-            msg = f'"{path.name}" cannot be read as CSV: it is not UTF-8 at byte {done + error.start:,}.'
+            msg = f'"{name}" cannot be read as CSV: it is not UTF-8 at byte {done + error.start:,}.'
             raise InputError(msg, "Write it as UTF-8 text with a header line.") from None
 
 
@@ -237,7 +254,7 @@ def _check_words(words: pd.Series, where: str) -> None:
 
 def _with_numbers(table: pd.DataFrame, names: list[str], where: str) -> pd.DataFrame:
     """Return the table with columns of numbers, read as one block."""
-    raw = table[names].to_numpy(dtype=object)
+    raw = table[names].apply(with_decimal_points).to_numpy(dtype=object)
     block = pd.to_numeric(raw.ravel(), errors="coerce").astype(float).reshape(raw.shape)
     is_bad = ~np.isfinite(block) & ~pd.isna(raw)
     if is_bad.any():
@@ -248,7 +265,7 @@ def _with_numbers(table: pd.DataFrame, names: list[str], where: str) -> pd.DataF
 
 
 def _as_numbers(values: pd.Series, where: str) -> pd.Series:
-    numbers = pd.to_numeric(values, errors="coerce").astype(float)
+    numbers = pd.to_numeric(with_decimal_points(values), errors="coerce").astype(float)
     _refuse_first(
         values.notna() & ~np.isfinite(numbers), values, where, "is not a number", "Give numbers."
     )
@@ -269,11 +286,9 @@ def _refuse_first(is_bad: pd.Series, values: pd.Series, where: str, what: str, h
 
 
 def _check(table: pd.DataFrame, where: str) -> None:
-    for name in ("cell_id", "predicted"):
-        _refuse_first(
-            table[name].isna(), table[name], where, "names nothing",
-            "Every row needs a cell and a prediction.",
-        )  # fmt: skip
+    _refuse_first(
+        table["cell_id"].isna(), table["cell_id"], where, "names nothing", "Every row needs a cell."
+    )
     if "confidence" in table:
         values = table["confidence"]
         _refuse_first(
@@ -308,7 +323,8 @@ def _check_proba(table: pd.DataFrame, where: str) -> None:
             "Give probabilities; every proba_ column in every row.",
         )  # fmt: skip
     types = [name.removeprefix(PROBA) for name in names]
-    strange = ~table["predicted"].isin(types)
+    is_called = table["predicted"] != ABSTAINED
+    strange = is_called & ~table["predicted"].isin(types)
     _refuse_first(
         strange, table["predicted"], where, "has no proba_ column",
         "Give a proba_ column for every type that is predicted, or none at all.",
@@ -320,9 +336,9 @@ def _check_proba(table: pd.DataFrame, where: str) -> None:
     )  # fmt: skip
     best = table[names].to_numpy().max(axis=1)
     own = table[names].to_numpy()[
-        np.arange(len(table)), [types.index(t) for t in table["predicted"]]
+        np.arange(len(table)), [types.index(t) if t in types else 0 for t in table["predicted"]]
     ]
-    is_lower = pd.Series(own < best - 1e-6, table.index)
+    is_lower = pd.Series(own < best - 1e-6, table.index) & is_called
     _refuse_first(
         is_lower, table["predicted"], where, "is not the most probable type of its row",
         "Predict the type of the highest probability, or leave out the proba_ columns.",

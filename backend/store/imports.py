@@ -25,23 +25,37 @@ from backend.data.labels import (
 )
 from backend.data.problems import some
 from backend.data.roles import map_timepoint
+from backend.data.vocabularies import ABSTAINED
 from backend.errors import InputError, LabelError
 from backend.store.bundle import RunRecord, predictions_frame, write_dataset, write_run
 from backend.store.frames import PREDICTIONS_SCHEMA
 from backend.store.import_table import PROBA, read_table, template
+from backend.store.known_cells import known_cells
 from backend.types import EXTERNAL, LABEL_LEVELS, PROTOCOLS, TIMEPOINTS, Series, sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["MODEL", "NOT_RUN_HERE", "Imported", "import_predictions", "read_table", "template"]
+    from backend.store.roots import Location
+
+__all__ = [
+    "MODEL",
+    "NOT_RUN_HERE",
+    "Imported",
+    "import_predictions",
+    "read_table",
+    "renamed",
+    "template",
+]
 
 MODEL: Final = "external"
 """Key of every imported model; it is in no registry."""
 NOT_RUN_HERE: Final = "imported predictions: not run here"
 
 _MOST_FOLDS: Final = 1000
+_CELLS_A_DONOR: Final = 2
+"""Donors of fewer cells on average are no donors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +68,7 @@ class Imported:
     protocol: str
     n_cells: int
     n_unlabelled: int
+    n_abstained: int
     models: tuple[str, ...]
     run_ids: tuple[str, ...]
     notes: tuple[str, ...]
@@ -71,6 +86,9 @@ def import_predictions(
     name: str,
     protocol: str = EXTERNAL,
     label_level: str | None = None,
+    predicted_as: Mapping[str, str] | None = None,
+    add_to: str | None = None,
+    roots: Sequence[Location] = (),
     facts: Mapping[str, Any] | None = None,
     progress: Callable[[float, str], None] = lambda share, message: None,
 ) -> Imported:
@@ -88,6 +106,12 @@ def import_predictions(
         How the importer says that cells were kept apart; "external" when nothing is said.
     label_level
         "fine" or "lineage"; by default fine where a label names a malignant type (`X-like`).
+    predicted_as
+        Predicted name → the label that it means, where the two are of different vocabularies.
+    add_to
+        Id of a dataset that is known: the runs join it, with its labels, donors and map.
+    roots
+        Where that dataset is looked for.
     facts
         Further facts for `dataset.json`.
     progress
@@ -105,7 +129,7 @@ def import_predictions(
         msg = f'There is no label level "{label_level}".'
         raise InputError(msg, f"Choose one of: {', '.join(LABEL_LEVELS)}.")
     progress(0.05, "Reading the table")
-    table = read_table(path)
+    table = renamed(read_table(path), predicted_as or {})
     models = table["model"].fillna(name) if "model" in table else pd.Series(name, table.index)
     _check_folds(table, models)
     progress(0.5, "Writing the results")
@@ -113,17 +137,31 @@ def import_predictions(
         labels = set(table["label"].dropna()) | set(table["predicted"])
         label_level = "fine" if any(map(is_malignant_label, labels)) else "lineage"
     notes = []
+    n_abstained = int((table["predicted"] == ABSTAINED).sum())
+    if n_abstained:
+        notes.append(
+            f"{n_abstained:,} of {len(table):,} predictions name no type: they count as wrong where "
+            f"the cell has a label; the model named a type for {1 - n_abstained / len(table):.0%}"
+        )
+    if predicted_as:
+        told = some(f"{name} as {label}" for name, label in predicted_as.items())
+        notes.append(f"predictions were read in the words of the labels ({told})")
     if "confidence" not in table and not any(str(c).startswith(PROBA) for c in table):
         notes.append("no confidence was given: it stands as 1")
-    cells = _cells(table, label_level, notes)
-    dataset_id = sha256_of(
-        {
-            "cells": _digest(cells),
-            "level": label_level,
-            "name": name,
-            "place": out.name,
-        }
-    )[:16]
+    if add_to is None:
+        cells = _cells(table, label_level, notes)
+        dataset_id = sha256_of(
+            {
+                "cells": _digest(cells),
+                "level": label_level,
+                "name": name,
+                "place": out.name,
+            }
+        )[:16]
+    else:
+        cells, dataset_id = known_cells(add_to, roots), add_to
+        table = _with_known_labels(table, cells, label_level, notes)
+        models = models.loc[table.index]
     info = {
         "dataset_id": dataset_id,
         "name": name,
@@ -141,7 +179,8 @@ def import_predictions(
         "imported": True,
         **(facts or {}),
     }
-    write_dataset(out, info, cells)
+    if add_to is None:
+        write_dataset(out, info, cells)
     run_ids: list[str] = []
     names = sorted(models.unique())
     for number, model in enumerate(names):
@@ -155,9 +194,51 @@ def import_predictions(
         protocol=protocol,
         n_cells=len(cells),
         n_unlabelled=int(cells[f"cell_type_{label_level}"].isna().sum()),
+        n_abstained=n_abstained,
         models=tuple(names),
         run_ids=tuple(run_ids),
         notes=tuple(notes),
+    )
+
+
+def renamed(table: pd.DataFrame, predicted_as: Mapping[str, str]) -> pd.DataFrame:
+    """Return a table whose predictions are named by the labels that they mean.
+
+    Raises
+    ------
+    LabelError
+        If a name is no prediction of the table.
+    """
+    if not predicted_as:
+        return table
+    if strange := sorted(set(predicted_as) - set(table["predicted"])):
+        msg = f"The table predicts no {some(strange)}. It predicts {some(set(table['predicted']))}."
+        raise LabelError(msg, "Map predictions of the table, written as they are there.")
+    table = table.assign(
+        predicted=table["predicted"].map(lambda name: predicted_as.get(name, name))
+    )
+    proba = [name for name in table if str(name).startswith(PROBA)]
+    new = {name: PROBA + predicted_as.get(own := name.removeprefix(PROBA), own) for name in proba}
+    if all(name == target for name, target in new.items()):
+        return table
+    summed = table[proba].rename(columns=new).T.groupby(level=0).sum(min_count=1).T
+    return pd.concat([table.drop(columns=proba), summed], axis=1)
+
+
+def _with_known_labels(
+    table: pd.DataFrame, cells: pd.DataFrame, label_level: str, notes: list[str]
+) -> pd.DataFrame:
+    """Return the rows of cells that a dataset has, with its labels."""
+    is_known = table["cell_id"].isin(cells["cell_id"])
+    if not is_known.any():
+        msg = f"None of the {len(table):,} cells is in that dataset."
+        raise InputError(msg, "Import the table as a dataset of its own.")
+    if n := int((~is_known).sum()):
+        notes.append(f"{n:,} rows name cells that the dataset does not have: left out")
+    label = cells.set_index("cell_id")[f"cell_type_{label_level}"]
+    table = table[is_known]
+    return table.assign(
+        label=table["cell_id"].map(label).astype(object).where(lambda v: v.notna(), None)
     )
 
 
@@ -175,6 +256,13 @@ def _cells(table: pd.DataFrame, label_level: str, notes: list[str]) -> pd.DataFr
     first = table.drop_duplicates("cell_id").reset_index(drop=True)
     nothing = pd.Series([None] * len(first), dtype=object)
     text = {column: first.get(column, nothing) for column in ("donor", "study", "sample")}
+    if (n := first["donor"].nunique() if "donor" in first else 0) > len(first) / _CELLS_A_DONOR:
+        # Barcodes, not people: as donors they would make an interval out of single cells.
+        text["donor"] = nothing
+        notes.append(
+            f"`donor` has {n:,} values for {len(first):,} cells: these are no donors, so none is "
+            "counted and no interval is given"
+        )
     donor = text["donor"].fillna("unknown")
     timepoint = first.get("timepoint", nothing).map(lambda v: v and map_timepoint(v))
     source, strange = [], set()
@@ -244,8 +332,10 @@ def _write_model(
     classes = (
         tuple(sorted(name.removeprefix(PROBA) for name in kept))
         if kept
-        else tuple(sorted(set(rows["predicted"]) | set(rows["label"].dropna())))
+        else tuple(sorted((set(rows["predicted"]) | set(rows["label"].dropna())) - {ABSTAINED}))
     )
+    if (rows["predicted"] == ABSTAINED).any():
+        classes = (*classes, ABSTAINED)
     series = Series(
         dataset_id=dataset_id,
         protocol=protocol,
@@ -280,7 +370,8 @@ def _frame(rows: pd.DataFrame, classes: tuple[str, ...], fold: int) -> pd.DataFr
     place = {label: number for number, label in enumerate(classes)}
     chosen = rows["predicted"].map(place).to_numpy(dtype=np.int64)
     ids, labels = rows["cell_id"].to_numpy(), rows["label"].to_numpy()
-    if set(names) <= set(rows):
+    if set(names) - {f"{PROBA}{ABSTAINED}"} <= set(rows) and any(name in rows for name in names):
+        rows = rows if set(names) <= set(rows) else rows.assign(**{f"{PROBA}{ABSTAINED}": 0.0})
         proba = rows[names].to_numpy(dtype=np.float64)
         # Of equally probable types the table's own choice stands.
         proba[np.arange(len(rows)), chosen] += 1e-9
