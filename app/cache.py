@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from functools import wraps
 from hashlib import blake2b
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -18,7 +17,7 @@ import numpy as np
 import streamlit as st
 
 from app.identity import LOCAL
-from backend.config import home, project_root
+from backend.config import home
 from backend.data.inspect_upload import inspect_upload
 from backend.evaluation import views
 from backend.evaluation.cells import computed_map, map_cells, selection
@@ -42,19 +41,21 @@ if TYPE_CHECKING:
     from backend.evaluation.cells.summary import SelectionSummary, Whole
 
 __all__ = [
+    "absent_models",
     "answers",
+    "averages",
+    "blasts",
     "cells_on_map",
     "configurations",
     "confusions",
     "disagreement",
-    "document",
     "f1_by_cell_type",
     "inspected_upload",
     "model_differences",
     "optimism",
     "outside",
     "overview",
-    "package_versions",
+    "patient_courses",
     "probability_vector",
     "provenance",
     "refresh",
@@ -77,7 +78,6 @@ __all__ = [
 P = ParamSpec("P")
 R = TypeVar("R")
 _SYNC_SECONDS = 30
-_PACKAGES = ("streamlit", "altair", "duckdb", "pandas", "numpy", "scikit-learn", "celltypist")
 
 
 def _is_private(owner: str, dataset_id: str | None) -> bool:
@@ -180,6 +180,11 @@ def scope_choices(owner: str) -> pd.DataFrame:
 def configurations(scope: Scope) -> pd.DataFrame:
     """Return the models that were run in this scope."""
     return _ask("configurations", scope)
+
+
+def absent_models(scope: Scope) -> tuple[str, ...]:
+    """Return the models of the dataset that have no results in this scope."""
+    return _ask("absent_models", scope)
 
 
 def series_table(scope: Scope) -> pd.DataFrame:
@@ -411,25 +416,6 @@ def _timepoints(owner: str, dataset_id: str, version: str) -> tuple[str, ...]:
 def timepoints(scope: Scope) -> tuple[str, ...]:
     """Return the timepoints that have cells in the scope's dataset."""
     return _timepoints(owner=scope.owner, dataset_id=scope.dataset_id, version=store_version())
-
-
-@st.cache_data(max_entries=4, ttl=60, show_spinner=False)
-def document(name: str) -> str | None:
-    """Return a page of `docs/` as Markdown, or None when it is missing."""
-    path = project_root() / "docs" / Path(name).name
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-@st.cache_data(max_entries=1, show_spinner=False)
-def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that this process computes and draws with."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def runs_of(owner: str, dataset_id: str) -> pd.DataFrame:

@@ -15,6 +15,7 @@ footer.caption(export.FOOTER)
 with body:
     identity.gate()
 page, info = nav.navigation()
+st.set_page_config(page_title=f"{info.title} · Faultline")
 
 with body, errors.shown_to_user():
     choices = cache.scope_choices(identity.identity().owner)

@@ -68,6 +68,8 @@ BY: Final = "by"
 _SCOPE: Final = "faultline.scope"
 _MODELS: Final = "faultline.models"
 _COMPLETE: Final = "faultline.complete_models"
+_BASELINES: Final = "faultline.baselines"
+_CHOSEN: Final = "faultline.chosen_model"
 _DEFAULTS: Final = "faultline.default_models"
 _TARGET: Final = "faultline.target"
 _SOURCE: Final = "faultline.source"
@@ -89,6 +91,8 @@ class Source:
     protocol: str
     truth: str
     is_upload: bool = False
+    dataset_id: str = ""
+    budget: str = ""
 
     @property
     def kind(self) -> str:
@@ -230,9 +234,23 @@ def sidebar_scope(
     )
     is_upload = bool(rows["is_upload"].any())
     source = Source(
-        names[dataset_id], simulated[dataset_id], label_level, protocol, truth, is_upload
+        names[dataset_id],
+        simulated[dataset_id],
+        label_level,
+        protocol,
+        truth,
+        is_upload,
+        dataset_id,
+        budget,
     )
-    remember(scope, source, labels, defaults, models.configuration[models.is_complete.astype(bool)])
+    remember(
+        scope,
+        source,
+        labels,
+        defaults,
+        complete=models.configuration[models.is_complete.astype(bool)],
+        baselines=models.configuration[models.is_baseline.astype(bool)],
+    )
     return scope
 
 
@@ -241,7 +259,9 @@ def remember(
     source: Source,
     models: Mapping[str, str],
     defaults: Iterable[str],
+    *,
     complete: Iterable[str],
+    baselines: Iterable[str] = (),
 ) -> None:
     """Keep what the pages of this session read.
 
@@ -253,12 +273,15 @@ def remember(
         Those that are shown when the user chose none.
     complete
         Those that have all folds, so that a page about one model opens on one with scores.
+    baselines
+        Those that are no foundation models; a page about one model opens on a foundation model.
     """
     st.session_state[_SCOPE] = scope
     st.session_state[_SOURCE] = source
     st.session_state[_MODELS] = dict(models)
     st.session_state[_DEFAULTS] = list(defaults)
     st.session_state[_COMPLETE] = list(complete)
+    st.session_state[_BASELINES] = list(baselines)
 
 
 def choose_metric(*, is_used: bool) -> Metric:
@@ -334,11 +357,20 @@ def choose_model(
     label: str = "Model",
     width: int | Literal["stretch"] = "stretch",
 ) -> str:
-    """Draw the choice of one model, first one with all folds; return its configuration."""
-    complete = st.session_state[_COMPLETE]
+    """Draw the choice of one model and return its configuration.
+
+    The model that a page shows is kept over pages. Without a choice it is the first foundation
+    model with all folds, by name; never the best one on these cells.
+    """
+    complete, baselines = st.session_state[_COMPLETE], st.session_state[_BASELINES]
     # The first option is the default, and a default is not written into the URL.
-    keys = sorted(models, key=lambda name: name not in complete)
-    return st.selectbox(
+    keys = sorted(models, key=lambda name: (name not in complete, name in baselines))
+    if key == CONFIGURATION and key not in st.session_state and key not in st.query_params:
+        kept = _model_of(st.session_state.get(_CHOSEN, ""))
+        same = next((name for name in keys if _model_of(name) == kept), None)
+        if same is not None:
+            st.session_state[key] = same
+    chosen = st.selectbox(
         label,
         keys,
         format_func=models.__getitem__,
@@ -346,6 +378,14 @@ def choose_model(
         bind="query-params",
         width=width,
     )
+    if key == CONFIGURATION:
+        st.session_state[_CHOSEN] = chosen
+    return chosen
+
+
+def _model_of(configuration: str) -> str:
+    """Return a configuration without the label level or the folds that a scope adds to its key."""
+    return configuration.partition("@")[0]
 
 
 def course(scored: Iterable[str]) -> list[str]:

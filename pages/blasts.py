@@ -11,7 +11,7 @@ from app.components.frames import with_donor_names
 from app.components.selection_links import open_buttons, page_links
 from app.sections.blasts.charts import patient_shares, state_bars
 from app.sections.blasts.selections import cells_missed, cells_of_state
-from app.sections.blasts.words import blast_sentences, mutant_sentences
+from app.sections.blasts.words import RATES, blast_sentences, mutant_sentences
 from app.state import choose_model, choose_one, course, current_scope
 from backend.evaluation.metrics import MALIGNANCY_METRICS
 from backend.evaluation.wording import plain
@@ -41,8 +41,7 @@ st.markdown("\n".join(f"- {text}" for text in blast_sentences(mine, model)))
 if view.missing:
     st.markdown(f"No data in this dataset: {plain(', '.join(view.missing))}. Nothing is filled in.")
 
-titles = {"Blasts that are found": "sensitivity", "Normal cells left alone": "specificity"}
-asked = titles[choose_one("Rate", list(titles), key="blasts.rate")]
+asked = RATES[choose_one("Rate", list(RATES), key="blasts.rate")]
 rates = view.rates[view.rates.metric == asked]
 metric = MALIGNANCY_METRICS[asked]
 figure.draw(
@@ -75,6 +74,7 @@ tables.show(
 
 shares = with_donor_names(view.shares[view.shares.configuration == configuration])
 shares = shares.sort_values("labelled_share", ascending=False)
+answer = st.container()
 points = figure.draw(
     partial(patient_shares, shares, donors=list(shares.donor_name)),
     name="blasts-by-patient",
@@ -85,7 +85,7 @@ points = figure.draw(
 )
 if points:
     row = shares[shares.donor_name == points[0]["donor_name"]].iloc[0]
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with answer.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"Malignant cells of {plain(row.donor_name)} that are called normal:")
         cells = cells_missed(row, view, configuration, scope)
         open_buttons(cells, name="blasts", configuration=configuration, label_level="fine")
@@ -101,6 +101,7 @@ tables.show(
 )
 
 states = view.states[view.states.configuration == configuration]
+answer = st.container()
 points = figure.draw(
     partial(state_bars, states),
     name="blasts-states",
@@ -109,7 +110,7 @@ points = figure.draw(
     select=("label", "called"),
 )
 if points:
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with answer.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"{plain(points[0]['label'])} called {plain(points[0]['called'])}:")
         cells = cells_of_state(points[0], states, scope)
         open_buttons(cells, name="states", configuration=configuration, label_level="fine")

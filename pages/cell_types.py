@@ -29,7 +29,8 @@ left, right = st.columns(2, vertical_alignment="bottom")
 with left:
     by = choose_one("Columns", ("model", "timepoint"), BY)
 with right:
-    configuration = choose_model(models) if by == "timepoint" else None
+    chosen = choose_model(models, label="Model" if by == "timepoint" else "Types sorted by")
+configuration = chosen if by == "timepoint" else None
 
 with errors.shown_to_user():
     view = cache.f1_by_cell_type(scope, by=by, configuration=configuration)
@@ -43,8 +44,9 @@ lost = lost_types(view.never_predicted, view.zero_f1)
 if len(lost):
     frames.name_types(lost, by="kind")
 
-rows = labelled_rows(view.scores)
+rows = labelled_rows(view.scores, first=None if configuration else chosen)
 columns = frames.in_order(view.scores["column"], by)
+answer = st.container()
 points = figure.draw(
     partial(
         heatmap.heatmap, view.scores, row="cell_type", column="column", rows=rows, columns=columns,
@@ -57,7 +59,7 @@ points = figure.draw(
     select=("cell_type", "column"),
 )  # fmt: skip
 st.caption(
-    "In each cell: F1, then labelled cells / donors. Worst rows first. Grey: fewer than 20 cells, "
+    "In each cell: F1, then labelled cells / donors. Rows that the chosen model loses first. Grey: fewer than 20 cells, "
     f"too few to read as a score. {heatmap.FEW_DONORS}: describes one or two donors, says nothing "
     f"about others. {heatmap.ONE_DONOR}: most cells are one donor's. “–”: no labelled cell."
 )
@@ -67,22 +69,23 @@ if points:
     filters = {CELL_TYPE: [cell_type], CONFIGURATION: picked}
     if by == "timepoint":
         filters[TIMEPOINT] = [column]
-    st.button(
-        f"See the {plain(cell_type)} cells of {plain(models[picked])} on the failure map",
-        key="cell_types.see",
-        icon=":material/scatter_plot:",
-        on_click=go,
-        args=("failure_map",),
-        kwargs=filters,
-    )
-    st.button(
-        f"See what {plain(models[picked])} mistakes the {plain(cell_type)} cells for",
-        key="cell_types.confusions",
-        icon=":material/table_chart:",
-        on_click=go,
-        args=("confusions",),
-        kwargs=filters,
-    )
+    with answer.container(horizontal=True):
+        st.button(
+            f"See the {plain(cell_type)} cells of {plain(models[picked])} on the failure map",
+            key="cell_types.see",
+            icon=":material/scatter_plot:",
+            on_click=go,
+            args=("failure_map",),
+            kwargs=filters,
+        )
+        st.button(
+            f"See what {plain(models[picked])} mistakes the {plain(cell_type)} cells for",
+            key="cell_types.confusions",
+            icon=":material/table_chart:",
+            on_click=go,
+            args=("confusions",),
+            kwargs=filters,
+        )
 else:
     page_links()
 

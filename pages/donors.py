@@ -30,6 +30,7 @@ st.markdown(donor_sentence(view.totals, models[configuration]))
 scores = frames.with_donor_names(view.scores)
 donors = donor_order(scores)
 cell_types = frames.in_order(scores.cell_type, "cell_type")
+answer = st.container()
 points = figure.draw(
     partial(
         heatmap.heatmap, scores, row="donor_name", column="cell_type", rows=donors,
@@ -47,8 +48,8 @@ st.caption(
 )
 if points:
     cells = cells_in_a_donor(points[0], scores, scope.with_(cell_types=()))
-    st.markdown(f"{plain(points[0]['cell_type'])} cells of {plain(points[0]['donor_name'])}:")
-    with st.container(horizontal=True):
+    with answer.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"{plain(points[0]['cell_type'])} cells of {plain(points[0]['donor_name'])}:")
         open_buttons(cells, name="donors", configuration=configuration)
 else:
     page_links()

@@ -29,10 +29,10 @@ page.open_link(cells)
 
 with errors.shown_to_user():
     maps = page.maps(scope, cells, in_scope, models, colour_by=colour_by, facet_by=facet_by)
-place_of_map = st.container()
+answer, place_of_map = st.container(), st.container()
 if map_first := page.is_coloured_anew(colour_by, facet_by):
     page.draw(place_of_map, maps, colour_by=colour_by, models=models)
-page.numbers_of_selected(scope, cells, in_scope, configuration)
+page.numbers_of_selected(scope, cells, in_scope, configuration, answer=answer)
 
 st.markdown("##### Outcomes")
 tables.show(

@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from app import cache
+from app import documents
 
-text = cache.document("methods.md")
+text = documents.document("methods.md")
 if text is None:
     st.info("The definitions are kept in `docs/methods.md`, which is missing from this copy.")
 else:
@@ -12,7 +12,10 @@ else:
 
 st.markdown("##### Versions")
 st.dataframe(
-    {"Package": list(cache.package_versions()), "Version": list(cache.package_versions().values())},
+    {
+        "Package": list(documents.package_versions()),
+        "Version": list(documents.package_versions().values()),
+    },
     hide_index=True,
     width="content",
     alt="Versions of the packages this dashboard computes and draws with",

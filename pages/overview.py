@@ -58,10 +58,13 @@ st.caption(
     + view.provenance.caption
 )
 provenance.types_note(view, metric)
+if absent := cache.absent_models(scope):
+    st.caption(f"Not fitted at this level, protocol and training size: {plain(', '.join(absent))}.")
 
 configuration = choose_model(models)
 by_type = cache.f1_by_cell_type(scope, by="timepoint", configuration=configuration).scores
 if by_type.f1.notna().any():
+    answer = st.container()
     points = figure.draw(
         partial(
             heatmap.heatmap, by_type, row="column", column="cell_type", rows=timepoints,
@@ -79,7 +82,7 @@ if by_type.f1.notna().any():
         f"{heatmap.FEW_DONORS}: one or two donors. {heatmap.ONE_DONOR}: most cells are one donor's."
     )
     if points:
-        st.button(
+        answer.button(
             f"See the {plain(points[0]['cell_type'])} cells at {plain(points[0]['column'])}",
             key="overview.see",
             icon=":material/scatter_plot:",

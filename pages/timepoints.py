@@ -22,7 +22,7 @@ from app.state import (
     go,
 )
 from backend.evaluation.description import COMPARISON
-from backend.evaluation.wording import plain
+from backend.evaluation.wording import plain, plural
 
 scope = current_scope()
 models = current_models()
@@ -101,9 +101,10 @@ if is_comparison:
             "display_name", "timepoint", "reference", "difference", "low", "high", "interval",
             "n_donors", "reason",
         ),
+        labels={"difference": "Timepoint − reference"},
         folded="Change along the course, by model",
     )  # fmt: skip
-with st.expander(f"Single donors ({view.donors.donor.nunique()} donors)"):
+with st.expander(f"Single donors ({plural(view.donors.donor.nunique(), 'donor')})"):
     tables.show(
         view.donors,
         name=f"{metric.key}-by-donor-and-timepoint",
@@ -130,5 +131,6 @@ if is_comparison and len(models) > 1:
                     "display_name", "timepoint", "difference", "low", "high", "interval",
                     "n_donors", "reason",
                 ),
+                labels={"difference": f"Model − {models[reference]}"},
             )  # fmt: skip
 provenance.caption(cache.provenance(scope))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 import altair as alt
 import numpy as np
 
+from backend.evaluation.wording import plural
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -41,15 +43,15 @@ def score_axis(metric: Metric) -> alt.Axis:
     return alt.Axis(values=steps.tolist(), format=".1f")
 
 
-def _range_text(low: float, high: float) -> str:
-    return f"{low:,.0f}" if low == high else f"{low:,.0f}–{high:,.0f}"
+def _range_text(low: float, high: float, word: str) -> str:
+    return plural(int(low), word) if low == high else f"{low:,.0f}–{high:,.0f} {word}s"
 
 
 def support_text(rows: pd.DataFrame) -> str:
     """Return "13 donors, 8,113 cells"; ranges where models differ."""
-    donors = _range_text(rows.n_donors.min(), rows.n_donors.max())
-    cells = _range_text(rows.n_cells.min(), rows.n_cells.max())
-    return f"{donors} donors, {cells} cells"
+    donors = _range_text(rows.n_donors.min(), rows.n_donors.max(), "donor")
+    cells = _range_text(rows.n_cells.min(), rows.n_cells.max(), "cell")
+    return f"{donors}, {cells}"
 
 
 def with_words(scores: pd.DataFrame) -> pd.DataFrame:

@@ -47,9 +47,11 @@ def csv_bytes(frame: pd.DataFrame, source: Source) -> bytes:
     """
     before = {
         "dataset": source.dataset,
+        "dataset_id": source.dataset_id,
         "data": source.kind,
         "label_level_of_scope": source.label_level,
         "protocol_of_scope": source.protocol,
+        "training_cells": source.budget,
         "truth": source.truth,
     }
     table = frame.copy()

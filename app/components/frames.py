@@ -59,23 +59,41 @@ def in_order(values: Iterable[str], kind: str) -> list[str]:
 
 
 def name_types(rows: pd.DataFrame, *, by: str) -> None:
-    """Write which types are lost by which model: a line per model and kind of loss.
+    """Write which types are lost by which model: a line per model, each type in its worst class.
 
     Parameters
     ----------
     by
-        Column that says how a type is lost. Types with enough cells and donors come first.
+        Column that says how a type is lost; where there is a column `timepoint`, each type is
+        followed by those at which it is lost. Types with most cells come first.
     """
     name = "display_name" if "display_name" in rows else "column"
-    ordered = rows.sort_values("n_cells", ascending=False)
     lines = []
-    for (model, kind), part in ordered.groupby([name, by], sort=True, observed=True):
-        types = list(dict.fromkeys(part.cell_type))
-        more = f" and {len(types) - _SHOWN_TYPES} more" if len(types) > _SHOWN_TYPES else ""
-        lines.append(
-            f"- **{plain(model)}**, {kind}: {plain(', '.join(types[:_SHOWN_TYPES]))}{more}"
-        )
+    for model, part in rows.sort_values("n_cells", ascending=False).groupby(name, sort=True):
+        worst_first = part.sort_values(by, key=lambda kinds: kinds.map(_severity), kind="stable")
+        worst = worst_first.drop_duplicates("cell_type")
+        texts = [
+            f"{kind} {_named(part, types.cell_type.tolist())}"
+            for kind, types in worst.groupby(by, sort=False, observed=True)
+        ]
+        lines.append(f"- **{plain(model)}**: {'; '.join(texts)}")
     st.markdown("\n".join(lines))
+
+
+def _severity(kind: str) -> int:
+    """Return the place of a kind of loss, worst first; "F1 below 0.2" is the mildest."""
+    return 0 if kind.startswith("never") else 2 if kind.startswith("F1 below") else 1
+
+
+def _named(lost: pd.DataFrame, types: list[str]) -> str:
+    """Name types, each with the timepoints at which it is lost where those are known."""
+    texts = []
+    for cell_type in types[:_SHOWN_TYPES]:
+        times = lost.timepoint[lost.cell_type == cell_type] if "timepoint" in lost else ()
+        known = in_order(times, "timepoint")
+        texts.append(plain(cell_type) + (f" ({plain(', '.join(known))})" if known else ""))
+    more = f" and {len(types) - _SHOWN_TYPES} more" if len(types) > _SHOWN_TYPES else ""
+    return f"{', '.join(texts)}{more}"
 
 
 def with_donor_names(rows: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from backend.evaluation.description import DESCRIPTION, describes, description_notes
-from backend.evaluation.wording import plain
+from backend.evaluation.wording import plain, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,7 +46,7 @@ def strip(provenance: Provenance, models: Mapping[str, str]) -> None:
     facts = {
         "Dataset": _sentences(
             f"{plain(provenance.dataset)} ({provenance.kind}): {provenance.n_cells:,} scored "
-            f"cells, {provenance.n_donors:,} donors",
+            f"cells, {plural(provenance.n_donors, 'donor')}",
             plain(provenance.source),
             plain(provenance.citation),
         ),
@@ -71,7 +71,7 @@ def caption(provenance: Provenance) -> None:
     st.caption(
         _sentences(
             f"{plain(provenance.dataset)} ({provenance.kind}): {provenance.n_cells:,} scored "
-            f"cells, {provenance.n_donors:,} donors",
+            f"cells, {plural(provenance.n_donors, 'donor')}",
             f"{provenance.label_level.capitalize()} labels: {plain(provenance.label_sources)}",
             provenance.protocol,
             _capital(plain(provenance.folds)),

@@ -61,7 +61,7 @@ _FOLDED: Final = {name.casefold(): group for name, group in _FAMILY_OF.items()}
 
 # Words in the labels of other studies, tried in this order against a lower-cased label.
 _FAMILY_WORDS: Final = (
-    ("Erythroid", r"erythr|\bery|ery\b|red blood|normoblast"),
+    ("Erythroid", r"erythr|\b(early|mid|late)?[ ._-]?ery\b|red blood|normoblast"),
     ("B lineage", r"\bb[ -]?cell|plasma ?(cell|blast)|\b(pre|pro)[ -]?b\b"),
     ("T and NK", r"\bt[ -]?cell|\bcd[48]\b|\btreg|natural killer|\bnkt?\b|\bctl\b"),
     ("Monocytic and dendritic", r"mono|dendritic|\b[cp]?dc[0-9]*\b|macrophage"),

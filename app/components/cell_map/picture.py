@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from app.components.cell_map.legend import VIRIDIS, Facets, colours_of
+from app.components.cell_map.legend import TITLES, VIRIDIS, Facets, colours_of
 from app.components.export import FOOTER
 from backend.evaluation.cells.coordinates import binned
 from backend.evaluation.outcomes import OUTCOMES
@@ -80,7 +80,8 @@ def _legend(figure: Figure, column: ColourColumn) -> None:
 
     if column.mode == "continuous":
         scale = LinearSegmentedColormap.from_list("values", list(VIRIDIS))
-        figure.colorbar(ScalarMappable(cmap=scale), ax=figure.axes, label="Confidence", shrink=0.6)
+        title = TITLES[column.by]
+        figure.colorbar(ScalarMappable(cmap=scale), ax=figure.axes, label=title, shrink=0.6)
         return
     entries = [
         (f"{_plain(name)} ({n:,})", colour)

@@ -16,7 +16,7 @@ from app.components.cell_map.legend import Facets, header_of
 from app.components.figure import MARK, is_dark
 from app.state import current_source
 from backend.errors import InputError
-from backend.evaluation.cells.colours import colour_of_values
+from backend.evaluation.cells.colours import colour_of_values, values_of
 from backend.evaluation.cells.hit_test import read_event
 from backend.evaluation.cells.message import flags_of
 from backend.evaluation.outcomes import OUTCOMES
@@ -58,7 +58,8 @@ class DrawnMap:
     continuous: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "continuous", colour_of_values(self.cells.confidence))
+        values = values_of(self.cells, self.column.by, self.in_scope)
+        object.__setattr__(self, "continuous", colour_of_values(values))
 
 
 def _facts(shown: DrawnMap, row: int) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
@@ -13,7 +13,14 @@ from backend.evaluation.wording import number, plain, plural, range_text
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["blast_sentences", "mutant_sentences"]
+__all__ = ["RATES", "blast_sentences", "mutant_sentences"]
+
+
+RATES: Final = {
+    "Blasts that are found": "sensitivity",
+    "Normal cells left alone": "specificity",
+}
+"""What can be asked, in plain words; the exact ones stand in the title of the picture."""
 
 
 def _rate(row: Any, word: str) -> str:

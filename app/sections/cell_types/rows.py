@@ -7,9 +7,19 @@ import pandas as pd
 __all__ = ["labelled_rows", "lost_types"]
 
 
-def labelled_rows(scores: pd.DataFrame) -> list[str]:
-    """Return the cell types with a label anywhere, in the order of the rows."""
-    return list(dict.fromkeys(scores.loc[scores.n_cells > 0, "cell_type"]))
+def labelled_rows(scores: pd.DataFrame, *, first: str | None = None) -> list[str]:
+    """Return the cell types with a label anywhere.
+
+    Parameters
+    ----------
+    first
+        The configuration whose worst types come first; None keeps the order of the rows.
+    """
+    rows = scores[scores.n_cells > 0]
+    if first is not None:
+        mine = rows[rows.configuration == first].sort_values("f1", kind="stable")
+        rows = pd.concat([mine, rows])
+    return list(dict.fromkeys(rows.cell_type))
 
 
 def lost_types(never_predicted: pd.DataFrame, zero_f1: pd.DataFrame) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from app.state import CELL_TYPE, choose_one
 from backend.evaluation.cells.selection import SavedSelection, scope_json
 from backend.evaluation.outcomes import CORRECT, WRONG
 from backend.evaluation.views import AGREEMENTS
-from backend.evaluation.wording import plain
+from backend.evaluation.wording import plain, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -191,7 +191,7 @@ def _matrix(
         name=f"confusion-matrix-{view.configuration}",
         title=f"Label against prediction, {view.display_name}",
         alt_text=f"Matrix of labels (rows) against predictions (columns) of {view.display_name} over "
-        f"{view.n_cells:,} cells of {view.n_donors} donors; most cells: "
+        f"{view.n_cells:,} cells of {plural(view.n_donors, 'donor')}; most cells: "
         f"{largest.label.iloc[0]} called {largest.predicted.iloc[0]}. The table below says the same.",
         select=("label", "predicted"),
         on_pick=partial(_pick, view=view, types=types),

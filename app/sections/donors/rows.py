@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backend.evaluation.metrics import metric_of
-from backend.evaluation.wording import plain
+from backend.evaluation.wording import plain, plural
 from backend.types import TIMEPOINTS
 
 if TYPE_CHECKING:
@@ -34,5 +34,5 @@ def donor_sentence(totals: pd.DataFrame, model: str) -> str:
     return (
         f"**{plain(model)}**: {metric_of(totals).label} of single donors from {low.value:.2f} ({plain(low.donor)}, "
         f"{low.timepoint}, {int(low.n_cells):,} cells) to {high.value:.2f} ({plain(high.donor)}, "
-        f"{high.timepoint}, {int(high.n_cells):,} cells), over {len(known)} donors."
+        f"{high.timepoint}, {int(high.n_cells):,} cells), over {plural(len(known), 'donor')}."
     )

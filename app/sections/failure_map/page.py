@@ -211,14 +211,23 @@ def is_coloured_anew(colour_by: str, facet_by: str) -> bool:
 
 
 def numbers_of_selected(
-    scope: Scope, cells: MapCells, in_scope: np.ndarray, configuration: str
+    scope: Scope,
+    cells: MapCells,
+    in_scope: np.ndarray,
+    configuration: str,
+    *,
+    answer: DeltaGenerator,
 ) -> None:
-    """Show what the selected cells in scope have in common."""
+    """Show what the selected cells in scope have in common, its first sentence at `answer`."""
     found = selected_cells.current(cells)
     if found is None:
         st.markdown("No cells are selected. Draw around some with the lasso or the box.")
         return
     rows = np.flatnonzero(found.mask & in_scope)
+    if len(rows):
+        with errors.shown_to_user():
+            summary = cache.selection_summary(scope, rows, configuration)
+        answer.markdown(f"{summary.sentences[0]} More below the map.")
     kept = scope_json(scope, configuration=configuration)
     if found.polygon is not None and len(found.polygon) >= 3:
         saved = SavedSelection(kind="polygon", scope=kept, polygon=found.polygon)

@@ -6,7 +6,12 @@ from backend.evaluation.views.answer import Answer, answers
 from backend.evaluation.views.averages import AVERAGES, averages
 from backend.evaluation.views.blasts import CALLED, Blasts, blasts
 from backend.evaluation.views.cell_types import f1_by_cell_type
-from backend.evaluation.views.choices import configurations, scope_choices, series_table
+from backend.evaluation.views.choices import (
+    absent_models,
+    configurations,
+    scope_choices,
+    series_table,
+)
 from backend.evaluation.views.confusions import (
     AGREEMENTS,
     Confusions,
@@ -46,6 +51,7 @@ __all__ = [
     "PatientCourses",
     "Provenance",
     "TimepointScores",
+    "absent_models",
     "answers",
     "averages",
     "blasts",

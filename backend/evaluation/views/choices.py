@@ -13,7 +13,7 @@ from backend.types import LABEL_LEVELS
 if TYPE_CHECKING:
     from backend.types import Scope
 
-__all__ = ["configurations", "scope_choices", "series_table"]
+__all__ = ["absent_models", "configurations", "scope_choices", "series_table"]
 
 _SERIES: Final = [
     "series_id",
@@ -57,7 +57,7 @@ def configurations(store: Reader, scope: Scope) -> pd.DataFrame:
     """Return the choices of the model filter.
 
     Columns `configuration`, `display_name`, `note`, `status_text`, `is_complete`, `is_default`
-    (shown when the user has chosen none).
+    (shown when the user has chosen none), `is_baseline` (no foundation model).
     """
     rows = [
         {
@@ -67,6 +67,7 @@ def configurations(store: Reader, scope: Scope) -> pd.DataFrame:
             "status_text": item.status_text,
             "is_complete": item.is_complete,
             "is_default": item.is_default,
+            "is_baseline": item.preset is None,
         }
         for item in configurations_in(store, scope, every=True)
     ]
@@ -77,8 +78,17 @@ def configurations(store: Reader, scope: Scope) -> pd.DataFrame:
         "status_text",
         "is_complete",
         "is_default",
+        "is_baseline",
     ]
     return pd.DataFrame(rows, columns=columns)
+
+
+def absent_models(store: Reader, scope: Scope) -> tuple[str, ...]:
+    """Name the models of the scope's dataset that have results elsewhere, but none in the scope."""
+    runs = store.query("runs", dataset_id=scope.dataset_id, owner=scope.owner)
+    here = {item.key.split("@")[0] for item in configurations_in(store, scope, every=True)}
+    names = dict(zip(runs["configuration"], runs["display_name"], strict=True))
+    return tuple(sorted({name for key, name in names.items() if key not in here}))
 
 
 def scope_choices(store: Reader, owner: str = "local") -> pd.DataFrame:

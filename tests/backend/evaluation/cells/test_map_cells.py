@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from backend.errors import InputError
-from backend.evaluation.cells.colours import COLOUR_BY, colour_column, colour_of_values
+from backend.evaluation.cells.colours import (
+    COLOUR_BY,
+    VALUES,
+    colour_column,
+    colour_of_values,
+    local_error_rate,
+)
 from backend.evaluation.cells.columns import Role
 from backend.evaluation.cells.coordinates import quantise
 from backend.evaluation.cells.map_cells import (
@@ -132,7 +140,7 @@ def test_every_way_of_colouring_counts_every_cell(store, results, cells, by):
     assert column.codes.dtype == np.uint8
     assert sum(column.counts) == in_scope.sum()
     assert column.codes.max() < len(column.names)
-    assert column.mode == ("continuous" if by == "confidence" else "category")
+    assert column.mode == ("continuous" if by in VALUES else "category")
     if by == "label":
         assert column.missing == "not labelled"
 
@@ -154,6 +162,43 @@ def made(n_types: int, *, n: int = 400, wrong: float = 0.3, placed: bool = True)
         rng.random(n).astype(np.float32),
         (label != predicted).astype(np.uint8),
     )  # fmt: skip
+
+
+def two_clouds(rates: tuple[float, float], *, n: int = 20_000) -> tuple[MapCells, np.ndarray]:
+    """Cells of two clouds far apart, each wrong at its own rate, and the cloud of each."""
+    rng = np.random.default_rng(0)
+    cells = made(3, n=n)
+    cloud = rng.integers(0, 2, n)
+    x = rng.normal(size=n) + 40 * cloud
+    wrong = (rng.random(n) < np.array(rates)[cloud]).astype(np.uint8)
+    places = quantise(x, rng.normal(size=n))
+    return dataclasses.replace(cells, coordinates=places, outcome=wrong), cloud
+
+
+def test_local_error_rate_is_the_share_of_wrong_cells_around():
+    cells, cloud = two_clouds((0.1, 0.5))
+    everywhere = np.ones(len(cells), dtype=bool)
+    rate = local_error_rate(cells, everywhere)
+    for index, expected in enumerate((0.1, 0.5)):
+        dense = rate[cloud == index]
+        assert np.median(dense) == pytest.approx(expected, abs=0.03)
+    # The other cloud, and cells outside the filters, do not count.
+    calm = cells.outcome.copy()
+    calm[cloud == 1] = 0
+    other = dataclasses.replace(cells, outcome=calm)
+    np.testing.assert_allclose(
+        local_error_rate(other, everywhere)[cloud == 0], rate[cloud == 0], atol=1e-12
+    )
+    narrowed = local_error_rate(cells, cloud == 0)
+    assert np.isnan(narrowed[cloud == 1]).all()
+    np.testing.assert_allclose(narrowed[cloud == 0], rate[cloud == 0], atol=1e-12)
+
+
+def test_local_error_rate_leaves_out_what_is_not_scored_or_not_placed():
+    cells, _ = two_clouds((0.2, 0.2), n=500)
+    unscored = dataclasses.replace(cells, outcome=np.full(500, 3, dtype=np.uint8))
+    assert np.isnan(local_error_rate(unscored, np.ones(500, dtype=bool))).all()
+    assert np.isnan(local_error_rate(made(3, placed=False), np.ones(400, dtype=bool))).all()
 
 
 @pytest.mark.parametrize("n_types", [1, 150, 255])
