@@ -96,7 +96,7 @@ if by_type.f1.notna().any():
         )
 with st.container(horizontal=True, gap="medium"):
     for page, label, icon in (
-        ("failure_map", "See the cells", ":material/scatter_plot:"),
+        ("failure_map", "See which cells fail", ":material/scatter_plot:"),
         ("confusions", "See what they are mistaken for", ":material/table_chart:"),
         ("evaluate", "Try your own sample", ":material/upload_file:"),
     ):
