@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "CONVERGENCE",
     "EXTERNAL",
     "GENOTYPES",
     "ID",
@@ -30,6 +31,8 @@ __all__ = [
     "MAX_SEED",
     "OWNER",
     "PROTOCOLS",
+    "STILL_IMPROVING",
+    "STOPPED_IMPROVING",
     "TIMEPOINTS",
     "TRUTHS",
     "Scope",
@@ -49,6 +52,10 @@ LABEL_LEVELS: Final = ("fine", "lineage")
 LABEL_SOURCES: Final = ("clustering", "classifier", "expert", "unknown")
 GENOTYPES: Final = ("mutant", "wildtype_only", "none")
 INITS: Final = ("pretrained", "scratch", "frozen")
+STOPPED_IMPROVING: Final = "stopped improving"
+STILL_IMPROVING: Final = "still improving when stopped"
+CONVERGENCE: Final = (STOPPED_IMPROVING, STILL_IMPROVING)
+"""How a fit with epochs ended, by its validation cells."""
 
 TRUTHS: Final = {
     "all": "All labelled cells",

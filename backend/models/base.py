@@ -259,6 +259,8 @@ class CellTyper(Model):
     """Sentences that a reader of the predictions must know."""
     history_: pd.DataFrame | None = None
     """One row an epoch, of a model that has epochs."""
+    convergence_: Mapping[str, Any] | None = None
+    """How a model that has epochs ended (`backend.training.convergence`)."""
     load_report_: LoadReport | None = None
     """What a checkpoint gave."""
     device_: str = "cpu"

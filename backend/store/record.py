@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from backend.errors import StoreError
 from backend.store.roots import check_id
+from backend.types import CONVERGENCE
 
 if TYPE_CHECKING:
     from backend.types import Series
@@ -70,6 +71,8 @@ class RunRecord:
     wall_seconds: float | None = None
     peak_memory_mib: float | None = None
     notes: tuple[str, ...] = ()
+    convergence: dict[str, Any] | None = None
+    """How a fit with epochs ended: its `state`, one of `CONVERGENCE`, and the numbers behind it."""
     files: dict[str, str] = field(default_factory=dict, compare=False)
     """Name → hex sha256 of the other files of the bundle; filled in when it is written."""
 
@@ -165,6 +168,10 @@ def _check_kinds(record: RunRecord, what: str) -> None:
         for name in ("classes", "notes")
         if not all(isinstance(each, str) for each in getattr(record, name))
     ]
+    if record.convergence is not None and not (
+        isinstance(record.convergence, dict) and record.convergence.get("state") in CONVERGENCE
+    ):
+        wrong.append("convergence")
     if wrong:
         msg = f"{what} is damaged: `{wrong[0]}` is of the wrong kind."
         raise StoreError(msg, "Delete the bundle's folder and make it again.")

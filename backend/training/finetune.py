@@ -21,6 +21,7 @@ from backend.models.catalogue import Registered, find_checkpoint
 from backend.models.checkpoints import fit_tensors, read_json, read_tensors, with_genes
 from backend.models.inhouse import open_checkpoint
 from backend.models.registry import model_class
+from backend.training.convergence import convergence_of
 from backend.training.device import find_device
 from backend.training.fit_workspace import FitWorkspace
 from backend.training.loop import Loop
@@ -78,6 +79,8 @@ class Classifier(CellTyper):
         One row an epoch: step, epoch, train_loss, valid_loss, valid_accuracy, macro_f1, lr,
         cells_per_second, memory_mib (peak of a GPU's allocations, or largest resident memory seen) and
         padding_share (places of a batch, padded to its longest cell, that hold no token; 0-1).
+    convergence_
+        Whether it stopped improving, see `backend.training.convergence`. None without validation.
     load_report_, notes_, classes_, device_
         What was loaded, what a reader must know, the types, and where it was fitted.
     spread_
@@ -86,6 +89,8 @@ class Classifier(CellTyper):
     """
 
     kind = "foundation"
+    recipe_version = 2
+    """2: one pass of the optimiser a step, and Geneformer's last layer for its first token."""
     spread_: np.ndarray | None = None
 
     def __init__(
@@ -343,6 +348,7 @@ class Classifier(CellTyper):
         if settings.lora is not None:
             network = merged(network)
         self.history_ = pd.DataFrame(loop.history)
+        self.convergence_ = convergence_of(self.history_, recipe)
         self.device_ = loop.device_name
         self.notes_ = (*notes, *loop.notes)
         self._model, self._network = model, network.cpu().eval()

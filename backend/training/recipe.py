@@ -42,12 +42,13 @@ def parameter_groups(network: nn.Module, recipe: RecipeDefaults) -> list[dict[st
 def make_optimizer(
     network: nn.Module, recipe: RecipeDefaults, *, can_fuse: bool = True
 ) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser over the trainable parameters, fused on a GPU.
+    """Return the recipe's optimiser over the trainable parameters, in one pass where it can be.
 
     Parameters
     ----------
     can_fuse
-        False where gradients are scaled (fp16): a fused optimiser cannot be clipped then.
+        False where gradients are scaled (fp16): a fused optimiser cannot be clipped then. Fused,
+        the large embedding of genes is read and written once a step.
 
     Raises
     ------
@@ -60,7 +61,8 @@ def make_optimizer(
         raise InputError(msg, f"Choose one of: {', '.join(sorted(kinds))}.")
     groups = parameter_groups(network, recipe)
     options = {k: v for k, v in recipe.optimizer_values.items() if k != "no_decay"}
-    is_fused = can_fuse and all(p.is_cuda for group in groups for p in group["params"])
+    devices = {p.device.type for group in groups for p in group["params"]}
+    is_fused = can_fuse and devices <= {"cpu", "cuda"}
     return kinds[recipe.optimizer](groups, lr=recipe.learning_rate, fused=is_fused, **options)
 
 

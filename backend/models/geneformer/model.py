@@ -21,7 +21,7 @@ from backend.models.base import (
     TokenBatch,
     TokenStore,
 )
-from backend.models.baselines.expression import check_counts
+from backend.models.baselines.expression import MIN_CELLS, check_counts, detected_genes
 from backend.models.checkpoints import fit_tensors, fresh_weights, loaded_weights
 from backend.models.gene_panel import count_genes
 from backend.models.geneformer.checkpoint import FILES, NAME, checkpoint_places, read_folder
@@ -109,10 +109,15 @@ class Geneformer(FoundationModel):
 
     @classmethod
     def scratch_on(cls, config: ModelConfig, train: AnnData, *, seed: int) -> Self:
-        """Build over the gene symbols of training cells, with their medians there."""
-        model = cls.scratch(config, list(train.var_names), seed=seed)
-        medians = nonzero_medians(train.X)
-        model.dictionaries.medians.update(zip(train.var_names, medians.tolist(), strict=True))
+        """Build over the genes found in 10 training cells, with their medians there.
+
+        The vectors of rarer genes would stay as random as they begin. Of fewer than 100 cells, a
+        tenth is enough.
+        """
+        genes = detected_genes(train, min_cells=max(1, min(MIN_CELLS, train.n_obs // 10)))
+        model = cls.scratch(config, genes, seed=seed)
+        medians = dict(zip(train.var_names, nonzero_medians(train.X).tolist(), strict=True))
+        model.dictionaries.medians.update({gene: medians[gene] for gene in genes})
         return model
 
     @classmethod

@@ -176,6 +176,7 @@ def test_adversaries_change_the_network_and_nothing_else(name, make_adata):
 
 
 def test_adversaries_ignore_cells_without_a_group():
+    torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(4, 3))
     adversary = Adversary(network, 3, np.array([0, 1, -1]), 1.0, "donors")
     x = torch.randn(3, 4, requires_grad=True)
