@@ -261,6 +261,8 @@ class CellTyper(Model):
     """One row an epoch, of a model that has epochs."""
     convergence_: Mapping[str, Any] | None = None
     """How a model that has epochs ended (`backend.training.convergence`)."""
+    chosen_: Mapping[str, Any] = _NOTHING
+    """What the fit chose for itself on its training cells, by name."""
     load_report_: LoadReport | None = None
     """What a checkpoint gave."""
     device_: str = "cpu"

@@ -73,6 +73,8 @@ class RunRecord:
     notes: tuple[str, ...] = ()
     convergence: dict[str, Any] | None = None
     """How a fit with epochs ended: its `state`, one of `CONVERGENCE`, and the numbers behind it."""
+    chosen: dict[str, Any] = field(default_factory=dict)
+    """What the fit chose for itself on its training cells, such as the strength of a penalty."""
     files: dict[str, str] = field(default_factory=dict, compare=False)
     """Name → hex sha256 of the other files of the bundle; filled in when it is written."""
 
@@ -162,7 +164,9 @@ _TEXTS: Final = (
 def _check_kinds(record: RunRecord, what: str) -> None:
     """Refuse values that pages and queries could not take for what they are."""
     wrong = [name for name in _TEXTS if not isinstance(getattr(record, name), str)]
-    wrong += [n for n in ("settings", "versions") if not isinstance(getattr(record, n), dict)]
+    wrong += [
+        n for n in ("settings", "versions", "chosen") if not isinstance(getattr(record, n), dict)
+    ]
     wrong += [
         name
         for name in ("classes", "notes")

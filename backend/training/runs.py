@@ -310,6 +310,7 @@ def _run_fold(
         series,
         status="done",
         classes=tuple(typer.classes_),
+        chosen=dict(typer.chosen_),
         convergence=None if typer.convergence_ is None else dict(typer.convergence_),
         **identity,
         **facts,
