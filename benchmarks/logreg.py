@@ -78,7 +78,7 @@ def main() -> int:
 def training_cells(args):
     cells = load(args.dataset)
     split = stored_split(
-        Path(os.devnull),
+        None,
         cells.obs,
         "donor",
         dataset_id=describe(cells).dataset_id,

@@ -21,7 +21,7 @@ class GeneformerNetwork(BertForSequenceClassification):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return logits (B, n_classes), read from the first token."""
-        bert = self.bert
+        bert: Any = self.bert
         is_token = None
         if attention_mask is not None and not bool(attention_mask.all()):
             is_token = attention_mask[:, None, None, :].bool()
