@@ -26,6 +26,7 @@ from backend.evaluation.cells.summary import CellReader, summarise_selection
 from backend.evaluation.views import runs
 from backend.evaluation.views.series import all_shown_series
 from backend.jobs.trainable_models import list_trainable
+from backend.prediction.imported_table import inspect_table
 from backend.prediction.model_choices import describe_models
 from backend.prediction.out_of_distribution import count_outside
 from backend.prediction.saved_models import list_saved_models, visible_roots
@@ -448,6 +449,12 @@ def inspected_upload(
     """Return what `inspect_upload` finds in a file; `roles` as JSON, "" to guess."""
     chosen = json.loads(roles) if roles else None
     return inspect_upload(Path(path), roles=chosen, gene_files=gene_files)
+
+
+@st.cache_data(scope="session", max_entries=4, show_spinner="Checking the table …")
+def inspected_table(path: str, size: int, owner: str) -> dict[str, Any]:
+    """Return what `inspect_table` finds in a table of predictions."""
+    return inspect_table(Path(path), [*visible_roots(owner), home() / "users" / owner])
 
 
 @st.cache_data(scope="session", max_entries=4, show_spinner=False)

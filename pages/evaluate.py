@@ -4,8 +4,7 @@ import streamlit as st
 
 from app import cache
 from app.identity import identity
-from app.sections.evaluate import check, job, model_choice, upload
-from backend.types import EXTERNAL, PROTOCOLS
+from app.sections.evaluate import check, job, model_choice, table, upload
 
 who = identity()
 if not who.may_write:
@@ -23,16 +22,8 @@ if chosen is None:
 upload.show(chosen)
 
 if chosen.kind == "table":
-    name = st.text_input("Name of the dataset", "Imported predictions", key="evaluate.name")
-    protocol = st.selectbox(
-        "How were cells kept apart?",
-        [EXTERNAL, *PROTOCOLS],
-        format_func=lambda word: "not known" if word == EXTERNAL else word,
-        key="evaluate.protocol",
-        help="Shown with the results as you state it; nothing of it can be checked here.",
-    )
-    if st.button("Import", type="primary", key="evaluate.import"):
-        job.start({"action": "import", "protocol": protocol} | chosen.request | {"name": name})
+    if request := table.choose(chosen, who.owner):
+        job.start(request)
     st.stop()
 
 models, gene_files = cache.stored_models(who.owner)
@@ -63,15 +54,18 @@ else:
     st.warning("No column holds your labels, so the cells are predicted and nothing is scored.")
 
 st.markdown("##### 5 · Evaluate")
+donor_names = model_choice.choose_donor_names(found["donors"], models, runs)
+is_ready = model_choice.confirm_few(found["labels"], models, runs, labels)
 name = st.text_input("Name of the dataset", check.name_of(chosen, found), key="evaluate.name")
 words = "Evaluate" if found["labels"] else "Predict"
-if st.button(words, type="primary", key="evaluate.start"):
+if st.button(words, type="primary", key="evaluate.start", disabled=not is_ready):
     job.start(
         {
             "action": "evaluate",
             "roles": roles | {"timepoints": timepoints},
             "labels": labels,
             "runs": runs,
+            "donor_names": donor_names,
             "scored": bool(found["labels"]),
         }
         | chosen.request

@@ -17,6 +17,7 @@ from backend.data.check import check
 from backend.data.columns import column_names, read_column
 from backend.data.inspect_upload import empty, roles_from
 from backend.data.names import LONGEST_LABEL
+from backend.data.vocabularies import names_no_type
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["inspect_in_child"]
 
+_COUNTED: Final = (("cell_type", "labels"), ("timepoint", "timepoints"), ("donor", "donors"))
 _MOST_COLUMNS: Final = 200
 _MOST_VALUES: Final = 300
 _EXAMPLES: Final = 4
@@ -42,9 +44,12 @@ def inspect_in_child(
         names = column_names(file, "obs")[:_MOST_COLUMNS]
         seen["columns"] = [_column(file, name) for name in names]
         used = found.roles.columns()
-        for role, place in (("cell_type", "labels"), ("timepoint", "timepoints")):
+        for role, place in _COUNTED:
             if role in used:
                 seen[place] = _counted(read_column(file, "obs", used[role]))
+        # Words that name no type are no labels.
+        labels = seen.get("labels", {})
+        seen["labels"] = {name: n for name, n in labels.items() if not names_no_type(name)}
         seen["genes"] = _known_genes(found.genes, gene_files)
 
     roles = roles_from(given)

@@ -65,7 +65,7 @@ def inspect_upload(
     Returns
     -------
     `problems` (list of {code, message, hint}), `notes`, `facts` as the check gives them, `columns`
-    (list of {name, n_values, examples}), `labels` and `timepoints` (value → cells), `genes` (name →
+    (list of {name, n_values, examples}), `labels`, `timepoints` and `donors` (value → cells), `genes` (name →
     {n_known, n_model}). Of a file that cannot be used only `problems` is filled.
 
     Raises
@@ -101,5 +101,5 @@ def empty() -> dict[str, Any]:
     """Return the answer about a file of which nothing is known."""
     return {
         "problems": [], "notes": [], "facts": {}, "columns": [], "labels": {}, "timepoints": {},
-        "genes": {},
+        "donors": {}, "genes": {},
     }  # fmt: skip

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Upload",
     "delete_upload",
+    "find_own_file",
     "find_server_file",
     "find_upload",
     "list_uploads",
@@ -183,6 +184,23 @@ def find_server_file(name: str) -> Path:
             return path
     msg = "The file is not among those that this server offers."
     raise InputError(msg, "Choose one of the list; the administrator sets FAULTLINE_DATA_DIRS.")
+
+
+def find_own_file(text: str) -> Path:
+    """Return the real path of a file that a person on this machine named.
+
+    Only for visitors who sit at the machine itself: what they name, they can read anyway.
+
+    Raises
+    ------
+    InputError
+        If there is no such `.h5ad`.
+    """
+    path = Path(text.strip().strip("'\"")).expanduser()
+    if path.suffix.lower() != ".h5ad" or not path.is_absolute() or not path.is_file():
+        msg = f'There is no .h5ad file "{text.strip()[:200]}".'
+        raise InputError(msg, "Give its whole path, from the root of the disk on.")
+    return path.resolve()
 
 
 def _root_names(roots: list[Path]) -> dict[Path, str]:

@@ -9,6 +9,7 @@ from backend.data.inspect_upload import roles_from
 from backend.data.problems import Refusal
 from backend.data.uploads import (
     delete_upload,
+    find_own_file,
     find_server_file,
     find_upload,
     shown_name,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ACTIONS", "run"]
 
+LOCAL: Final = "local"
+"""Owner of what is done at the machine itself, without sign-in."""
 ACTIONS: Final = ("evaluate", "import")
 
 
@@ -34,7 +37,7 @@ def run(request: dict[str, Any], context: JobContext) -> dict[str, Any]:
     ----------
     request
         `action`: "evaluate" or "import". Both take `upload` (an id), or `server_file` (a name of
-        `server_files`), and `name`. "evaluate" takes `runs` (final runs), `roles`, `labels` (label
+        `server_files`) or `own_file` (a path, of the local owner only), and `name`. "evaluate" takes `runs` (final runs), `roles`, `labels` (label
         → type or None), `donor_names` and `scored`; "import" takes `protocol`, `label_level`,
         `predicted_as` (predicted name → label) and `add_to` (a dataset that holds the cells).
 
@@ -72,6 +75,12 @@ def run(request: dict[str, Any], context: JobContext) -> dict[str, Any]:
 
 def _file(request: dict[str, Any], context: JobContext) -> tuple[Path, str, str]:
     """Return the path, the name that pages call the dataset, and the file's own name."""
+    if request.get("own_file"):
+        if context.owner != LOCAL:
+            msg = "A path is read only for the person who sits at this machine."
+            raise InputError(msg, "Upload the file, or choose one of the server's data folders.")
+        path = find_own_file(str(request["own_file"]))
+        return path, shown_name(str(request.get("name") or path.name)), shown_name(path.name)
     if request.get("server_file"):
         name = str(request["server_file"])
         chosen = shown_name(str(request.get("name") or name))

@@ -33,6 +33,7 @@ MODEL_COLUMNS: Final = (
     "quality",
     "has_reference",
     "types",
+    "donors",
     "created_at",
 )
 
@@ -64,6 +65,7 @@ def describe_models(store: Reader, models: Sequence[SavedModel], *, owner: str) 
             "quality": _quality(store, model, owner),
             "has_reference": (model.folder / FILE).is_file(),
             "types": model.classes,
+            "donors": tuple(sorted(model.train_donors())),
             "created_at": model.run.created_at,
         }
         for model in models

@@ -301,10 +301,11 @@ def delete_dataset(root: Path, dataset_id: str) -> int:
         If the root has no such dataset.
     """
     folder = root / "datasets" / dataset_id
-    if not ID.fullmatch(dataset_id) or not folder.is_dir():
+    # Imported runs may belong to a dataset of another root: then only they are here.
+    runs = _runs_on(root, dataset_id) if ID.fullmatch(dataset_id) else []
+    if not ID.fullmatch(dataset_id) or not (folder.is_dir() or runs):
         msg = "Results not found."
         raise StoreError(msg, "They may have expired or been deleted already.")
-    runs = _runs_on(root, dataset_id)
     for run in runs:
         remove_folder(run)
     remove_folder(folder)

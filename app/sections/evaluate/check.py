@@ -32,7 +32,20 @@ _NO_TIMEPOINT: Final = "No timepoint"
 def check(chosen: Chosen, gene_files: dict[str, str]) -> dict[str, Any]:
     """Look at the file; a file that cannot be used is removed, with the reason shown."""
     roles = st.session_state.get(f"evaluate.roles-{chosen.path}", "")
+    if st.session_state.get(_rounds(chosen)):
+        roles = json.dumps(json.loads(roles or "{}") | {"is_rounded": True}, sort_keys=True)
     found = cache.inspected_upload(str(chosen.path), chosen.size, roles, gene_files)
+    if _is_roundable(found["problems"]):
+        problem = found["problems"][0]
+        st.warning(prose(problem["message"]), icon=":material/decimal_decrease:")
+        st.markdown(
+            "Programs that take off ambient RNA leave such values, and so do round trips through a "
+            "logarithm. Raw counts are better; rounded ones can be read."
+        )
+        if st.button("Round to whole numbers", key="evaluate.do_round"):
+            st.session_state[_rounds(chosen)] = True
+            st.rerun()
+        st.stop()
     if found["problems"]:
         stored = f'"{chosen.path.name}"'
         reasons = [
@@ -43,6 +56,17 @@ def check(chosen: Chosen, gene_files: dict[str, str]) -> dict[str, Any]:
         text = "\n\n".join(reasons)
         upload.forget(chosen, f"**{plain(chosen.name)}** cannot be used.{kept}\n\n{text}")
     return found
+
+
+def _rounds(chosen: Chosen) -> str:
+    return f"evaluate.rounds-{chosen.path}"
+
+
+def _is_roundable(problems: list[dict[str, str]]) -> bool:
+    """Say whether rounding is all that a file lacks."""
+    return [problem["code"] for problem in problems] == ["not_counts"] and any(
+        "--round" in problem["hint"] for problem in problems
+    )
 
 
 def verdict(chosen: Chosen, found: dict[str, Any]) -> None:
@@ -95,7 +119,24 @@ def choose_roles(chosen: Chosen, found: dict[str, Any]) -> dict[str, Any]:
     if {name: column for name, column in given.items() if column} != guessed:
         st.session_state[f"evaluate.roles-{chosen.path}"] = json.dumps(given, sort_keys=True)
         st.rerun()
-    return given
+    _offer_columns(found["facts"]["candidates"], given)
+    return given | {"is_rounded": bool(st.session_state.get(_rounds(chosen)))}
+
+
+def _offer_columns(candidates: dict[str, list[str]], given: dict[str, str]) -> None:
+    """Name columns whose values look like labels or donors, where another or none is chosen."""
+    for role, words in (
+        ("cell_type", "known cell types"),
+        ("donor", "values that recur as donors do"),
+    ):
+        names = [name for name in candidates[role] if name not in given.values()]
+        if (
+            names
+            and given.get(role) not in candidates[role]
+            and (role != "donor" or not given[role])
+        ):
+            shown = ", ".join(f"**{plain(name)}**" for name in names[:3])
+            st.info(f"{shown}: holds {words}. Choose it as {_ROLES[role]} if it is.")
 
 
 def map_timepoints(found: dict[str, Any], key: str) -> dict[str, str]:

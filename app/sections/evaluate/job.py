@@ -94,7 +94,7 @@ def _log(job_id: str, owner: str) -> None:
 
 
 def _again() -> None:
-    for name in (JOB, "upload", "file"):
+    for name in (JOB, "upload", "file", "path"):
         st.query_params.pop(name, None)
 
 

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
     from backend.evaluation.mapping import LabelMatch
 
-__all__ = ["choose_models", "map_labels"]
+__all__ = ["choose_donor_names", "choose_models", "confirm_few", "map_labels"]
 
 _NOT_SCORED: Final = "not scored"
+_DONOR_NAMES: Final = {
+    "ask": "other people if the study differs, otherwise the same",
+    "other": "other people: scored",
+    "same": "the same people: not scored",
+}
 _HOW: Final = {
     "exact": "same name",
     "spelling": "same name, written otherwise",
@@ -124,6 +129,57 @@ def map_labels(
         for match in guessed
         if wanted[match.label] != (match.cell_type or _NOT_SCORED)
     }
+
+
+def choose_donor_names(donors: dict[str, int], models: pd.DataFrame, runs: Sequence[str]) -> str:
+    """Ask who donors are whose names occur in training data; nothing is asked where none does."""
+    known = {
+        name for names in models.set_index("run_id").loc[list(runs), "donors"] for name in names
+    }
+    shared = sorted(known & set(donors))
+    if not shared:
+        return "ask"
+    shown = plain(", ".join(shared[:5])) + (f" and {len(shared) - 5} more" if shared[5:] else "")
+    return str(
+        st.radio(
+            f"{plural(len(shared), 'donor')} of the file ({shown}) bear names of training donors. "
+            "They are",
+            list(_DONOR_NAMES),
+            format_func=_DONOR_NAMES.__getitem__,
+            key="evaluate.donor_names",
+            help="A name is no person: cells that were in training are never scored, whatever is "
+            "said here.",
+        )
+    )
+
+
+def confirm_few(
+    counts: dict[str, int],
+    models: pd.DataFrame,
+    runs: Sequence[str],
+    chosen: dict[str, str | None],
+) -> bool:
+    """Ask once more where under half of the labelled cells would be scored; say whether to go on."""
+    if not counts:
+        return True
+    types = common_types(models.set_index("run_id").loc[list(runs), "types"])
+    matches = match_labels(counts, types, given=chosen)
+    n = sum(counts.values())
+    n_scored = sum(match.n_cells for match in matches if match.cell_type is not None)
+    if not n_scored:
+        lost = ", ".join(plain(match.label) for match in matches[:10])
+        st.error(
+            f"None of the labels has a type that the models can output: {lost}. Map at least one, "
+            "or choose another column for the cell type.",
+            icon=":material/label_off:",
+        )
+        return False
+    if 2 * n_scored >= n:
+        return True
+    return st.checkbox(
+        f"Only {n_scored:,} of {plural(n, 'labelled cell')} ({n_scored / n:.0%}) would be scored: go on",
+        key="evaluate.few",
+    )
 
 
 def _why(match: LabelMatch) -> str:

@@ -11,15 +11,17 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from app.identity import identity
 from backend.config import data_dirs, home, keep_days
+from backend.data.example import bring_example
 from backend.data.uploads import (
     delete_upload,
+    find_own_file,
     find_server_file,
     find_upload,
     list_uploads,
     save_upload,
     server_files,
 )
-from backend.errors import FaultlineError
+from backend.errors import FaultlineError, InputError
 from backend.evaluation.wording import plain, prose
 from backend.jobs.expiry import expires_at
 from backend.store.imports import template
@@ -35,6 +37,8 @@ UPLOAD: Final = "upload"
 """URL parameter: the id of the upload that the page is about."""
 SERVER_FILE: Final = "file"
 """URL parameter: the name of a file of the server."""
+OWN_FILE: Final = "path"
+"""URL parameter: a path on the machine of the local visitor."""
 _ROUND: Final = "evaluate.round"
 _MESSAGE: Final = "evaluate.message"
 
@@ -79,6 +83,20 @@ def choose() -> Chosen | None:
     if name := st.query_params.get(SERVER_FILE):
         path = find_server_file(name)
         return Chosen("cells", name, path.stat().st_size, path, {"server_file": name})
+    if text := st.query_params.get(OWN_FILE):
+        try:
+            path = _own_file(text)
+        except FaultlineError as error:
+            del st.query_params[OWN_FILE]
+            st.error(prose(f"{error.message} {error.hint}"), icon=":material/error:")
+        else:
+            return Chosen(
+                "cells",
+                path.name,
+                path.stat().st_size,
+                path,
+                {"own_file": str(path), "name": path.name},
+            )
     _bring(owner)
     return None
 
@@ -92,7 +110,7 @@ def _bring(owner: str) -> None:
     limit = st.get_option("server.maxUploadSize")
     file = st.file_uploader(
         f"Upload a file (up to {limit:,} MB)",
-        type=["csv", "tsv", "txt", "parquet"] if is_table else ["h5ad"],
+        type=["csv", "tsv", "txt", "gz", "parquet", "xlsx"] if is_table else ["h5ad"],
         key=f"evaluate.file-{number}",
     )
     if file is not None:
@@ -106,8 +124,19 @@ def _bring(owner: str) -> None:
             icon=":material/download:",
             help="Needed: cell_id, label, predicted. Everything else is optional.",
         )
-    elif data_dirs():
-        _offer_server_files()
+    else:
+        _offer_large_files(limit)
+        if data_dirs():
+            _offer_server_files()
+        if st.button(
+            "Try it with an example",
+            icon=":material/science:",
+            key="evaluate.example",
+            help="Two simulated people, labelled. Nothing of it is a finding.",
+        ):
+            with st.spinner("Simulating two people …"):
+                st.query_params[UPLOAD] = bring_example(home(), owner).upload_id
+            st.rerun()
     earlier = [u for u in list_uploads(home(), owner) if (u.kind == "table") == is_table]
     if earlier:
         names = {
@@ -123,6 +152,36 @@ def _bring(owner: str) -> None:
         )
         if again:
             st.query_params[UPLOAD] = again
+            st.rerun()
+
+
+def _own_file(text: str) -> Path:
+    """Return the file of a path, for a visitor at this machine only."""
+    if identity().role != "local":
+        msg = "A path is read only for the person who sits at this machine."
+        raise InputError(msg, "Upload the file instead.")
+    return find_own_file(text)
+
+
+def _offer_large_files(limit: int) -> None:
+    """Say what to do with a file above the limit; offer a path to who sits at this machine."""
+    larger = "set FAULTLINE_DATA_DIRS to its folder, or raise the limit with --server.maxUploadSize"
+    if identity().role != "local":
+        st.caption(f"Larger than {limit:,} MB: whoever runs this server can {larger} (in MB).")
+        return
+    text = st.text_input(
+        f"Or its path on this machine, of any size (above {limit:,} MB this is the way)",
+        placeholder="/data/sample.h5ad",
+        key="evaluate.own_file",
+        help=f"The file is read where it lies, not copied. Or {larger} (in MB).",
+    )
+    if text:
+        try:
+            path = _own_file(text)
+        except FaultlineError as error:
+            st.error(prose(f"{error.message} {error.hint}"), icon=":material/error:")
+        else:
+            st.query_params[OWN_FILE] = str(path)
             st.rerun()
 
 
@@ -180,6 +239,6 @@ def forget(chosen: Chosen, message: str = "") -> None:
         delete_upload(home(), identity().owner, upload_id)
     if message:
         st.session_state[_MESSAGE] = message
-    for name in (UPLOAD, SERVER_FILE, "job"):
+    for name in (UPLOAD, SERVER_FILE, OWN_FILE, "job"):
         st.query_params.pop(name, None)
     st.rerun()
