@@ -29,6 +29,7 @@ from backend.jobs.trainable_models import list_trainable
 from backend.prediction.imported_table import inspect_table
 from backend.prediction.model_choices import describe_models
 from backend.prediction.out_of_distribution import count_outside
+from backend.prediction.own_labels import read_own_labels
 from backend.prediction.saved_models import list_saved_models, visible_roots
 from backend.store.cache import PUBLIC, Store
 from backend.types import Scope, canonical_json
@@ -461,6 +462,12 @@ def inspected_table(path: str, size: int, owner: str) -> dict[str, Any]:
 def outside(owner: str, dataset_id: str, run_id: str, by: str) -> pd.DataFrame:
     """Return the share of an owner's cells that lie outside a model's training data."""
     return count_outside(home() / "users" / owner, dataset_id, run_id, by)  # type: ignore[arg-type]
+
+
+@st.cache_data(scope="session", max_entries=2, show_spinner=False)
+def own_labels(owner: str, run_id: str) -> pd.DataFrame:
+    """Return the labels of an owner's file as they stand in it, with what became of each."""
+    return read_own_labels(home() / "users" / owner, run_id)
 
 
 @_apart(st.cache_data, max_entries=8, show_spinner=False)

@@ -49,7 +49,9 @@ if not runs:
     st.stop()
 labels = {}
 if found["labels"]:
-    labels = model_choice.map_labels(found["labels"], models, runs, f"{chosen.request}{runs}")
+    labels = model_choice.map_labels(
+        found["labels"], models, runs, f"{chosen.request}{runs}", upload.kept(chosen)
+    )
 else:
     st.warning("No column holds your labels, so the cells are predicted and nothing is scored.")
 
@@ -59,6 +61,7 @@ is_ready = model_choice.confirm_few(found["labels"], models, runs, labels)
 name = st.text_input("Name of the dataset", check.name_of(chosen, found), key="evaluate.name")
 words = "Evaluate" if found["labels"] else "Predict"
 if st.button(words, type="primary", key="evaluate.start", disabled=not is_ready):
+    upload.keep(chosen, labels)
     job.start(
         {
             "action": "evaluate",

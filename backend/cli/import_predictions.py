@@ -71,15 +71,15 @@ def run(args: argparse.Namespace) -> int:
         msg = f'There is no file "{args.table or ""}".'
         raise InputError(msg, "Name a CSV or Parquet table; --template prints an example.")
     out = args.out or home()
-    roots = list(dict.fromkeys([out, *visible_roots("local")]))
-    found = check_table(args.table, roots)
-    predicted_as = check_words(
-        found,
-        {name: label or "" for name, label in given_names(args.words).items()},
-        is_accepted=args.accept_mapping,
-        is_as_written=args.as_written,
-    )
     with results_folder(out):
+        roots = list(dict.fromkeys([out, *visible_roots("local")]))
+        found = check_table(args.table, roots)
+        predicted_as = check_words(
+            found,
+            {name: label or "" for name, label in given_names(args.words).items()},
+            is_accepted=args.accept_mapping,
+            is_as_written=args.as_written,
+        )
         done = import_predictions(
             args.table,
             out,

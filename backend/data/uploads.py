@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 from backend.config import data_dirs
 from backend.errors import InputError, is_utf8
-from backend.files import published, remove_folder
+from backend.files import complete_or_absent, published, remove_folder
 from backend.types import ID, OWNER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 __all__ = [
     "Upload",
@@ -30,6 +30,8 @@ __all__ = [
     "find_own_file",
     "find_server_file",
     "find_upload",
+    "keep_mapping",
+    "kept_mapping",
     "list_uploads",
     "save_upload",
     "server_files",
@@ -40,6 +42,7 @@ __all__ = [
 Kind = Literal["cells", "table"]
 
 _FILES: Final[dict[str, str]] = {"cells": "cells.h5ad", "table": "table"}
+_MAPPING: Final = "mapping.json"
 _PIECE: Final = 4 << 20
 _LONGEST_NAME: Final = 80
 _SPARE_SPACE: Final = 1 << 30
@@ -146,6 +149,25 @@ def find_upload(home: Path, owner: str, upload_id: str) -> Upload:
         return Upload(**about, path=path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _not_found() from error
+
+
+def keep_mapping(home: Path, owner: str, upload_id: str, labels: Mapping[str, str | None]) -> None:
+    """Keep a person's own choices of what labels mean beside the upload."""
+    folder = find_upload(home, owner, upload_id).path.parent
+    with complete_or_absent(folder / _MAPPING) as place:
+        place.write_text(json.dumps(dict(labels), ensure_ascii=False), encoding="utf-8")
+
+
+def kept_mapping(home: Path, owner: str, upload_id: str) -> dict[str, str | None]:
+    """Return the choices that were kept with an upload; empty when none were."""
+    path = find_upload(home, owner, upload_id).path.parent / _MAPPING
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return (
+        {str(label): value for label, value in values.items()} if isinstance(values, dict) else {}
+    )
 
 
 def list_uploads(home: Path, owner: str) -> list[Upload]:

@@ -32,6 +32,7 @@ from backend.evaluation.mapping import (
 from backend.models.reference import OUTSIDE
 from backend.prediction.donor_names import find_in_training
 from backend.prediction.out_of_distribution import OOD_SCHEMA, share_outside
+from backend.prediction.own_labels import own_labels_table
 from backend.prediction.predict import CHUNK, Predictor
 from backend.store.bundle import RunRecord, predictions_frame, write_dataset, write_run
 from backend.types import EXTERNAL, Series, sha256_of
@@ -214,7 +215,11 @@ def evaluate(
     )
     values = _dataset_facts(path, done, info.to_json(), labels, facts or {})
     write_dataset(out, values, table, neighbours=cell_map.neighbours)
-    _write_runs(out, done, table, labels, predictor, started)
+    kept = own_labels_table(
+        table["cell_id"].to_numpy(dtype=object), own, mapped,
+        in_training=in_training, is_empty=is_empty,
+    )  # fmt: skip
+    _write_runs(out, done, table, labels, kept, predictor, started)
     progress(1.0, "Done")
     return done
 
@@ -377,6 +382,7 @@ def _write_runs(
     done: Evaluated,
     cells: pd.DataFrame,
     labels: np.ndarray,
+    own_labels: pa.Table,
     predictor: Predictor,
     started: float,
 ) -> None:
@@ -401,4 +407,4 @@ def _write_runs(
             schema=OOD_SCHEMA,
         )
         log = f"predicted {done.n_cells:,} cells with final run {model.run_id}\n"
-        write_run(out, record, frame, tables={"ood": ood}, log=log)
+        write_run(out, record, frame, tables={"ood": ood, "own_labels": own_labels}, log=log)

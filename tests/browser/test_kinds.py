@@ -113,11 +113,13 @@ def test_kinds_of_files(visit, desk, tmp_path):
 
     # A file that lies on this machine.
     path = saved(tmp_path, new_cells(N_CELLS), "large.h5ad")
-    page.get_by_label(re.compile("Or its path on this machine")).fill("/nowhere/x.h5ad")
-    page.get_by_label(re.compile("Or its path on this machine")).press("Enter")
+    page.get_by_role("textbox", name=re.compile("Or its path on this machine")).fill(
+        "/nowhere/x.h5ad"
+    )
+    page.get_by_role("textbox", name=re.compile("Or its path on this machine")).press("Enter")
     page.get_by_text("There is no .h5ad file").wait_for()
-    page.get_by_label(re.compile("Or its path on this machine")).fill(str(path))
-    page.get_by_label(re.compile("Or its path on this machine")).press("Enter")
+    page.get_by_role("textbox", name=re.compile("Or its path on this machine")).fill(str(path))
+    page.get_by_role("textbox", name=re.compile("Or its path on this machine")).press("Enter")
     evaluate(page)
     assert scored(page) == (N_CELLS, N_CELLS)
     assert path.is_file()

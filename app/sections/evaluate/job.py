@@ -138,6 +138,7 @@ def _results(status: JobStatus) -> None:
         )
     until = expires_at(keep_days(), status.ended_at).strftime("%d %B %Y")
     st.caption(f"The results open on every page. They are stored until {until}.")
+    _own_labels(status, result)
     if any(share is not None for share in result.get("outside", {}).values()):
         row = choices[choices["dataset_id"] == dataset_id].iloc[0]
         _outside(status, result, is_simulated=bool(row["simulated"]))
@@ -148,7 +149,10 @@ def _answer(status: JobStatus, result: dict[str, Any], choices: pd.DataFrame) ->
     """Say how each model did on the file, before any other page is opened."""
     if not result.get("n_scored", result["n_cells"] - result["n_unlabelled"]):
         return
-    row = choices[choices["label_level"] == result["label_level"]].iloc[0]
+    choices = choices[choices["label_level"] == result["label_level"]]
+    # A model that joined a known dataset has its own protocol among that dataset's.
+    own = choices[choices["protocol"] == result.get("protocol", EXTERNAL)]
+    row = (choices if own.empty else own).iloc[0]
     scope = Scope(
         dataset_id=str(result["dataset_id"]),
         owner=status.owner,
@@ -179,6 +183,22 @@ def _answer(status: JobStatus, result: dict[str, Any], choices: pd.DataFrame) ->
             )
 
 
+def _own_labels(status: JobStatus, result: dict[str, Any]) -> None:
+    """Offer the file's own labels with what became of each, where some could not be mapped."""
+    if not result.get("n_unmapped"):
+        return
+    labels = cache.own_labels(status.owner, str(result["run_ids"][0]))
+    st.download_button(
+        "Labels of the file and what they count as (CSV)",
+        labels.to_csv(index=False).encode("utf-8"),
+        file_name="own-labels.csv",
+        mime="text/csv",
+        icon=":material/download:",
+        key="evaluate.own_labels",
+        help="Cells that are not mapped keep their own label here.",
+    )
+
+
 def _share_outside(share: float) -> str:
     return (
         f"{share * 100:.1f} % of the cells lie outside its training data; 5 % are expected of a "
@@ -192,18 +212,28 @@ def _sentences(result: dict[str, Any]) -> list[str]:
         models = ", ".join(plain(str(name)) for name in result["models"])
         lost = result["n_unlabelled"]
         told = [f"{plural(n, 'cell')} with predictions of {models}, imported and not run here."]
-        return [*told, f"{plural(lost, 'cell')} without a label: not scored."] if lost else told
+        if lost:
+            told.append(f"{plural(lost, 'cell')} without a label: not scored.")
+        return told + _notes(result)
     said = [f"{plural(n, 'cell')} predicted, {result['n_scored']:,} of them scored."]
     for count, what in (
         ("n_unlabelled", "without a label"),
         ("n_unmapped", "with a label that the models cannot output"),
-        ("n_in_training", "in training, by their counts or their donor's name"),
+        ("n_in_training", "in training"),
+        ("n_empty", "without counts, which get no call"),
     ):
-        if result[count]:
+        if result.get(count):
             verb = "was" if result[count] == 1 else "were"
             were = f" {verb}" if count == "n_in_training" else ""
             said.append(f"{plural(result[count], 'cell')}{were} {what}: predicted, not scored.")
-    return said
+    return said + _notes(result)
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    """Return what was changed, lost or assumed, as sentences."""
+    return [
+        prose(note[:1].upper() + note[1:].rstrip(".") + ".") for note in result.get("notes", [])
+    ]
 
 
 def _outside(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -> None:

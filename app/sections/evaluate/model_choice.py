@@ -78,19 +78,30 @@ def choose_models(models: pd.DataFrame, found: dict[str, Any]) -> list[str]:
 
 
 def map_labels(
-    counts: dict[str, int], models: pd.DataFrame, runs: Sequence[str], key: str
+    counts: dict[str, int],
+    models: pd.DataFrame,
+    runs: Sequence[str],
+    key: str,
+    kept: dict[str, str | None],
 ) -> dict[str, str | None]:
     """Draw the labels with the types that they mean; return the user's own choices.
+
+    `kept` are those of an earlier visit: they stand in the table where they still fit.
 
     What cannot be scored is listed here, before any score.
     """
     types = common_types(models.set_index("run_id").loc[list(runs), "types"])
     guessed = match_labels(counts, types)
+    shown = {match.label: match.cell_type for match in guessed}
+    shown |= {
+        label: name for label, name in kept.items()
+        if label in counts and (name is None or name in types)
+    }  # fmt: skip
     table = pd.DataFrame(
         {
             "label": [match.label for match in guessed],
             "n_cells": [match.n_cells for match in guessed],
-            "cell_type": [match.cell_type or _NOT_SCORED for match in guessed],
+            "cell_type": [shown[match.label] or _NOT_SCORED for match in guessed],
             "how": [_why(match) for match in guessed],
         }
     )

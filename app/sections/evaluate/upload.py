@@ -17,6 +17,8 @@ from backend.data.uploads import (
     find_own_file,
     find_server_file,
     find_upload,
+    keep_mapping,
+    kept_mapping,
     list_uploads,
     save_upload,
     server_files,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-__all__ = ["Chosen", "choose", "forget", "plain", "privacy", "show"]
+__all__ = ["Chosen", "choose", "forget", "keep", "kept", "plain", "privacy", "show"]
 
 UPLOAD: Final = "upload"
 """URL parameter: the id of the upload that the page is about."""
@@ -221,6 +223,18 @@ def _free(file: UploadedFile) -> None:
         manager = get_instance()._uploaded_file_mgr
         manager.remove_file(session_id=context.session_id, file_id=file.file_id)
     gc.collect()
+
+
+def kept(chosen: Chosen) -> dict[str, str | None]:
+    """Return what the user said before of the labels of this upload."""
+    upload_id = chosen.request.get("upload")
+    return kept_mapping(home(), identity().owner, upload_id) if upload_id else {}
+
+
+def keep(chosen: Chosen, labels: dict[str, str | None]) -> None:
+    """Keep what the user says of the labels with the upload."""
+    if upload_id := chosen.request.get("upload"):
+        keep_mapping(home(), identity().owner, upload_id, labels)
 
 
 def show(chosen: Chosen) -> None:

@@ -7,11 +7,16 @@ import os
 import pytest
 
 from backend.data import uploads
+from backend.data.check import check
+from backend.data.example import bring_example
 from backend.data.inspect_upload import inspect_upload
 from backend.data.uploads import (
     delete_upload,
+    find_own_file,
     find_server_file,
     find_upload,
+    keep_mapping,
+    kept_mapping,
     list_uploads,
     save_upload,
     server_files,
@@ -137,4 +142,36 @@ def test_a_quick_look_tells_what_a_person_decides_on(tmp_path):
     columns = {column["name"]: column for column in found["columns"]}
     assert columns["cell_type_fine"]["examples"] == ["HSC-like", "Mono", "T"]
     assert columns["n_counts"]["n_values"] is None
-    assert found["facts"]["roles"] == {"cell_type": "cell_type_fine", "timepoint": "stage"}
+    roles = found["facts"]["roles"]
+    assert (roles["cell_type"], roles["timepoint"], roles["donor"]) == (
+        "cell_type_fine", "stage", "donor",
+    )  # fmt: skip
+    assert set(found["donors"]) == {"AML1", "AML2", "AML3", "AML4"}
+
+
+def test_choices_of_labels_are_kept_with_the_upload(tmp_path):
+    upload = save_upload(tmp_path, "local", io.BytesIO(b"x"), name="x.h5ad", kind="cells")
+    assert kept_mapping(tmp_path, "local", upload.upload_id) == {}
+    keep_mapping(tmp_path, "local", upload.upload_id, {"T cells": "T", "other": None})
+    assert kept_mapping(tmp_path, "local", upload.upload_id) == {"T cells": "T", "other": None}
+    delete_upload(tmp_path, "local", upload.upload_id)
+    with pytest.raises(InputError, match="not found"):
+        kept_mapping(tmp_path, "local", upload.upload_id)
+
+
+def test_a_path_of_ones_own_machine(tmp_path):
+    (tmp_path / "x.h5ad").write_bytes(b"x")
+    (tmp_path / "x.txt").write_bytes(b"x")
+    assert find_own_file(f' "{tmp_path}/x.h5ad" ') == (tmp_path / "x.h5ad").resolve()
+    for text in (f"{tmp_path}/x.txt", f"{tmp_path}/none.h5ad", "x.h5ad", str(tmp_path), ""):
+        with pytest.raises(InputError, match="There is no"):
+            find_own_file(text)
+
+
+def test_the_example_is_simulated_and_usable(tmp_path):
+    upload = bring_example(tmp_path, "local")
+    report = check(upload.path, quick=True, purpose="evaluate")
+    assert report.is_usable
+    assert report.facts["simulated"]
+    assert report.facts["n_donors"] == 2
+    assert "simulated" in upload.name

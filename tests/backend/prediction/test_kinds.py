@@ -10,6 +10,7 @@ from backend.cli import main
 from backend.data.vocabularies import ABSTAINED
 from backend.errors import InputError, LabelError
 from backend.prediction.evaluate import evaluate
+from backend.prediction.own_labels import read_own_labels
 from backend.prediction.saved_models import find_saved_model
 from backend.store.bundle import read_predictions, read_run
 from tests.backend.prediction.conftest import run_of
@@ -137,3 +138,22 @@ def test_few_scored_cells_need_a_word(trained_home, tmp_path, capsys):
     assert "--few" in told
     assert main(["evaluate", *words, "--few"]) == 0
     assert "fibroblast → not scored" in capsys.readouterr().out
+
+
+def test_own_labels_are_kept_with_what_became_of_them(logreg, trained_file, write, tmp_path):
+    adata = new_cells(60)
+    labels = np.array(adata.obs["cell_type"].astype(str), dtype=object)
+    labels[:2], labels[2:4] = "fibroblast", "Unknown"
+    adata.obs["cell_type"] = labels
+    counts = adata.X.toarray()
+    counts[4] = 0
+    adata.X = counts
+    adata.obs["donor"] = ["AML1" if n == 5 else d for n, d in enumerate(adata.obs["donor"])]
+    done = evaluate(write(adata), [logreg], tmp_path)
+    kept = read_own_labels(tmp_path, done.run_ids[0])
+    assert kept["cell_id"].tolist() == adata.obs_names.tolist()
+    assert kept["outcome"].tolist()[:7] == [
+        *["not mapped"] * 2, *["no label"] * 2, "no counts", "in training", "scored",
+    ]  # fmt: skip
+    assert kept["own_label"][:4].tolist() == ["fibroblast", "fibroblast", None, None]
+    assert (kept["outcome"] == "scored").sum() == done.n_scored
