@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 
 from backend.data.columns import index_slices, read_column, read_index, table_length
+from backend.data.containers import opened
 from backend.data.counts import find_counts, note_empty_cells, read_all
 from backend.data.file_genes import map_file_genes, n_known_genes, share_known
 from backend.data.problems import Problem, Refusal, some
 from backend.data.role_columns import column_candidates, find_roles
 from backend.data.roles import PURPOSES, Roles
-from backend.data.safety import damage_refused, open_safely
+from backend.data.safety import damage_refused
 from backend.data.writer import ABOUT_FIELDS
 from backend.types import TIMEPOINTS
 
@@ -121,9 +122,10 @@ def check(
     notes: list[str] = []
     facts: dict[str, Any] = {}
     try:
-        with open_safely(path) as file, damage_refused(path.name):
+        with opened(path) as (file, told), damage_refused(path.name):
             found = examine(path, file, roles, purpose=purpose, seed=seed, problems=problems)
             if found is not None:
+                found.notes[:0] = told
                 facts, notes = _facts(file, found), found.notes
                 if inspect is not None:
                     inspect(file, found)

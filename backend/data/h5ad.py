@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from backend.data.check import CheckReport, Examined, check, examine
 from backend.data.columns import read_column, read_index
+from backend.data.containers import opened
 from backend.data.matrix import ValueSummary
 from backend.data.problems import Refusal
-from backend.data.safety import damage_refused, open_safely
+from backend.data.safety import damage_refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,10 +112,11 @@ def open_dataset(
         With the first reason why the file cannot be used.
     """
     path = Path(path)
-    with open_safely(path) as file:
+    with opened(path) as (file, told):
         with damage_refused(path.name):
             found = examine(path, file, roles, purpose=purpose, seed=seed, any_genes=any_genes)
         assert found is not None
+        found.notes[:0] = told
         yield OpenDataset(path, file, found)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -50,7 +51,8 @@ _HARMLESS_COLUMN: Final = 64 << 20
 # eight bytes shrink 300-fold by themselves; gzip can do 1,032.
 _MATRICES: Final = ("/X", "/layers/", "/raw/X")
 _LARGEST_MATRIX: Final = 32 << 30
-_READ_AS_TEXT: Final = ("/obs/", "/var/", "/raw/var/", "/uns/faultline/")
+_READ_AS_TEXT: Final = ("/obs/", "/var/", "/raw/var/", "/uns/faultline/", "/matrix/")
+_MODALITY: Final = re.compile(r"^/mod/[^/]+(?=/)")
 _MOST_OBJECTS: Final = 50_000
 _LONGEST_NAME: Final = 1_000
 _DEEPEST: Final = 16
@@ -243,6 +245,8 @@ class _Walk:
         """Check attributes, type, layout, filters and chunks of a dataset."""
         import h5py
 
+        # A modality of MuData is an AnnData of its own.
+        place = _MODALITY.sub("", place)
         check_attributes(dataset, place)
         plist = dataset.get_create_plist()
         layout = plist.get_layout()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 from backend.config import data_dirs
+from backend.data.containers import SUFFIXES
 from backend.errors import InputError, is_utf8
 from backend.files import complete_or_absent, published, remove_folder
 from backend.types import ID, OWNER
@@ -216,11 +217,11 @@ def find_own_file(text: str) -> Path:
     Raises
     ------
     InputError
-        If there is no such `.h5ad`.
+        If there is no such file of a kind that is read.
     """
     path = Path(text.strip().strip("'\"")).expanduser()
-    if path.suffix.lower() != ".h5ad" or not path.is_absolute() or not path.is_file():
-        msg = f'There is no .h5ad file "{text.strip()[:200]}".'
+    if path.suffix.lower() not in SUFFIXES or not path.is_absolute() or not path.is_file():
+        msg = f'There is no file of counts "{text.strip()[:200]}" (.h5ad, .h5 or .h5mu).'
         raise InputError(msg, "Give its whole path, from the root of the disk on.")
     return path.resolve()
 

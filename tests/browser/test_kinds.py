@@ -117,7 +117,7 @@ def test_kinds_of_files(visit, desk, tmp_path):
         "/nowhere/x.h5ad"
     )
     page.get_by_role("textbox", name=re.compile("Or its path on this machine")).press("Enter")
-    page.get_by_text("There is no .h5ad file").wait_for()
+    page.get_by_text("There is no file of counts").wait_for()
     page.get_by_role("textbox", name=re.compile("Or its path on this machine")).fill(str(path))
     page.get_by_role("textbox", name=re.compile("Or its path on this machine")).press("Enter")
     evaluate(page)

@@ -112,7 +112,7 @@ def _bring(owner: str) -> None:
     limit = st.get_option("server.maxUploadSize")
     file = st.file_uploader(
         f"Upload a file (up to {limit:,} MB)",
-        type=["csv", "tsv", "txt", "gz", "parquet", "xlsx"] if is_table else ["h5ad"],
+        type=["csv", "tsv", "txt", "gz", "parquet", "xlsx"] if is_table else ["h5ad", "h5", "h5mu"],
         key=f"evaluate.file-{number}",
     )
     if file is not None:

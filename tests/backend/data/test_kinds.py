@@ -231,3 +231,42 @@ def test_an_empty_place_for_a_matrix_is_skipped(upload, saved):
 
     edit(path, change)
     assert check(path).facts["counts"] == "layers/counts"
+
+
+def test_the_genes_of_mudata_are_read(upload, saved, tmp_path):
+    plain = load(saved(upload))
+    path = tmp_path / "both.h5mu"
+    with h5py.File(saved(upload)) as source, h5py.File(path, "w") as file:
+        for name in ("rna", "prot"):
+            group = file.create_group(f"mod/{name}")
+            for part in source:
+                source.copy(part, group)
+    read = load(path)
+    assert (read.X != plain.X).nnz == 0
+    assert read.obs["cell_type_fine"].tolist() == plain.obs["cell_type_fine"].tolist()
+    assert any('its modality "rna" was read' in note for note in check(path).notes)
+    with h5py.File(path, "r+") as file:
+        file.move("mod/rna", "mod/atac")
+    (problem,) = check(path).problems
+    assert "atac, prot" in problem.message
+
+
+def test_files_of_cell_ranger_are_read_to_predict(upload, saved, tmp_path):
+    plain = load(saved(upload))
+    counts = upload.X.tocsr().astype(np.int32)
+    path = tmp_path / "filtered.h5"
+    with h5py.File(path, "w") as file:
+        matrix = file.create_group("matrix")
+        matrix["data"], matrix["indices"] = counts.data, counts.indices.astype(np.int64)
+        matrix["indptr"] = counts.indptr.astype(np.int64)
+        matrix["shape"] = np.array([upload.n_vars, upload.n_obs], dtype=np.int32)
+        matrix["barcodes"] = np.array(upload.obs_names, dtype="S20")
+        matrix["features/name"] = np.array(upload.var_names, dtype="S20")
+        matrix["features/id"] = np.array(plain.var["ensembl"], dtype="S20")
+        matrix["features/feature_type"] = np.array(["Gene Expression"] * 29 + ["Custom"], "S20")
+    read = load(path)
+    assert list(read.var_names) == GENES[:29]
+    np.testing.assert_array_equal(read.X.toarray(), plain.X.toarray()[:, :29])
+    assert read.obs_names.tolist() == plain.obs_names.tolist()
+    assert check(path, purpose="predict").is_usable
+    assert [problem.code for problem in check(path, purpose="evaluate").problems] == ["roles"]
