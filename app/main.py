@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import cache, identity, nav, state
+from app import address, cache, identity, nav, state
 from app.components import errors, export, figure, provenance
 from backend.evaluation.wording import prose
 
@@ -39,6 +39,7 @@ with body, errors.shown_to_user():
         st.switch_page(nav.page_file(target[0]), query_params=target[1])
     st.title(info.title, anchor=False)
     st.caption(info.question)
+    address.say_what_is_not_here()
     if info.needs_results:
         if state.current_source().simulated:
             st.warning("Simulated data, not a finding. For a tour and for tests.")

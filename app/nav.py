@@ -131,7 +131,8 @@ def navigation() -> tuple[Page, PageInfo]:
             page_file(page.key),
             title=page.title,
             icon=page.icon,
-            url_path=page.key,
+            # The first page stands at the root; its own name is left to the hidden page below.
+            url_path="first" if page is PAGES[0] else page.key,
             default=page is PAGES[0],
         )
         for page in PAGES
@@ -139,5 +140,10 @@ def navigation() -> tuple[Page, PageInfo]:
     sections: dict[str, list[Page]] = {}
     for page, info in zip(pages, PAGES, strict=True):
         sections.setdefault(info.section, []).append(page)
+    # The first page has no address of its own, but links to it by name are written all the same.
+    first = st.Page(
+        page_file(PAGES[0].key), title=PAGES[0].title, url_path=PAGES[0].key, visibility="hidden"
+    )
+    sections[PAGES[0].section].append(first)
     chosen = st.navigation(sections, position="sidebar", expanded=True)
-    return chosen, PAGES[pages.index(chosen)]
+    return chosen, PAGES[pages.index(chosen)] if chosen in pages else PAGES[0]

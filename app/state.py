@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import streamlit as st
 
+from app import address
 from app.identity import identity
 from backend.evaluation.metrics import DEFAULT, METRICS
 from backend.protocols import EXTERNAL, PROTOCOLS, protocol_text
@@ -134,6 +135,7 @@ def choose_one(
 ) -> str:
     """Draw a choice of one; a single option is a fact and needs no widget."""
     if len(options) == 1:
+        address.check_listed(key, options, label.lower())
         return options[0]
     return st.segmented_control(
         label,
@@ -143,6 +145,38 @@ def choose_one(
         key=key,
         help=help_text,
         bind="query-params",
+    )
+
+
+def _choose_kept(
+    label: str,
+    options: Sequence[str],
+    key: str,
+    *,
+    default: str | None = None,
+    help_text: str,
+) -> str:
+    """Draw a choice of one that the address always holds."""
+    first = default if default in options else options[0]
+    address.ask(key, {name: name for name in options}, first, label.lower())
+    chosen = first
+    if len(options) > 1:
+        chosen = st.segmented_control(label, options, required=True, key=key, help=help_text)
+    address.write(key, chosen)
+    return chosen
+
+
+def _dataset_names(choices: pd.DataFrame) -> dict[str, str]:
+    """Return id to label: real data, then simulated ones, then uploads with their date."""
+    order = ["is_upload", "simulated", "name"]
+    datasets = choices.drop_duplicates("dataset_id").sort_values(order)
+    return _unique_labels(
+        {
+            row.dataset_id: f"{row.name} (uploaded {row.made_at[:10]})"
+            if row.is_upload
+            else row.name
+            for row in datasets.itertuples(name="Dataset")
+        }
     )
 
 
@@ -156,31 +190,34 @@ def sidebar_scope(
     Parameters
     ----------
     choices
-        Combinations that have results: dataset_id, name, simulated, label_level, protocol, budget.
+        Combinations that have results: dataset_id, name, simulated, is_upload, label_level, protocol,
+        budget, made_at.
     models_of, timepoints_of
         What a scope offers to narrow it.
     """
-    datasets = choices.drop_duplicates("dataset_id").sort_values(["simulated", "name"])
-    names = _unique_labels(dict(zip(datasets.dataset_id, datasets.name, strict=True)))
-    simulated = dict(zip(datasets.dataset_id, datasets.simulated.astype(bool), strict=True))
+    names = _dataset_names(choices)
+    simulated = dict(zip(choices.dataset_id, choices.simulated.astype(bool), strict=True))
     st.subheader("Filters", anchor=False)
+    titles = dict(zip(choices.dataset_id, choices.name, strict=True))
+    titles = {key: titles[key] for key in names}
+    address.ask(DATASET, titles, next(iter(names)), "dataset")
     dataset_id = st.selectbox(
         "Dataset",
         list(names),
         format_func=names.__getitem__,
         key=DATASET,
-        bind="query-params",
         help="Simulated datasets are for a tour and for tests; they are never a finding.",
     )
+    address.write(DATASET, dataset_id)
     rows = choices[choices.dataset_id == dataset_id]
-    label_level = choose_one(
+    label_level = _choose_kept(
         "Label level",
         _ordered(rows.label_level, LABEL_LEVELS[::-1]),
         LABEL_LEVEL,
         help_text=_listed(_LEVEL_WORDS),
     )
     rows = rows[rows.label_level == label_level]
-    protocol = choose_one(
+    protocol = _choose_kept(
         "Protocol",
         _ordered(rows.protocol, list(PROTOCOLS)),
         PROTOCOL,
@@ -188,7 +225,7 @@ def sidebar_scope(
         help_text=_listed({key: protocol_text(key) for key in (*PROTOCOLS, EXTERNAL)}),
     )
     budgets = _ordered(rows[rows.protocol == protocol].budget, ("equal", "full"))
-    budget = choose_one(
+    budget = _choose_kept(
         "Training cells", budgets, BUDGET, help_text="How training cells were limited."
     )
     scope = Scope(
@@ -201,6 +238,7 @@ def sidebar_scope(
     models = models_of(scope)
     defaults = models.configuration[models.is_default.astype(bool)].tolist()
     labels = _unique_labels(dict(zip(models.configuration, models.display_name, strict=True)))
+    address.check_listed(MODEL, labels.values(), "model")
     chosen = st.multiselect(
         "Models",
         list(labels),
@@ -209,13 +247,16 @@ def sidebar_scope(
         bind="query-params",
         placeholder="All models",
     )
+    found = _ordered(timepoints_of(scope), TIMEPOINTS)
+    address.check_listed(TIMEPOINT, found, "timepoint")
     timepoints = st.multiselect(
         "Timepoints",
-        _ordered(timepoints_of(scope), TIMEPOINTS),
+        found,
         key=TIMEPOINT,
         bind="query-params",
         placeholder="All timepoints",
     )
+    address.check_listed(TRUTH, TRUTHS.values(), "truth")
     truth = st.selectbox(
         "Truth",
         list(TRUTHS),
@@ -234,7 +275,7 @@ def sidebar_scope(
     )
     is_upload = bool(rows["is_upload"].any())
     source = Source(
-        names[dataset_id],
+        titles[dataset_id],
         simulated[dataset_id],
         label_level,
         protocol,
@@ -370,6 +411,8 @@ def choose_model(
         same = next((name for name in keys if _model_of(name) == kept), None)
         if same is not None:
             st.session_state[key] = same
+    address.check_listed(key, models.values(), "model")
+    address.say_what_is_not_here()
     chosen = st.selectbox(
         label,
         keys,

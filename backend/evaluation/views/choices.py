@@ -42,6 +42,7 @@ _CHOICES: Final = [
     "label_level",
     "protocol",
     "budget",
+    "made_at",
 ]
 
 
@@ -94,7 +95,8 @@ def absent_models(store: Reader, scope: Scope) -> tuple[str, ...]:
 def scope_choices(store: Reader, owner: str = "local") -> pd.DataFrame:
     """Return the combinations that have runs, real datasets before simulated ones.
 
-    Columns `dataset_id`, `name`, `simulated`, `is_upload`, `label_level`, `protocol`, `budget`. A
+    Columns `dataset_id`, `name`, `simulated`, `is_upload`, `label_level`, `protocol`, `budget`,
+    `made_at` (when the latest run of the dataset was made). A
     fine-trained series is offered at the lineage level too.
     """
     datasets = store.query("datasets", owner=owner).sort_values(["simulated", "name"])
@@ -114,6 +116,7 @@ def scope_choices(store: Reader, owner: str = "local") -> pd.DataFrame:
                 bool(dataset.simulated),
                 dataset.owner != PUBLIC,
                 *choice,
+                str(runs["created_at"].max()),
             )
             for choice in sorted(seen)
         ]

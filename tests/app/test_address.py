@@ -1,0 +1,86 @@
+"""Links keep their meaning: what the address holds, and what it asks for in vain."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.app.conftest import REAL, SIMULATED
+from tests.app.test_pages import words
+
+
+def held(app, key: str) -> str:
+    """Return what the address holds, as text."""
+    value = app.query_params[key]
+    return value[0] if isinstance(value, list) else value
+
+
+def dataset_of(app, name: str) -> str:
+    choices = app.selectbox(key="dataset")
+    return next(
+        option for option, label in zip(ids(app), choices.options, strict=True) if name in label
+    )
+
+
+def ids(app) -> list[str]:
+    from app import cache
+
+    found = cache.scope_choices("local").drop_duplicates("dataset_id")
+    return list(found.sort_values(["is_upload", "simulated", "name"]).dataset_id)
+
+
+def test_the_address_names_the_dataset_and_what_could_be_another_default(open_page):
+    app = open_page("overview")
+    scope = app.session_state["faultline.scope"]
+    assert held(app, "dataset") == scope.dataset_id
+    assert held(app, "label_level") == "lineage"
+    assert held(app, "protocol") == "donor"
+    assert held(app, "budget") == "equal"
+
+
+@pytest.mark.parametrize("by", ["id", "name"])
+def test_a_link_may_name_the_dataset_by_its_id_or_as_older_ones_do(open_page, by):
+    first = open_page("overview")
+    wanted = dataset_of(first, SIMULATED)
+    app = open_page("overview", dataset=wanted if by == "id" else SIMULATED, protocol="random")
+    scope = app.session_state["faultline.scope"]
+    assert (scope.dataset_id, scope.protocol) == (wanted, "random")
+    assert held(app, "dataset") == wanted
+    assert "which is not here" not in words(app)
+
+
+@pytest.mark.parametrize(
+    ("asked", "value", "word"),
+    [
+        ("dataset", "0123456789abcdef", "dataset"),
+        ("protocol", "study", "protocol"),
+        ("model", "no such model", "model"),
+        ("timepoint", "Relapse", "timepoint"),
+        ("budget", "cap500", "training cells"),
+    ],
+)
+def test_what_a_link_asks_for_in_vain_is_said(open_page, asked, value, word):
+    app = open_page("overview", **{asked: [value]})
+    assert not app.exception
+    assert f"This link asked for {word} “{value}”, which is not here." in words(app)
+    app.run()
+    assert "This link asked for" not in words(app)
+
+
+def test_a_model_that_is_not_here_is_said_on_the_page_of_one_model(open_page):
+    app = open_page("donors", show="nobody")
+    assert "This link asked for model “nobody”, which is not here." in words(app)
+
+
+def test_a_choice_in_the_sidebar_changes_the_address(open_page):
+    app = open_page("overview")
+    app.selectbox(key="dataset").set_value(dataset_of(app, SIMULATED)).run()
+    assert app.session_state["faultline.scope"].dataset_id == held(app, "dataset")
+    app.segmented_control(key="protocol").set_value("random").run()
+    assert app.session_state["faultline.scope"].protocol == "random"
+    assert held(app, "protocol") == "random"
+    assert "This link asked for" not in words(app)
+
+
+def test_the_first_dataset_is_real_and_shipped(open_page):
+    app = open_page("overview")
+    assert REAL in app.selectbox(key="dataset").options[0]
