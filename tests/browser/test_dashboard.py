@@ -99,7 +99,8 @@ def test_click_on_a_dot_leads_along_the_way_down(visit):
     page.wait_for_url(re.compile("model="))
     settled(page)
     page.locator(_DRAWN).first.wait_for()
-    page.locator("path[aria-roledescription=point][aria-label*='Relapse']").last.click()
+    course = page.locator("[data-testid=stVegaLiteChart]").first
+    course.locator("path[aria-roledescription=point][aria-label*='Relapse']").last.click()
     page.get_by_role("heading", name="Cell types", level=1).wait_for()
     page.wait_for_url(re.compile("timepoint=Relapse"))
     settled(page)
