@@ -45,7 +45,8 @@ def ask(key: str, options: Mapping[str, str], default: str, word: str) -> None:
             not_here(word, [asked])
         st.session_state[key] = default if found is None else found
     elif st.session_state.get(key) not in options:
-        st.session_state[key] = default
+        # A widget forgets its value when another page is opened from code.
+        st.session_state[key] = written if written in options else default
 
 
 def write(key: str, value: str) -> None:
