@@ -336,9 +336,16 @@ def cautions(source: str, sources: Mapping[str, Sequence[str]]) -> tuple[str, ..
 
 
 def init_text(
-    *, preset: str | None, init: str, checkpoint: str | None, display_name: str = ""
+    *,
+    preset: str | None,
+    init: str,
+    checkpoint: str | None,
+    display_name: str = "",
+    is_imported: bool = False,
 ) -> str:
-    """Say what a model starts from."""
+    """Say what a model starts from; of an imported one nothing is known."""
+    if is_imported:
+        return "not known"
     if preset is None:
         return "fitted on training cells only"
     named = f" ({checkpoint})" if checkpoint else ""

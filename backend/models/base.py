@@ -278,6 +278,10 @@ class CellTyper(Model):
         """Hear the histories of the series' finished folds, before a fit without valid cells."""
         del histories
 
+    def gene_weights(self) -> tuple[Sequence[str], np.ndarray] | None:
+        """Return genes, and (n_genes,) how much each can move an answer; None where that is unknown."""
+        return None
+
     def work_in(self, workspace: Any) -> None:
         """Hear where tokens and snapshots may be kept (`training.fit_workspace.FitWorkspace`)."""
         del workspace

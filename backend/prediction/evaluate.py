@@ -211,7 +211,7 @@ def evaluate(
         labels=matches,
         run_ids=tuple(_record(model, dataset_id, len(table)).run_id for model in models),
         outside=_outside(predictor, dataset_id, len(table)),
-        notes=(*notes, *training.notes),
+        notes=(*notes, *training.notes, *predictor.gene_notes),
     )
     values = _dataset_facts(path, done, info.to_json(), labels, facts or {})
     write_dataset(out, values, table, neighbours=cell_map.neighbours)

@@ -11,16 +11,21 @@ from backend.data.fingerprint import cell_fingerprints
 from backend.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from anndata import AnnData
 
+    from backend.models.base import CellTyper
     from backend.prediction.saved_models import SavedModel
 
 __all__ = ["CHUNK", "Answers", "Predictor"]
 
 CHUNK: Final = 4096
 _BATCH: Final = 64
+_IMPORTANT: Final = 100
+"""Genes of the largest weights that are looked for in a file."""
+_MISSED: Final = 0.05
+"""From this share of a model's weight on it is said that genes are missing."""
 
 
 @dataclass(slots=True)
@@ -72,6 +77,7 @@ class Predictor:
         self.models = tuple(models)
         self.answers = [Answers() for _ in models]
         self._typers = [model.load(device=device) for model in models]
+        self.gene_notes: tuple[str, ...] = ()
         self._references = [model.reference() for model in models]
         self._train_cells = [model.train_cells() for model in models]
 
@@ -84,6 +90,8 @@ class Predictor:
             If a model cannot read them, for example because it knows too few of their genes.
         """
         prints = cell_fingerprints(cells)
+        if not self.answers[0].proba:
+            self.gene_notes = _gene_notes(self.models, self._typers, cells.var_names)
         for model, typer, reference, known, answers in zip(
             self.models, self._typers, self._references, self._train_cells, self.answers,
             strict=True,
@@ -103,3 +111,31 @@ class Predictor:
             places = np.minimum(np.searchsorted(known, prints), len(known) - 1)
             # 0 is the fingerprint of a cell without counts: any two of them are "the same".
             answers.was_trained_on.append((known[places] == prints) & (prints != 0))
+
+
+def _gene_notes(
+    models: Sequence[SavedModel], typers: Sequence[CellTyper], genes: Iterable[str]
+) -> tuple[str, ...]:
+    """Say how much of a model's weight lies on genes that the file lacks.
+
+    A share of all genes is no evidence: a file of a tenth of them may hold all that matter, or none.
+    """
+    own, notes = set(genes), []
+    for model, typer in zip(models, typers, strict=True):
+        known = typer.gene_weights()
+        if known is None or not known[1].sum():
+            continue
+        names, weights = known
+        is_missing = np.array([name not in own for name in names])
+        share = float(weights[is_missing].sum() / weights.sum())
+        if share < _MISSED:
+            continue
+        first = np.argsort(-weights, kind="stable")[:_IMPORTANT]
+        n = int(is_missing[first].sum())
+        examples = ", ".join(names[k] for k in first[is_missing[first]][:5])
+        notes.append(
+            f"{model.run.display_name}: the file lacks {n} of the {len(first)} genes that move its "
+            f"answers most{f' ({examples})' if n else ''} and {share:.0%} of the weight of all genes; its "
+            "confidence does not show that"
+        )
+    return tuple(notes)

@@ -44,7 +44,7 @@ OWN_FILE: Final = "path"
 _ROUND: Final = "evaluate.round"
 _MESSAGE: Final = "evaluate.message"
 
-_CELLS, _TABLE = "Cells with counts (.h5ad)", "Predictions of a model (CSV, Parquet)"
+_CELLS, _TABLE = "Cells with counts (.h5ad, .h5, .h5mu)", "Predictions of a model (CSV, Parquet)"
 
 
 class Chosen:

@@ -32,6 +32,7 @@ from backend.evaluation.wording import (
     series_sentence,
 )
 from backend.store.cache import PUBLIC
+from backend.store.imports import MODEL
 from backend.types import TRUTHS
 
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ def _provenance(scope: Scope, labels: Labels, configurations: list[Configuration
                 init=item.init,
                 checkpoint=item.checkpoint,
                 display_name=item.display_name,
+                is_imported=item.model == MODEL,
             )
             for item in configurations
         },

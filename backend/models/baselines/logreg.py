@@ -179,6 +179,11 @@ class LogisticRegressionL1(CellTyper):
         scores = np.asarray((expression @ self.coef_.T).todense()) + self.intercept_
         return Predictions(cell_ids_of(adata), normalised_sigmoids(scores), self.classes_)
 
+    def gene_weights(self) -> tuple[Sequence[str], np.ndarray]:
+        """Return genes, and the sum of each one's absolute coefficients over the types."""
+        check_fitted(bool(self.classes_), self.display_name)
+        return self.genes_, np.asarray(abs(self.coef_).sum(axis=0)).ravel()
+
     def save(self, folder: Path) -> None:
         """Write weights and genes to `folder`."""
         check_fitted(bool(self.classes_), self.display_name)

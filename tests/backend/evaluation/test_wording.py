@@ -204,6 +204,8 @@ def test_a_model_says_what_it_starts_from():
         preset="scgpt.small", init="scratch", checkpoint=None
     )
     assert init_text(preset="x", init="frozen", checkpoint="whole").endswith("(whole)")
+    # Nobody here knows what an imported model was fitted on.
+    assert init_text(preset=None, init="scratch", checkpoint=None, is_imported=True) == "not known"
     own = init_text(
         preset="x",
         init="pretrained",

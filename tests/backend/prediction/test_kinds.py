@@ -157,3 +157,21 @@ def test_own_labels_are_kept_with_what_became_of_them(logreg, trained_file, writ
     ]  # fmt: skip
     assert kept["own_label"][:4].tolist() == ["fibroblast", "fibroblast", None, None]
     assert (kept["outcome"] == "scored").sum() == done.n_scored
+
+
+def test_important_genes_that_are_missing_are_said(logreg, write, tmp_path):
+    """A share of all genes is no evidence: what counts is the weight that lies on them."""
+    whole = evaluate(write(new_cells(60)), [logreg], tmp_path / "whole")
+    assert not any("lacks" in note for note in whole.notes)
+    names, weights = logreg.load().gene_weights()
+    best = names[int(np.argmax(weights))]
+    adata = new_cells(60)
+    cut = adata[:, [name for name in adata.var_names if name != best]].copy()
+    (note,) = [
+        note
+        for note in evaluate(write(cut, "cut.h5ad"), [logreg], tmp_path / "cut").notes
+        if "lacks" in note
+    ]
+    share = weights.max() / weights.sum()
+    assert f"lacks 1 of the {len(names)} genes that move its answers most ({best})" in note
+    assert f"{share:.0%} of the weight" in note

@@ -48,6 +48,9 @@ def test_abstentions_stay_in_the_denominator(tmp_path, word):
     # 24 of 30 cells of each type are called, and none wrongly: F1 = 2·24 / (30 + 24).
     assert answer.scores["macro_f1"] == pytest.approx(48 / 54)
     assert set(answer.description.types) == {"B", "Mono", "T"}
+    assert set(views.overview(open_store(tmp_path), scope).provenance.inits.values()) == {
+        "not known"
+    }
 
 
 def test_abstentions_beside_probabilities(tmp_path):
