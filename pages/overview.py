@@ -7,6 +7,7 @@ import streamlit as st
 from app import cache, nav
 from app.components import errors, figure, frames, heatmap, provenance, tables
 from app.components.averages_table import averages_table
+from app.components.convergence import convergence_badges
 from app.sections.overview.charts import score_dots
 from app.sections.overview.words import landing_sentence, model_order, standing_out
 from app.state import (
@@ -57,6 +58,7 @@ st.caption(
     "no interval (fewer than 5 donors); dashed intervals rest on 5–9 donors. "
     + view.provenance.caption
 )
+convergence_badges(view.scores)
 provenance.types_note(view, metric)
 if absent := cache.absent_models(scope):
     st.caption(f"Not fitted at this level, protocol and training size: {plain(', '.join(absent))}.")
@@ -132,7 +134,7 @@ tables.show(
     alt_text=f"{metric.title} with interval, donors and cells per model and timepoint",
     columns=(
         "display_name", "timepoint", "value", "low", "high", "interval", "n_donors", "n_cells",
-        "n_types_scored", "status_text",
+        "n_types_scored", "status_text", "convergence",
     ),
     folded="The same numbers as a table",
 )  # fmt: skip

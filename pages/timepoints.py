@@ -7,6 +7,7 @@ import streamlit as st
 from app import cache
 from app.components import errors, figure, provenance, tables
 from app.components.averages_table import averages_table
+from app.components.convergence import convergence_badges
 from app.components.course_lines import course_lines
 from app.components.selection_links import page_links
 from app.sections.timepoints.patients import same_patients
@@ -76,6 +77,7 @@ st.caption(
     )
     + "A click on a large mark opens its timepoint on the Cell types page."
 )
+convergence_badges(view.scores)
 provenance.types_note(view, metric)
 page_links()
 averages_table(averages)
@@ -89,7 +91,7 @@ tables.show(
     alt_text=f"{metric.title} with interval, donors and cells per model and timepoint",
     columns=(
         "display_name", "timepoint", "value", "low", "high", "interval", "n_donors", "n_cells",
-        "n_types_scored", "status_text",
+        "n_types_scored", "status_text", "convergence",
     ),
 )  # fmt: skip
 if is_comparison:

@@ -5,6 +5,11 @@
 FOLDER holds the files of GEO accession GSE116256 (`GSM…_<sample>.dem.txt.gz` and `.anno.txt.gz`).
 Finished runs are skipped, so an interrupted call goes on where it stopped. `--manifest-only`
 only writes the manifest of what lies here.
+
+    python precomputed/make.py --results RESULTS
+
+takes the place of what is shipped of the real dataset by what a sweep of `plans/vangalen.toml` left
+in RESULTS: the dataset, the series with all folds done, their splits and their final fits.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import importlib.metadata
 import json
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +29,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BASELINES = ("majority", "logreg", "celltypist", "hgb")
+MAX_BYTES = 60_000_000
+"""What may be shipped in all."""
 PACKAGES = (
     "anndata",
     "celltypist",
@@ -37,7 +45,7 @@ PACKAGES = (
 )
 
 VAN_GALEN = {
-    "name": "van Galen et al. 2019, 16 samples",
+    "name": "van Galen et al. 2019",
     "accession": "GSE116256",
     "citation": (
         "van Galen P, Hovestadt V, Wadsworth MH, et al. Single-cell RNA-seq reveals AML "
@@ -62,31 +70,21 @@ SIMULATED = {
 def commands(kind: str) -> list[str]:
     """Return the commands that make one dataset's bundles; GEO, WORK and OUT are folders."""
     if kind == "van_galen":
-        made = ["python -m backend data import-geo GEO WORK/vangalen2019.h5ad"]
-        file, levels, protocols = "WORK/vangalen2019.h5ad", ("lineage", "fine"), ("random", "donor")
-    else:
-        made = ["python -m backend data simulate WORK/simulated.h5ad --cells 4000 --seed 0"]
-        file, levels, protocols = (
-            "WORK/simulated.h5ad",
-            ("lineage",),
-            ("random", "donor", "study"),
-        )
-    made += [
-        f"python -m backend run --dataset {file} --model {model} --protocol {protocol} --fold all "
-        f"--label-level {level} --budget equal --out OUT"
-        for level in levels
-        for protocol in protocols
-        for model in BASELINES
-    ]
-    if kind == "van_galen":
-        made.append(f"python -m backend sweep plans/vangalen_small.toml --dataset {file} --out OUT")
-        # Fits on all cells, with the model: what an uploaded file is evaluated with.
-        made += [
-            f"python -m backend run --dataset {file} --model {model} --protocol donor "
-            "--fold final --budget cap500 --out OUT"
-            for model in ("logreg", "scgpt --preset small --set epochs=4")
+        file = "WORK/vangalen2019.h5ad"
+        return [
+            f"python -m backend data import-geo GEO {file}",
+            f"python -m backend sweep plans/vangalen.toml --dataset {file} --out OUT",
         ]
-    return made
+    file = "WORK/simulated.h5ad"
+    return [
+        f"python -m backend data simulate {file} --cells 4000 --seed 0",
+        *(
+            f"python -m backend run --dataset {file} --model {model} --protocol {protocol} "
+            "--fold all --label-level lineage --budget equal --out OUT"
+            for protocol in ("random", "donor", "study")
+            for model in BASELINES
+        ),
+    ]
 
 
 def run(command: str, folders: dict[str, Path]) -> None:
@@ -96,6 +94,71 @@ def run(command: str, folders: dict[str, Path]) -> None:
         words = [str(folder) + w[len(name) :] if w.split("/")[0] == name else w for w in words]
     print("$", command, flush=True)
     subprocess.run([sys.executable, *words[1:]], check=True, cwd=ROOT)
+
+
+def take(results: Path) -> None:
+    """Ship the complete series of the real dataset in `results` instead of those shipped now.
+
+    Raises
+    ------
+    SystemExit
+        If `results` holds no complete series, or no dataset; nothing was changed.
+    """
+    from backend.store.bundle import list_runs, read_run
+
+    runs = [(read_run(folder), Path(folder)) for folder in list_runs(results)]
+    runs = [(run, folder) for run, folder in runs if run.status == "done"]
+    folds: dict[str, set[object]] = {}
+    for run, _ in runs:
+        folds.setdefault(run.series_id, set()).add(run.fold)
+    taken = [
+        (run, folder)
+        for run, folder in runs
+        if folds[run.series_id] >= set(range(run.folds)) and not _is_simulated(results, run)
+    ]
+    ids = {run.dataset_id for run, _ in taken}
+    if len(ids) != 1:
+        sys.exit(f"{results} holds complete series of {len(ids)} real datasets; one is needed.")
+    for kind in ("datasets", "runs", "splits"):
+        for path in sorted((HERE / kind).iterdir()):
+            if kind == "runs":
+                is_kept = _is_simulated(HERE, read_run(path))
+            else:
+                is_kept = _is_simulated_dataset(HERE, path.name[:16])
+            if not is_kept and kind == "splits":
+                path.unlink()
+            elif not is_kept and kind == "runs":
+                shutil.rmtree(path)
+    for path in sorted((HERE / "datasets").iterdir()):
+        if not _is_simulated_dataset(HERE, path.name):
+            shutil.rmtree(path)
+    dataset = ids.pop()
+    shutil.copytree(results / "datasets" / dataset, HERE / "datasets" / dataset)
+    for run, folder in taken:
+        shutil.copytree(folder, HERE / "runs" / run.run_id)
+    wanted = {f"-{run.protocol}-k{run.folds}-s{run.split_seed}-{run.budget}" for run, _ in taken}
+    for path in sorted((results / "splits").glob(f"{dataset}-*.parquet")):
+        if path.stem.removeprefix(dataset) in wanted:
+            shutil.copy(path, HERE / "splits" / path.name)
+    names = sorted({f"{run.configuration} {run.protocol}" for run, _ in taken})
+    print(f"{len(taken)} runs of {len(names)} configurations:", *names, sep="\n  ")
+
+
+def _is_simulated(root: Path, run: object) -> bool:
+    return _is_simulated_dataset(root, run.dataset_id)  # type: ignore[attr-defined]
+
+
+def _is_simulated_dataset(root: Path, dataset_id: str) -> bool:
+    path = root / "datasets" / dataset_id / "dataset.json"
+    return bool(json.loads(path.read_text(encoding="utf-8"))["simulated"])
+
+
+def check_size() -> None:
+    """Print what is shipped in all, and refuse more than may be."""
+    size = sum(path.stat().st_size for path in HERE.rglob("*") if path.is_file())
+    print(f"{size / 1e6:.1f} MB are shipped.")
+    if size > MAX_BYTES:
+        sys.exit(f"At most {MAX_BYTES / 1e6:.0f} MB may be shipped.")
 
 
 def manifest() -> dict[str, object]:
@@ -126,9 +189,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--geo", type=Path, help="folder with the files of GSE116256")
     parser.add_argument("--work", type=Path, help="where the h5ad files go (default: temporary)")
+    parser.add_argument("--results", type=Path, help="where a sweep of plans/vangalen.toml wrote")
     parser.add_argument("--manifest-only", action="store_true")
     args = parser.parse_args()
-    if not args.manifest_only:
+    sys.path.insert(0, str(ROOT))
+    if args.results:
+        take(args.results)
+    elif not args.manifest_only:
         with tempfile.TemporaryDirectory() as temporary:
             work = args.work or Path(temporary)
             work.mkdir(parents=True, exist_ok=True)
@@ -142,6 +209,7 @@ def main() -> None:
     subprocess.run(command, cwd=ROOT, check=True)
     text = json.dumps(manifest(), indent=1, ensure_ascii=False)
     (HERE / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    check_size()
 
 
 if __name__ == "__main__":

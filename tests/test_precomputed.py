@@ -1,6 +1,7 @@
 """What is shipped is what the manifest says, and nothing that may not be shipped."""
 
 import hashlib
+import importlib.util
 import json
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from backend.config import project_root
 from backend.store.bundle import list_runs, read_predictions, read_run
 from backend.store.index import INDEX, index_of
+from tests.helpers import write_results
 
 SHIPPED = project_root() / "precomputed"
 MAY_BE_SHIPPED = {
@@ -118,3 +120,49 @@ def test_simulated_and_real_are_told_apart(manifest):
     real = manifest["datasets"][0]
     assert real["accession"] == "GSE116256"
     assert "10.1016/j.cell.2019.01.031" in real["doi"]
+
+
+def test_complete_series_take_the_place_of_the_shipped_ones(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("make", SHIPPED / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    shipped, results = tmp_path / "shipped", tmp_path / "results"
+    monkeypatch.setattr(make, "HERE", shipped)
+    models = {name: (name, (0,)) for name in ("logreg", "hgb")}
+    given = {"models": models, "fine": (), "folds": 2, "failed": (("hgb", "donor", 1),)}
+    course = write_results(shipped, name="Course", simulated=True, **given)
+    old = write_results(shipped, name="Old", simulated=False, **given)
+    new = write_results(results, name="New", simulated=False, **given)
+    for root, dataset in ((shipped, course), (shipped, old), (results, new)):
+        (root / "splits").mkdir(exist_ok=True)
+        for name in ("donor-k2-s0-equal", "donor-k2-s0-cap9"):
+            (root / "splits" / f"{dataset.dataset_id}-{name}.parquet").touch()
+    before = {run.run_id for run in map(read_run, list_runs(shipped)) if "hgb" in run.model}
+
+    make.take(results)
+    runs = [read_run(folder) for folder in list_runs(shipped)]
+    assert {run.dataset_id for run in runs} == {course.dataset_id, new.dataset_id}
+    taken = {(run.model, run.protocol) for run in runs if run.dataset_id == new.dataset_id}
+    assert taken == {("logreg", "donor"), ("logreg", "random"), ("hgb", "random")}
+    assert before & {run.run_id for run in runs if run.dataset_id == course.dataset_id}
+    assert {path.name for path in (shipped / "datasets").iterdir()} == {
+        course.dataset_id,
+        new.dataset_id,
+    }
+    assert sorted(path.name for path in (shipped / "splits").iterdir()) == sorted(
+        [
+            f"{course.dataset_id}-donor-k2-s0-equal.parquet",
+            f"{course.dataset_id}-donor-k2-s0-cap9.parquet",
+            f"{new.dataset_id}-donor-k2-s0-equal.parquet",
+        ]
+    )
+
+
+def test_nothing_is_taken_from_results_without_a_complete_series(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("make", SHIPPED / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    monkeypatch.setattr(make, "HERE", tmp_path / "shipped")
+    (tmp_path / "results" / "runs").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="0 real datasets"):
+        make.take(tmp_path / "results")

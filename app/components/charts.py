@@ -81,6 +81,7 @@ def score_tooltip(metric: Metric, scores: pd.DataFrame) -> list[alt.Tooltip]:
         alt.Tooltip("n_types_scored:Q", title="Types scored"),
         alt.Tooltip("top_donor_share:Q", title="Largest donor's share", format=".0%"),
         alt.Tooltip("status_text:N", title="Folds"),
+        alt.Tooltip("convergence:N", title="Training"),
     ]
     return [one for one in said if one.shorthand.partition(":")[0] in scores]
 

@@ -74,6 +74,7 @@ _WORDS: Final = {
     "sample": "Sample",
     "interval": "Interval",
     "status_text": "Folds",
+    "convergence": "Training",
     "label": "Label",
     "predicted": "Predicted",
     "outcome": "Outcome",

@@ -223,7 +223,7 @@ def map_components(
     if len(rows) < _SMALLEST_UMAP:
         rows, fitted = np.arange(n_cells), components[:, :2].copy()
     else:
-        message = f"Fitting UMAP on {len(rows):,} cells; the first fit of a process is compiled"
+        message = f"Fitting UMAP on {len(rows):,} cells; the first fit on a machine is compiled"
         progress(0.4, message)
         if len(rows) < n_cells:
             neighbours_of_sample = _nearest_others(components[rows], N_NEIGHBOURS, seed)
@@ -250,8 +250,11 @@ def _umap(
         warnings.simplefilter("ignore", ImportWarning)
         # The fit is not asked to transform other cells, for which it would need an index.
         warnings.filterwarnings("ignore", "precomputed_knn", UserWarning)
-        from umap import UMAP
+        from umap import UMAP, layouts, umap_
 
+        from backend.data.compiled import kept_compiled
+
+        kept_compiled(layouts, umap_)
         # UMAP counts a cell as its own first neighbour. A seed makes it run on one thread; saying
         # so avoids its warning.
         itself = np.arange(len(components), dtype=np.int32)[:, None]

@@ -49,7 +49,7 @@ _RUN_ROWS: Final = pa.schema(
         *((name, _text) for name in ("protocol", "budget", "model", "preset", "init")),
         *((name, _text) for name in ("checkpoint", "label_level", "settings", "split_sha256")),
         *((name, _text) for name in ("checkpoint_sha256", "display_name", "configuration")),
-        *((name, _text) for name in ("versions", "device")),
+        *((name, _text) for name in ("versions", "device", "convergence")),
         *((name, _texts) for name in ("classes", "notes")),
         *((name, pa.int16()) for name in ("folds", "fold")),
         *((name, pa.int32()) for name in ("split_seed", "seed", "recipe_version")),
@@ -303,6 +303,8 @@ class Reader:
             "fold": FINAL_FOLD if record.fold == "final" else record.fold,
             "settings": json.dumps(record.settings, ensure_ascii=False),
             "versions": json.dumps(record.versions, ensure_ascii=False),
+            "convergence": record.convergence
+            and json.dumps(record.convergence, ensure_ascii=False),
         }
         try:
             pa.Table.from_pylist([row], schema=_RUN_ROWS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -161,6 +162,17 @@ _TEXTS: Final = (
 )  # fmt: skip
 
 
+_NUMBERS: Final = ("best_epoch", "last_epoch", "max_epochs", "patience", "best", "last")
+
+
+def _is_convergence(value: object) -> bool:
+    if not isinstance(value, dict) or value.get("state") not in CONVERGENCE:
+        return False
+    numbers = [value.get(name) for name in _NUMBERS]
+    is_right = all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
+    return is_right and isinstance(value.get("select_by"), str)
+
+
 def _check_kinds(record: RunRecord, what: str) -> None:
     """Refuse values that pages and queries could not take for what they are."""
     wrong = [name for name in _TEXTS if not isinstance(getattr(record, name), str)]
@@ -172,9 +184,7 @@ def _check_kinds(record: RunRecord, what: str) -> None:
         for name in ("classes", "notes")
         if not all(isinstance(each, str) for each in getattr(record, name))
     ]
-    if record.convergence is not None and not (
-        isinstance(record.convergence, dict) and record.convergence.get("state") in CONVERGENCE
-    ):
+    if record.convergence is not None and not _is_convergence(record.convergence):
         wrong.append("convergence")
     if wrong:
         msg = f"{what} is damaged: `{wrong[0]}` is of the wrong kind."

@@ -57,11 +57,11 @@ class Guide:
 
 GUIDES: Final[Mapping[str, Guide]] = {
     "majority": Guide(0.02),
-    "logreg": Guide(11),
+    "logreg": Guide(8),
     "celltypist": Guide(1.5),
     "hgb": Guide(1.8),
     "scgpt.small": Guide(1.5, 10, 2, 256),
-    "geneformer.small": Guide(10, 10, 8, 256),
+    "geneformer.small": Guide(4.5, 10, 8, 256),
     "scbert.small": Guide(2.5, 10, 2, 1024),
     "scfoundation.small": Guide(3, 10, 2, 256),
     "scgpt.whole_human": Guide(10, 10, 200, 3001),

@@ -9,6 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from app.components import export, figure, frames, heatmap, palette
 from app.components.course_lines import course_lines
@@ -19,6 +20,36 @@ from app.state import Source
 from backend.evaluation.metrics import METRICS
 from backend.types import TIMEPOINTS
 from tests.helpers import as_read
+
+
+def badges_app(texts: dict[str, str]) -> None:
+    import pandas as pd
+
+    from app.components.convergence import convergence_badges
+
+    rows = [{"display_name": name, "convergence": text} for name, text in texts.items()]
+    convergence_badges(pd.DataFrame(rows * 2))
+
+
+def test_networks_say_how_their_training_ended():
+    texts = {
+        "scGPT_small": "stopped improving",
+        "Geneformer": "still improving when stopped (2 of 5 folds)",
+        "scBERT": "stopped improving",
+        "Majority class": "",
+    }
+    app = AppTest.from_function(badges_app, kwargs={"texts": texts}).run()
+    (said,) = [one.value for one in app.markdown]
+    assert ":green-badge[stopped improving] scGPT\\_small, scBERT" in said
+    assert ":orange-badge[still improving when stopped (2 of 5 folds)] Geneformer" in said
+    assert "Majority" not in said
+
+
+def test_baselines_alone_have_no_badge():
+    app = AppTest.from_function(badges_app, kwargs={"texts": {"Majority class": ""}}).run()
+    assert not app.markdown
+    assert not app.exception
+
 
 REAL = Source(
     "van Galen 2019", simulated=False, label_level="lineage", protocol="donor", truth="all"

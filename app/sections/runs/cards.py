@@ -108,6 +108,17 @@ def _facts(card: RunCard) -> dict[str, str]:
         facts["Genes matched"] = f"{genes['n_matched']:,} of {genes['n_genes']:,} ({share:.0%})"
     if "share_loaded" in load and run.init != "scratch":
         facts["Loaded from the checkpoint"] = f"{load['share_loaded']:.1%} of the backbone"
+    if run.convergence is not None:
+        ended = run.convergence
+        facts["Training ended"] = plain(
+            f"{ended['state']}: best of {ended['last_epoch']} epochs was {ended['best_epoch']} by "
+            f"{ended['select_by']} ({ended['best']:.3f}, at the end {ended['last']:.3f}); at most "
+            f"{ended['max_epochs']} epochs, or {ended['patience']} without a better one"
+        )
+    if run.chosen:
+        facts["Chosen on training cells"] = plain(
+            "; ".join(f"{name} {value}" for name, value in run.chosen.items())
+        )
     if run.settings:
         facts["Settings"] = plain(", ".join(f"{k}={v}" for k, v in sorted(run.settings.items())))
     facts |= {

@@ -63,7 +63,8 @@ class TimepointScores:
     scores
         `configuration`, `display_name`, `timepoint`, `metric` (its key), `value`, `low`, `high`,
         `interval`, `reason` (why there is no interval or score), `n_cells`, `n_donors`, `n_types_scored`,
-        `n_types`, `n_seeds`, `label_source`, `status_text`.
+        `n_types`, `n_seeds`, `label_source`, `status_text`, `convergence` (how a network's training
+        ended, empty for a baseline).
     donors
         `configuration`, `display_name`, `timepoint`, `donor`, `seed`, `metric`, `value` (over the
         panel types that the donor has, or its own description), `n_cells`, `n_types`.

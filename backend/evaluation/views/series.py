@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pandas as pd
 
 from backend.errors import InputError
-from backend.types import LABEL_LEVELS
+from backend.types import LABEL_LEVELS, STILL_IMPROVING, STOPPED_IMPROVING
 
 if TYPE_CHECKING:
     from backend.types import Scope
@@ -25,6 +26,9 @@ __all__ = [
     "trained_at",
 ]
 
+
+NOT_RECORDED: Final = "end of training not recorded"
+"""Of a network whose runs were made before they said how they ended, or without validation."""
 
 NO_FOLDS: Final = "without folds"
 """Status of predictions that were made once, by a final model or elsewhere."""
@@ -53,6 +57,7 @@ class Configuration:
     replicates: tuple[tuple[int, int], ...]
     n_folds: int
     status_text: str
+    convergence: str
     is_default: bool
     model: str
     preset: str | None
@@ -91,6 +96,7 @@ _SERIES_COLUMNS: Final = [
     "n_folds_failed",
     "is_complete",
     "status_text",
+    "convergence",
     "notes",
     "n_train",
     "created_at",
@@ -101,8 +107,8 @@ _SERIES_COLUMNS: Final = [
 def series_of(store: Reader, scope: Scope, *, protocol: str | None = None) -> pd.DataFrame:
     """Return one row per series that can be scored in `scope`, from its runs.
 
-    A series trained at a finer label level than the scope's is scored at the scope's level under a
-    configuration of its own (`logreg@fine`). So is each number of folds but the commonest
+    A series trained at a finer label level than the scope's is scored at the scope's level, under a
+    configuration of its own (`logreg@fine`) where others were trained at that level. So is each number of folds but the commonest
     (`logreg@10-fold`), because other training sizes make another thing to compare.
     """
     runs = store.query("runs", dataset_id=scope.dataset_id, owner=scope.owner)
@@ -128,6 +134,8 @@ def series_of(store: Reader, scope: Scope, *, protocol: str | None = None) -> pd
         f"{n_done} of {n} folds" if n > 1 or not n_done else NO_FOLDS
         for n_done, n in zip(table["n_folds_done"], table["n_folds"], strict=True)
     ]
+    said = {key: _convergence(part) for key, part in runs[is_scored].groupby("series_id")}
+    table["convergence"] = [said.get(key, "") for key in table.index]
     table["notes"] = _notes(runs, is_scored).reindex(table.index).fillna("")
     table["n_train"] = done["n_train"].mean()
     table["created_at"] = by_series["created_at"].max()
@@ -151,13 +159,24 @@ def _notes(runs: pd.DataFrame, is_scored: pd.Series) -> pd.Series:
     return pd.Series({key: "; ".join(kept) for key, kept in said.items()}, dtype=object)
 
 
+def _convergence(runs: pd.DataFrame) -> str:
+    """Say of the finished folds of one series how their training ended; "" for a baseline."""
+    if runs["preset"].isna().all():
+        return ""
+    states = [json.loads(text)["state"] for text in runs["convergence"].dropna()]
+    if n_open := states.count(STILL_IMPROVING):
+        return f"{STILL_IMPROVING} ({n_open} of {len(runs)} folds)"
+    return STOPPED_IMPROVING if len(states) == len(runs) else NOT_RECORDED
+
+
 def _with_variants(table: pd.DataFrame, label_level: str) -> pd.DataFrame:
     native = set(table.loc[table["label_level"] == label_level, "configuration"])
     usual = table["n_folds"].mode().min()
     keys, names, defaults = [], [], []
     for row in table.itertuples():
         key, name = row.configuration, row.display_name
-        is_native = row.label_level == label_level
+        # Where everything was trained at a finer level, there is nothing to tell apart.
+        is_native = row.label_level == label_level or not native
         defaults.append(is_native or key not in native)
         if not is_native:
             key, name = f"{key}@{row.label_level}", f"{name} (trained on {row.label_level} labels)"
@@ -219,6 +238,7 @@ def _configuration(key: str, rows: pd.DataFrame) -> Configuration:
         ),
         n_folds=int(first["n_folds"]),
         status_text=status,
+        convergence="; ".join(dict.fromkeys(text for text in rows["convergence"] if text)),
         is_default=bool(first["is_default"]),
         model=str(first["model"]),
         preset=first["preset"] if isinstance(first["preset"], str) else None,

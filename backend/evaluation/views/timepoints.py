@@ -59,6 +59,7 @@ _SCORE_COLUMNS: Final = [
     "n_seeds",
     "label_source",
     "status_text",
+    "convergence",
 ]
 _DONOR_COLUMNS: Final = [
     "configuration",
@@ -236,6 +237,7 @@ def _row(
         "n_seeds": len(configuration.series),
         "label_source": " and ".join(labels.sources[one.timepoint]),
         "status_text": configuration.status_text,
+        "convergence": configuration.convergence,
     }
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from backend.data.compiled import compiled
 
 __all__ = ["descend"]
 
 
-@njit(cache=True)
+@compiled
 def descend(curve, slope, weights, goal, max_sweeps):
     """Return what to add to `weights` to minimise slope·d + d·curve·d / 2 + |weights + d|₁.
 

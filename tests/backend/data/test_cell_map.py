@@ -157,7 +157,7 @@ def test_progress_rises_and_says_what_is_done(plain_umap):
     shares, words = zip(*told, strict=True)
     assert list(shares) == sorted(shares)
     assert shares[-1] == 1
-    assert "Fitting UMAP on 90 cells; the first fit of a process is compiled" in words
+    assert "Fitting UMAP on 90 cells; the first fit on a machine is compiled" in words
 
 
 def test_table_and_neighbours_belong_together():

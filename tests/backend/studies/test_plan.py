@@ -239,7 +239,7 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
         read_plan(tmp_path / "plan.toml")
 
 
-@pytest.mark.parametrize("name", ["vangalen_small", "vangalen_full", "simulated_tour"])
+@pytest.mark.parametrize("name", ["vangalen", "vangalen_small", "vangalen_full", "simulated_tour"])
 def test_shipped_plans_can_be_read(name, tmp_path):
     (tmp_path / "cells.h5ad").touch()
     assert read_plan(ROOT / "plans" / f"{name}.toml", dataset=tmp_path / "cells.h5ad").rows
