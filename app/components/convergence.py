@@ -33,7 +33,7 @@ def convergence_badges(scores: pd.DataFrame) -> None:
     lines = []
     for text, part in said.groupby("convergence", sort=False):
         colour = _DONE if text == STOPPED_IMPROVING else _OPEN
-        names = ", ".join(plain(name) for name in part.display_name)
+        names = "; ".join(plain(name) for name in part.display_name)
         lines.append(f":{colour}-badge[{text}] {names}")
     st.markdown(
         "Training of the networks: " + " · ".join(lines),

@@ -40,7 +40,7 @@ def test_networks_say_how_their_training_ended():
     }
     app = AppTest.from_function(badges_app, kwargs={"texts": texts}).run()
     (said,) = [one.value for one in app.markdown]
-    assert ":green-badge[stopped improving] scGPT\\_small, scBERT" in said
+    assert ":green-badge[stopped improving] scGPT\\_small; scBERT" in said
     assert ":orange-badge[still improving when stopped (2 of 5 folds)] Geneformer" in said
     assert "Majority" not in said
 
