@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,8 +15,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from streamlit.starlette import App
 
-from backend.config import served_by
+from backend.config import home, served_by
+from backend.errors import FaultlineError
 from backend.processes import end_with
+from backend.store.cache import Store
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,6 +41,18 @@ POLICY: Final = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+_LOG: Final = logging.getLogger(__name__)
+_FIRST_PAGE: Final = (
+    "altair",
+    "backend.evaluation.views",
+    "backend.evaluation.cells.map_cells",
+    "backend.prediction.model_choices",
+    "pandas",
+    "pyarrow.pandas_compat",
+    "vl_convert",
+)
+"""Modules that take long to load; Streamlit would load them in the first session."""
+
 _HEADERS: Final = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -60,5 +77,21 @@ class _Guarded:
         await self.app(scope, receive, guarded)
 
 
+def _warm_up() -> None:
+    """Load what the first page needs and read the results, before the first visitor waits for it."""
+    for name in _FIRST_PAGE:
+        import_module(name)
+    if (home() / "store.duckdb").exists():
+        # Brought up to date by the first session, which tells what became of a damaged file.
+        return
+    try:
+        with closing(Store.open_default()) as store:
+            store.sync()
+    except FaultlineError as error:
+        # The page says it to whoever opens it.
+        _LOG.warning("%s %s", error.message, error.hint)
+
+
 end_with(served_by())
+_warm_up()
 app = App(Path(__file__).with_name("main.py"), middleware=[Middleware(_Guarded)])
