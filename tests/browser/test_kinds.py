@@ -94,11 +94,19 @@ def test_kinds_of_files(visit, desk, tmp_path):
     # Donors bear names of training donors, and are other people.
     adata = new_cells(N_CELLS)
     adata.obs["donor"] = adata.obs["donor"].astype(str).str.removeprefix("NEW")
+    own = adata.obs["cell_type"].astype(object)
+    own.iloc[:5] = "fibroblast"
+    adata.obs["cell_type"] = own
     bring(page, saved(tmp_path, adata, "names.h5ad"))
     page.get_by_text("bear names of training donors").wait_for()
     page.get_by_text("other people: scored").click()
     evaluate(page)
-    assert scored(page) == (N_CELLS, N_CELLS)
+    assert scored(page) == (N_CELLS, N_CELLS - 5)
+    with page.expect_download() as download:
+        page.get_by_role("button", name=re.compile("Labels of the file")).click()
+    labels = download.value.path().read_text()
+    assert labels.count("fibroblast,,not mapped") == 5
+    assert "Research use only" in labels
     again(page)
 
     # Counts after ambient RNA was taken off.

@@ -138,9 +138,9 @@ def _results(status: JobStatus) -> None:
         )
     until = expires_at(keep_days(), status.ended_at).strftime("%d %B %Y")
     st.caption(f"The results open on every page. They are stored until {until}.")
-    _own_labels(status, result)
+    row = choices[choices["dataset_id"] == dataset_id].iloc[0]
+    _own_labels(status, result, is_simulated=bool(row["simulated"]))
     if any(share is not None for share in result.get("outside", {}).values()):
-        row = choices[choices["dataset_id"] == dataset_id].iloc[0]
         _outside(status, result, is_simulated=bool(row["simulated"]))
     _log(status.job_id, status.owner)
 
@@ -183,15 +183,16 @@ def _answer(status: JobStatus, result: dict[str, Any], choices: pd.DataFrame) ->
             )
 
 
-def _own_labels(status: JobStatus, result: dict[str, Any]) -> None:
+def _own_labels(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -> None:
     """Offer the file's own labels with what became of each, where some could not be mapped."""
     if not result.get("n_unmapped"):
         return
     labels = cache.own_labels(status.owner, str(result["run_ids"][0]))
+    source = _source(result, is_simulated=is_simulated)
     st.download_button(
         "Labels of the file and what they count as (CSV)",
-        labels.to_csv(index=False).encode("utf-8"),
-        file_name="own-labels.csv",
+        export.csv_bytes(labels, source),
+        file_name=export.file_name(source, "own-labels", "csv"),
         mime="text/csv",
         icon=":material/download:",
         key="evaluate.own_labels",
@@ -271,14 +272,7 @@ def _outside(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -
         },
         key="evaluate.outside.table",
     )
-    source = Source(
-        dataset=str(result["name"]),
-        simulated=is_simulated,
-        label_level=str(result["label_level"]),
-        protocol=EXTERNAL,
-        truth="all",
-        is_upload=True,
-    )
+    source = _source(result, is_simulated=is_simulated)
     st.download_button(
         "CSV",
         export.csv_bytes(table, source),
@@ -290,6 +284,18 @@ def _outside(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -
     st.caption(
         "A cell is outside when it lies farther from the training cells than 95 % of the cells of "
         "donors that were left out of them. Predictions of such cells mean little."
+    )
+
+
+def _source(result: dict[str, Any], *, is_simulated: bool) -> Source:
+    """Return what a download of this evaluation says of itself."""
+    return Source(
+        dataset=str(result["name"]),
+        simulated=is_simulated,
+        label_level=str(result["label_level"]),
+        protocol=EXTERNAL,
+        truth="all",
+        is_upload=True,
     )
 
 
