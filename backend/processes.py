@@ -357,13 +357,15 @@ class _Order(NamedTuple):
 class Channel:
     """The child's end: what it says, and the orders that it gets."""
 
-    def __init__(self, pipe: int) -> None:
+    def __init__(self, pipe: int, silence: float | None = None) -> None:
         self._pipe = pipe
+        self._silence = silence
         self._lock = threading.Lock()
 
     def say(self, **words: Any) -> None:
         """Send one line to the parent; safe for threads. A child without a parent ends here."""
         line = json.dumps(words, default=_plain).encode("utf-8") + b"\n"
+        _set_clock(self._silence)
         with self._lock:
             try:
                 while line:
@@ -396,9 +398,10 @@ def _leave() -> None:
 def end_with(parent: int | None, *, grace: float = 20.0) -> None:
     """End this process in its own way once `parent` is gone, and by force `grace` seconds later.
 
-    Whoever kills the parent cannot stop its children; so each of them looks itself.
+    Whoever kills the parent cannot stop its children; so each of them looks itself. The parent may
+    be gone before this is called.
     """
-    if parent is None or os.getppid() != parent:
+    if parent is None:
         return
 
     def watch() -> None:
@@ -435,6 +438,16 @@ def _limit_space(size: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (size, most))
 
 
+def _set_clock(seconds: float | None) -> None:
+    """Let the system's own clock end this process, in place of the one that was set before.
+
+    The parent ends a child that is late. Where there is no parent any more, and code in C lets no
+    thread of Python run, nobody else can.
+    """
+    if seconds is not None:
+        signal.alarm(min(math.ceil(seconds) + _GRACE_SECONDS, 2**31 - 1))
+
+
 def limit_myself(limits: Limits) -> None:
     """Set those limits on this process that the system itself can keep."""
     import resource
@@ -443,11 +456,8 @@ def limit_myself(limits: Limits) -> None:
     if not limits.may_write:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     os.nice(limits.nice)
-    if limits.seconds is not None:
-        # The parent ends a child that is late. Where there is no parent any more, and code in C
-        # lets no thread of Python run, only the system's own clock can.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(min(math.ceil(limits.seconds) + _GRACE_SECONDS, 2**31 - 1))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    _set_clock(limits.silence if limits.seconds is None else limits.seconds)
     if limits.address_space is not None:
         _limit_space(limits.address_space)
 
@@ -466,7 +476,8 @@ def _run_child() -> None:
     function = getattr(importlib.import_module(module), name)
     if order.limits.spare_space is not None:
         _limit_space(psutil.Process().memory_info().vms + order.limits.spare_space)
-    channel = Channel(order.pipe)
+    limits = order.limits
+    channel = Channel(order.pipe, limits.silence if limits.seconds is None else None)
     channel.say(answer=function(channel, *order.args))
 
 

@@ -76,10 +76,11 @@ def test_a_process_is_not_another_with_its_number():
 
 
 @pytest.mark.slow
-def test_a_child_that_hears_nothing_ends_after_its_parent():
+@pytest.mark.parametrize("limit", ["seconds=3", "silence=3"])
+def test_a_child_that_hears_nothing_ends_after_its_parent(limit):
     code = f"""
 from backend.processes import Limits, ask_child
-ask_child("{HERE}:never_let_go", limits=Limits(seconds=3), tell=lambda words: print(words["pid"], flush=True))
+ask_child("{HERE}:never_let_go", limits=Limits({limit}), tell=lambda words: print(words["pid"], flush=True))
 """
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     pid = int(parent.stdout.readline())
