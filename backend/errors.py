@@ -16,6 +16,7 @@ __all__ = [
     "ModelUnavailable",
     "SplitError",
     "StoreError",
+    "first_line",
     "is_utf8",
     "not_utf8",
     "shortened",
@@ -31,6 +32,11 @@ def shortened(text: str, longest: int = _LONGEST) -> str:
         return text
     half = (longest - 3) // 2
     return f"{text[:half]} … {text[-half:]}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind when it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _written(text: str) -> str:

@@ -6,13 +6,14 @@ import hashlib
 import json
 import pickle
 import re
+import struct
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from backend.errors import InputError, ModelUnavailable
+from backend.errors import InputError, ModelUnavailable, first_line
 from backend.models.base import CheckpointFile, LoadReport
 from backend.types import sha256_of
 
@@ -42,6 +43,11 @@ __all__ = [
     "with_genes",
 ]
 
+_UNREADABLE: Final = (
+    EOFError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError,
+    TypeError, ValueError, struct.error,
+)  # fmt: skip
+"""What PyTorch's reader raises over bytes that it did not expect."""
 _GET_AGAIN: Final = (
     "Get the file from the authors again; `checkpoints verify` compares it with the known sha256."
 )
@@ -174,8 +180,8 @@ def read_torch(path: Path) -> Any:
         raise InputError(
             msg, "Save the plain state dict with `torch.save(model.state_dict(), …)`."
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        msg = f"`{path.name}` is not a complete checkpoint: {str(error).splitlines()[0]}"
+    except _UNREADABLE as error:
+        msg = f"`{path.name}` is not a complete checkpoint: {first_line(error)}"
         raise InputError(msg, _GET_AGAIN) from None
 
 

@@ -18,7 +18,7 @@ from backend.data.names import LONGEST_LABEL, MOST_NAMES, MOST_TYPES
 from backend.data.problems import some
 from backend.data.roles import map_timepoint
 from backend.data.vocabularies import ABSTAINED, names_no_type
-from backend.errors import InputError
+from backend.errors import InputError, first_line
 from backend.store.table_text import as_utf8, named_ids, with_decimal_points
 from backend.types import TIMEPOINTS
 
@@ -193,7 +193,7 @@ def _read_csv(path: Path, name: str) -> pd.DataFrame:
         )
         frame = table.to_pandas()
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = first_line(error)[:200]
         msg = f'"{name}" cannot be read as CSV: {reason}'
         raise InputError(msg, "Write it as UTF-8 text with a header line.") from error
     if bad:

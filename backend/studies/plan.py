@@ -52,6 +52,7 @@ TOP_KEYS: Final = ("dataset", "out", "any_genes", "threads", *RUN_KEYS, "run", "
 """Keys of the plan itself: values for all its tables, and the tables."""
 
 MOST_ROWS: Final = 2_000
+_MOST_DOTS: Final = 1_000
 _LARGEST: Final = 1 << 20
 
 _DEFAULTS: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -215,7 +216,12 @@ def _parse(path: Path) -> dict[str, Any]:
         if path.stat().st_size > _LARGEST:
             msg = f"{path.name} has {path.stat().st_size:,} bytes; a plan has at most {_LARGEST:,}."
             raise InputError(msg, "Give a plan.toml.")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if max(line.count(".") for line in text.split("\n")) > _MOST_DOTS:
+            # `a.a.a… = 1` is read in a time that grows with the square of its dots.
+            msg = f"{path.name} has a line with more than {_MOST_DOTS:,} dots."
+            raise InputError(msg, "Write lists of plain values, a few in a line.")
+        return tomllib.loads(text)
     except (FileNotFoundError, IsADirectoryError):
         msg = f"There is no plan `{path}`."
         raise InputError(msg, "Give the path of a plan.toml; `plans/` holds examples.") from None

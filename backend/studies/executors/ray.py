@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.config import environment, home, project_root
-from backend.errors import InputError, ModelUnavailable
+from backend.errors import InputError, ModelUnavailable, first_line
 from backend.studies.executors.common import ATTEMPTS, execute, leave_failure
 from backend.studies.executors.local import thread_limits
 from backend.training.progress import Outcome, ProgressEvent
@@ -126,7 +126,7 @@ class RayExecutor:
             ray.init(**options)
         except (ConnectionError, ImportError, ValueError, RuntimeError) as error:
             where = "on this machine" if self.address is None else f'at "{self.address}"'
-            msg = f"Ray cannot be used {where}: {str(error).splitlines()[0]}"
+            msg = f"Ray cannot be used {where}: {first_line(error)}"
             hint = (
                 "Check --address (`ray status` on the head node), and set RAY_AUTH_MODE=token where "
                 "the cluster asks for a token."
@@ -154,6 +154,6 @@ class RayExecutor:
                 f"fault of the program: {str(error.cause).strip() or type(error.cause).__name__}"
             )
         except errors.RayError as error:
-            reason = f"Its worker died, {ATTEMPTS} times: {str(error).splitlines()[0]}"
+            reason = f"Its worker died, {ATTEMPTS} times: {first_line(error)}"
             leave_failure(task, reason)
         return Outcome(task.key, "failed", reason)

@@ -90,10 +90,13 @@ def cells(folder: Path, n: int) -> Iterator[str]:
         whole.append(path.read_bytes())
     for number in range(n):
         made = rng.choice(whole)
-        harmed = changed(made, rng)
+        harmed = bytearray(made)
         if number % 4:
-            # Of the length that its head names: otherwise it is refused before anything is read.
-            harmed = harmed[: len(made)].ljust(len(made), b"\0")
+            # What lies behind stays where the file says that it is, so that it is read.
+            for _ in range(rng.choice([1, 4, 16, 64])):
+                harmed[rng.randrange(len(harmed))] = rng.choice([0, 1, 255, rng.randrange(256)])
+        else:
+            harmed = bytearray(changed(made, rng))
         (folder / f"{number:03d}.h5ad").write_bytes(harmed)
     n_said = 0
     while n_said < n:

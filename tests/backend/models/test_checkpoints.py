@@ -131,15 +131,16 @@ def test_torch_files_with_classes_are_not_run(tmp_path):
     assert not os.path.exists("/tmp/faultline-was-here")  # noqa: PTH110
 
 
+@pytest.mark.parametrize("size", [0, 1, 700])
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
-def test_damaged_weights_are_refused(tmp_path, name):
+def test_damaged_weights_are_refused(tmp_path, name, size):
     path = tmp_path / name
     if path.suffix == ".pt":
         torch.save({"weight": torch.ones(1000)}, path)
     else:
         save_file({"weight": torch.ones(1000)}, path)
-    path.write_bytes(path.read_bytes()[:700])
-    with pytest.raises(InputError, match="not a complete"):
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(InputError, match="not a complete|was not read"):
         read_tensors(path)
 
 

@@ -301,3 +301,10 @@ def test_every_key_is_documented():
     assert [key for key in sorted(keys) if f"| `{key}` |" not in text] == []
     assert "[[run]]" in text
     assert "[[pretrain]]" in text
+
+
+def test_a_name_of_many_parts_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "plan.toml"
+    path.write_bytes(b"a." * 50_000 + b"b = 1")
+    with pytest.raises(InputError, match="more than 1,000 dots"):
+        read_plan(path)
