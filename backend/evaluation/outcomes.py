@@ -13,6 +13,8 @@ import numpy as np
 from backend.data.labels import family, to_lineage
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from backend.evaluation.views.series import Reader
     from backend.types import Scope
 
@@ -77,17 +79,29 @@ def is_wrong(codes: np.ndarray) -> np.ndarray:
 def threshold_of(store: Reader, scope: Scope, series_id: str) -> float | None:
     """Return from which confidence on a wrong cell is confidently wrong; None: never.
 
-    It is the median confidence of the series' valid cells that are correct.
+    It is the median confidence of the series' valid cells that are correct; of an upload, which has
+    none, that of the series whose final fit predicted it.
     """
-    rows = store.query(
+    # Here, because that view reads series and this module is read by views of cells.
+    from backend.evaluation.views.model_source import model_source
+
+    rows = _valid_confidence(store, scope, series_id)
+    if rows.empty:
+        source = model_source(store, scope, series_id)
+        if source is not None and not source.reason:
+            rows = _valid_confidence(store, source.scope, source.series_id)
+    threshold = float(rows["threshold"].iloc[0]) if len(rows) else math.nan
+    return threshold if math.isfinite(threshold) else None
+
+
+def _valid_confidence(store: Reader, scope: Scope, series_id: str) -> pd.DataFrame:
+    return store.query(
         "valid_confidence",
         dataset_id=scope.dataset_id,
         label_level=scope.label_level,
         series_ids=[series_id],
         owner=scope.owner,
     )
-    threshold = float(rows["threshold"].iloc[0]) if len(rows) else math.nan
-    return threshold if math.isfinite(threshold) else None
 
 
 def error_kind(label: str, predicted: str) -> str:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from backend.evaluation.views.answer import Answer, answers
 from backend.evaluation.views.averages import AVERAGES, averages
+from backend.evaluation.views.beside_reference import (
+    MALIGNANT,
+    BesideReference,
+    Composition,
+    beside_reference,
+    compositions,
+)
 from backend.evaluation.views.blasts import CALLED, Blasts, blasts
 from backend.evaluation.views.cell_types import f1_by_cell_type
 from backend.evaluation.views.choices import (
@@ -20,6 +27,7 @@ from backend.evaluation.views.confusions import (
     disagreement,
 )
 from backend.evaluation.views.donors import scores_by_donor
+from backend.evaluation.views.expected import Expected, expected_accuracy
 from backend.evaluation.views.overview import COLLAPSE_F1, overview, provenance
 from backend.evaluation.views.patients import PatientCourses, patient_courses
 from backend.evaluation.views.protocols import optimism
@@ -39,12 +47,16 @@ __all__ = [
     "AVERAGES",
     "CALLED",
     "COLLAPSE_F1",
+    "MALIGNANT",
     "Answer",
+    "BesideReference",
     "Blasts",
     "CellTypeScores",
+    "Composition",
     "Confusions",
     "Disagreement",
     "DonorScores",
+    "Expected",
     "ModelDifferences",
     "OptimismScores",
     "Overview",
@@ -54,10 +66,13 @@ __all__ = [
     "absent_models",
     "answers",
     "averages",
+    "beside_reference",
     "blasts",
+    "compositions",
     "configurations",
     "confusions",
     "disagreement",
+    "expected_accuracy",
     "f1_by_cell_type",
     "model_differences",
     "optimism",
