@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "absent_models",
     "answers",
+    "ask",
     "averages",
     "blasts",
     "cells_on_map",
@@ -130,7 +131,7 @@ def store_notice() -> str:
     return _store().notice
 
 
-# What every view asks first, whatever the filters: small answers over all runs or cells.
+# What every view asks first: small answers over all runs or cells.
 _COMMON = frozenset({"cell_support", "datasets", "label_sources", "runs"})
 
 
@@ -139,7 +140,6 @@ def _common(version: str, name: str, **parameters: Any) -> pd.DataFrame:
     return _store().query(name, **parameters)
 
 
-# Asked by several parts of a page, and some MB.
 @_apart(st.cache_data, max_entries=8, show_spinner=False)
 def _tallies(version: str, **parameters: Any) -> pd.DataFrame:
     return _store().query("tallies", **parameters)
@@ -158,6 +158,9 @@ class _Reader:
             return _tallies(self.version, **parameters)
         return _store().query(name, **parameters)
 
+    def sql(self, statement: str, **parameters: Any) -> pd.DataFrame:
+        return _store().sql(statement, **parameters)
+
 
 @_apart(st.cache_data, max_entries=256, show_spinner=False)
 def _view(name: str, version: str, scope: Scope, **arguments: Any) -> Any:
@@ -165,7 +168,8 @@ def _view(name: str, version: str, scope: Scope, **arguments: Any) -> Any:
     return question(_Reader(version), scope, **arguments)
 
 
-def _ask(name: str, scope: Scope, **arguments: Any) -> Any:
+def ask(name: str, scope: Scope, **arguments: Any) -> Any:
+    """Return what a view of `backend.evaluation.views` says of a scope."""
     return _view(name, store_version(), scope, **arguments)
 
 
@@ -181,49 +185,49 @@ def scope_choices(owner: str) -> pd.DataFrame:
 
 def configurations(scope: Scope) -> pd.DataFrame:
     """Return the models that were run in this scope."""
-    return _ask("configurations", scope)
+    return ask("configurations", scope)
 
 
 def absent_models(scope: Scope) -> tuple[str, ...]:
     """Return the models of the dataset that have no results in this scope."""
-    return _ask("absent_models", scope)
+    return ask("absent_models", scope)
 
 
 def series_table(scope: Scope) -> pd.DataFrame:
     """Return one row per series in scope."""
-    return _ask("series_table", scope)
+    return ask("series_table", scope)
 
 
 def provenance(scope: Scope) -> views.Provenance:
     """Return where the numbers of this scope come from."""
-    return _ask("provenance", scope)
+    return ask("provenance", scope)
 
 
 def answers(scope: Scope) -> tuple[views.Answer, ...]:
     """Return how each model did on all scored cells of the scope."""
-    return _ask("answers", scope)
+    return ask("answers", scope)
 
 
 def overview(scope: Scope, metric: str) -> views.Overview:
     """Return sentences, scores, collapsed types and provenance."""
-    return _ask("overview", scope, metric=metric)
+    return ask("overview", scope, metric=metric)
 
 
 def scores_by_timepoint(scope: Scope, metric: str) -> views.TimepointScores:
     """Return a metric per model and timepoint, with every donor's own."""
-    return _ask("scores_by_timepoint", scope, metric=metric)
+    return ask("scores_by_timepoint", scope, metric=metric)
 
 
 def model_differences(scope: Scope, reference: str, metric: str) -> views.ModelDifferences:
     """Return every model against one of them, paired by donor."""
-    return _ask("model_differences", scope, reference=reference, metric=metric)
+    return ask("model_differences", scope, reference=reference, metric=metric)
 
 
 def f1_by_cell_type(
     scope: Scope, *, by: str = "model", configuration: str | None = None
 ) -> views.CellTypeScores:
     """Return F1 per cell type and model, or per cell type and timepoint of one model."""
-    return _ask("f1_by_cell_type", scope, by=by, configuration=configuration)
+    return ask("f1_by_cell_type", scope, by=by, configuration=configuration)
 
 
 def _unfiltered(scope: Scope) -> Scope:
@@ -231,8 +235,8 @@ def _unfiltered(scope: Scope) -> Scope:
     return scope.with_(configurations=(), timepoints=(), cell_types=(), truth="all")
 
 
-# As resources: the arrays are read-only and shared, where cached data would be copied each time.
-# A million cells take 20 MB as columns, 9 MB as a map, 6 MB as sides and 5 MB as hits.
+# As resources: read-only arrays are shared, cached data would be copied each time. A million cells
+# take 20 MB as columns, 9 MB as a map, 6 MB as sides and 5 MB as hits.
 @_apart(st.cache_resource, max_entries=4, show_spinner=False)
 def _columns(version: str, owner: str, dataset_id: str) -> CellColumns:
     return load_columns(_Reader(version), Scope(dataset_id=dataset_id, owner=owner))
@@ -331,8 +335,7 @@ def selected_cells(owner: str, saved: selection.SavedSelection) -> np.ndarray:
     return _selected_cells(store_version(), owner=owner, saved=canonical_json(saved.to_json()))
 
 
-# Cells are keyed by the hash of all their bytes: of large arrays only a sample would be. What
-# neighbours say is kept for minutes, as they are.
+# Keyed by the hash of all bytes of the cells: of large arrays only a sample would be. For minutes.
 @_apart(st.cache_data, max_entries=64, ttl=600, show_spinner=False)
 def _selection_summary(
     version: str, scope: Scope, digest: str, configuration: str, _cells: np.ndarray
@@ -376,37 +379,37 @@ def probability_vector(scope: Scope, cell_id: str, run_id: str) -> pd.DataFrame:
 
 def confusions(scope: Scope, configuration: str) -> views.Confusions:
     """Return labels against predictions of one model."""
-    return _ask("confusions", scope, configuration=configuration)
+    return ask("confusions", scope, configuration=configuration)
 
 
 def disagreement(scope: Scope, first: str, second: str) -> views.Disagreement:
     """Return on which cells two models are right."""
-    return _ask("disagreement", scope, first=first, second=second)
+    return ask("disagreement", scope, first=first, second=second)
 
 
 def averages(scope: Scope) -> pd.DataFrame:
     """Return accuracy, weighted and macro-F1 beside the worst types, by model and timepoint."""
-    return _ask("averages", scope)
+    return ask("averages", scope)
 
 
 def patient_courses(scope: Scope, configuration: str, metric: str) -> views.PatientCourses:
     """Return the donors that have cells at several timepoints, and what changes in them."""
-    return _ask("patient_courses", scope, configuration=configuration, metric=metric)
+    return ask("patient_courses", scope, configuration=configuration, metric=metric)
 
 
 def blasts(scope: Scope) -> views.Blasts:
     """Return labelled against predicted malignancy of every model trained at level fine."""
-    return _ask("blasts", scope)
+    return ask("blasts", scope)
 
 
 def scores_by_donor(scope: Scope, configuration: str, metric: str) -> views.DonorScores:
     """Return F1 per donor and cell type, a metric per donor, and labelled against predicted composition."""
-    return _ask("scores_by_donor", scope, configuration=configuration, metric=metric)
+    return ask("scores_by_donor", scope, configuration=configuration, metric=metric)
 
 
 def optimism(scope: Scope, metric: str) -> views.OptimismScores:
     """Return a metric under each protocol on one panel, and the gaps between them."""
-    return _ask("optimism", scope, metric=metric)
+    return ask("optimism", scope, metric=metric)
 
 
 @_apart(st.cache_data, max_entries=16, show_spinner=False)

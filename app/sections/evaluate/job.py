@@ -9,6 +9,7 @@ import streamlit as st
 from app import cache
 from app.components import export
 from app.identity import identity
+from app.sections.evaluate import beside
 from app.state import DATASET, Source, go
 from backend.config import home, keep_days
 from backend.data.uploads import delete_upload, user_folder
@@ -129,13 +130,15 @@ def _results(status: JobStatus) -> None:
             key="evaluate.open",
         )
         st.button("Evaluate another file", on_click=_again, key="evaluate.again")
-        st.button(
-            "Delete file and results now",
-            icon=":material/delete:",
-            on_click=_delete,
-            args=(status.job_id,),
-            key="evaluate.delete",
-        )
+        with st.popover("Delete", icon=":material/delete:"):
+            st.markdown("This deletes the file and its results. It cannot be undone.")
+            st.button(
+                "Delete file and results now",
+                type="primary",
+                on_click=_delete,
+                args=(status.job_id,),
+                key="evaluate.delete",
+            )
     until = expires_at(keep_days(), status.ended_at).strftime("%d %B %Y")
     st.caption(f"The results open on every page. They are stored until {until}.")
     row = choices[choices["dataset_id"] == dataset_id].iloc[0]
@@ -147,8 +150,6 @@ def _results(status: JobStatus) -> None:
 
 def _answer(status: JobStatus, result: dict[str, Any], choices: pd.DataFrame) -> None:
     """Say how each model did on the file, before any other page is opened."""
-    if not result.get("n_scored", result["n_cells"] - result["n_unlabelled"]):
-        return
     choices = choices[choices["label_level"] == result["label_level"]]
     # A model that joined a known dataset has its own protocol among that dataset's.
     own = choices[choices["protocol"] == result.get("protocol", EXTERNAL)]
@@ -160,6 +161,11 @@ def _answer(status: JobStatus, result: dict[str, Any], choices: pd.DataFrame) ->
         protocol=row["protocol"],
         budget=row["budget"],
     )
+    source = _source(result, is_simulated=bool(row["simulated"]))
+    if not result.get("n_scored", result["n_cells"] - result["n_unlabelled"]):
+        beside.expected(scope, source)
+        beside.composition(scope, source)
+        return
     runs = cache.runs_of(status.owner, scope.dataset_id)
     outside = result.get("outside", {})
     st.markdown("##### How the models did on this file")
@@ -181,6 +187,7 @@ def _answer(status: JobStatus, result: dict[str, Any], choices: pd.DataFrame) ->
                 kwargs={DATASET: scope.dataset_id},
                 key=f"evaluate.to.{page}",
             )
+    beside.scores(scope, source)
 
 
 def _own_labels(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -> None:
@@ -197,6 +204,18 @@ def _own_labels(status: JobStatus, result: dict[str, Any], *, is_simulated: bool
         icon=":material/download:",
         key="evaluate.own_labels",
         help="Cells that are not mapped keep their own label here.",
+    )
+
+
+def _source(result: dict[str, Any], *, is_simulated: bool) -> Source:
+    """Return what pictures and files of the job's page say of the upload."""
+    return Source(
+        dataset=str(result["name"]),
+        simulated=is_simulated,
+        label_level=str(result["label_level"]),
+        protocol=EXTERNAL,
+        truth="all",
+        is_upload=True,
     )
 
 

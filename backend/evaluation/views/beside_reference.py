@@ -188,7 +188,7 @@ def _dots(
             told.append(_range(scores["f1"].to_numpy(dtype=float), str(other)))
         sentences.append(
             f"{plain(place)}: macro-F1 {number(value)} ({plural(n_types, 'type')}, "
-            f"{plural(support, 'cell')}); {'; '.join(told)} of {plain(reference)}."
+            f"{plural(support, 'cell')}); {'; '.join(told)} ({plain(reference)})."
         )
     return pd.DataFrame(rows, columns=_DOTS), tuple(sentences)
 

@@ -13,7 +13,7 @@ from backend.evaluation.calibration import calibrated_confidence, fit_temperatur
 from backend.evaluation.f1 import SMALL_CELLS
 from backend.evaluation.views.model_source import model_source
 from backend.evaluation.views.series import configurations_in
-from backend.evaluation.views.source import NO_DONOR, NO_TIMEPOINT
+from backend.evaluation.views.source import NO_DONOR, NO_TIMEPOINT, in_clinical_order
 from backend.evaluation.wording import number, plain, plural
 from backend.store.per_cell import cell_places, run_pieces
 from backend.types import LABEL_LEVELS
@@ -45,6 +45,8 @@ class Expected:
         `donor, expected, accuracy, error, n_cells` of every donor held out there.
     reason
         Why there is no guess; empty otherwise.
+    untried
+        Timepoints of the sample that no reference donor has.
     """
 
     configuration: str
@@ -56,17 +58,20 @@ class Expected:
     reference: str
     errors: pd.DataFrame
     reason: str = ""
+    untried: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """Say in Markdown what to expect, and how far off the same guess was on the reference."""
         if self.reason:
             return f"No accuracy can be expected: {self.reason}."
         off = self.errors["error"].abs()
+        untried = " and ".join(plain(name) for name in self.untried)
+        caution = f" None of them was at {untried}, so it may be off by more." if untried else ""
         return (
             f"Accuracy to expect: {number(self.value)} ({plural(self.n_cells, 'cell')}; no labels, "
             f"so this is a guess from confidence). On {plural(len(off), 'donor')} of "
             f"{plain(self.reference)} this guess was off by {number(float(off.median()))} at the "
-            f"median, {number(float(off.max()))} at most."
+            f"median, {number(float(off.max()))} at most.{caution}"
         )
 
 
@@ -112,7 +117,11 @@ def _guess(
     if not n_cells:
         return refused("no cell has a call")
     value = float((by_donor["expected"] * by_donor["n_cells"]).sum() / n_cells)
-    return Expected(key, name, value, temperature, n_cells, by_donor, source.name, errors)
+    known = set(cell_places(store, source.dataset_id, owner=scope.owner).timepoints)
+    untried = in_clinical_order(set(by_donor["timepoint"]) - known - {NO_TIMEPOINT})
+    return Expected(
+        key, name, value, temperature, n_cells, by_donor, source.name, errors, untried=untried
+    )
 
 
 def _tried(store: Store, source: ModelSource) -> tuple[float, pd.DataFrame]:
