@@ -19,6 +19,8 @@ from backend.store.per_cell import cell_places, run_pieces
 from backend.types import LABEL_LEVELS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from backend.evaluation.views.model_source import ModelSource
     from backend.store.cache import Store
     from backend.types import Scope
@@ -141,18 +143,23 @@ def _tried(store: Store, source: ModelSource) -> tuple[float, pd.DataFrame]:
             for role, kept in pieces.items():
                 chosen = (cells["role"] == role).to_numpy() & (label >= 0)
                 kept.append((proba[chosen], label[chosen], donor[chosen]))
-        of_valid, of_test = (
-            tuple(np.concatenate(part) for part in zip(*pieces[role], strict=True))
-            for role in ("valid", "test")
-        )
-        if not len(of_valid[1]):
+        proba, label, donor = _joined(pieces["valid"])
+        if not len(label):
             continue
-        valid.append(of_valid)
-        tests.append(_donor_errors(*of_test, fit_temperature(*of_valid[:2], _even(of_valid[2]))))
+        valid.append((proba, label, donor))
+        own = fit_temperature(proba, label, _even(donor))
+        tests.append(_donor_errors(*_joined(pieces["test"]), own))
     if not valid:
         return np.nan, pd.DataFrame()
-    proba, label, donor = (np.concatenate(part) for part in zip(*valid, strict=True))
+    proba, label, donor = _joined(valid)
     return fit_temperature(proba, label, _even(donor)), pd.concat(tests, ignore_index=True)
+
+
+def _joined(
+    pieces: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    proba, label, donor = (np.concatenate(part) for part in zip(*pieces, strict=True))
+    return proba, label, donor
 
 
 def _even(donor: np.ndarray) -> np.ndarray:
