@@ -15,6 +15,7 @@ from contextlib import suppress
 
 import pandas as pd
 import psutil
+import pyarrow as pa
 import pytest
 
 from backend.config import environment, project_root
@@ -138,7 +139,7 @@ def same_but_ids(one, other):
         for status, frame in content(out).values():
             assert status == "done"
             columns = [name for name in frame if name not in ("run_id", "dataset_id")]
-            made.append(frame[columns].astype(str).to_csv())
+            made.append(str(pa.Table.from_pandas(frame[columns]).to_pydict()))
         return made
 
     assert set(frames(one)) == set(frames(other))
