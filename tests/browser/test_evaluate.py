@@ -148,7 +148,7 @@ def test_a_file_goes_the_whole_way(visit, clinic, files, layout):
     assert ("GEO GSE116256" if layout == "geo" else "file ensembl.h5ad") in said
     assert other.get_by_test_id("stException").count() == 0
     # Deleted at once: file and results are gone, and the old address says so.
-    page.get_by_test_id("stMain").get_by_role("button", name=re.compile("Delete$")).click()
+    page.get_by_test_id("stPopover").get_by_role("button").click()
     page.get_by_role("button", name="Delete file and results now").click()
     page.get_by_text("Upload a file").wait_for()
     wait_until(page, lambda: not uploads_of(clinic))
