@@ -139,3 +139,4 @@ tables.show(
     folded="The same numbers as a table",
 )  # fmt: skip
 averages_table(averages)
+provenance.caption(view.provenance)

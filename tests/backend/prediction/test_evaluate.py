@@ -102,6 +102,15 @@ def test_cells_and_donors_of_training_are_left_out(logreg, trained_file, write, 
     assert "90 cells were in training: predicted, not scored" in record.notes
 
 
+def test_training_cells_in_a_file_without_labels_are_said(logreg, trained_file, write, tmp_path):
+    import anndata as ad
+
+    seen = ad.read_h5ad(trained_file)[:30].copy()
+    seen.obs = seen.obs[[]].assign(donor="RENAMED")
+    done = evaluate(write(seen), [logreg], tmp_path, is_scored=False)
+    assert any("30 of these cells were in the training data" in note for note in done.notes)
+
+
 def test_labels_that_the_model_lacks_are_counted_not_scored(logreg, write, tmp_path):
     adata = new_cells()
     labels = adata.obs["cell_type"].astype(object)
