@@ -197,11 +197,10 @@ def evaluate(
         }
     )[:16]
     if not is_scored and (n_known := int((in_training & ~is_empty).sum())):
-        notes = (
-            *notes,
-            f"{n_known:,} of these cells were in the training data of a model: what is expected of "
-            "them is too high.",
+        warning = (
+            "of these cells were in the training data of a model: what is expected is too high."
         )
+        notes = (*notes, f"{n_known:,} {warning}")
     is_labelled = np.array([not pd.isna(v) for v in own], dtype=bool)
     is_mapped = np.array([v is not None for v in mapped], dtype=bool)
     done = Evaluated(
