@@ -98,6 +98,7 @@ def test_every_page_runs_under_the_documented_policy(context, port):
     assert violations(context, url, PAGES) == []
 
 
+@pytest.mark.slow
 def test_only_the_cell_map_needs_to_make_functions_from_text(context, port):
     policy = documented_policy().replace(" 'unsafe-eval'", "")
     assert "'unsafe-eval'" not in policy

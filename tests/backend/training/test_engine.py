@@ -366,7 +366,10 @@ def test_adapters_leave_the_pretrained_weights_and_plain_names(make_adata, tmp_p
     assert torch.linalg.matrix_rank(found[query] - start[query], atol=1e-6) <= 2
     adapted.save(tmp_path / "saved")
     loaded = Classifier.load(tmp_path / "saved")
-    assert np.array_equal(loaded.predict(train).proba, adapted.predict(train).proba)
+    # The adapters are added to the weights once; sums in another order differ in the last bits.
+    np.testing.assert_allclose(
+        loaded.predict(train).proba, adapted.predict(train).proba, rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.fixture
