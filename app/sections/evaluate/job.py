@@ -306,18 +306,6 @@ def _outside(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -
     )
 
 
-def _source(result: dict[str, Any], *, is_simulated: bool) -> Source:
-    """Return what a download of this evaluation says of itself."""
-    return Source(
-        dataset=str(result["name"]),
-        simulated=is_simulated,
-        label_level=str(result["label_level"]),
-        protocol=EXTERNAL,
-        truth="all",
-        is_upload=True,
-    )
-
-
 def _names(owner: str, dataset_id: str) -> dict[str, str]:
     runs: pd.DataFrame = cache.runs_of(owner, dataset_id)
     return dict(zip(runs["run_id"], runs["display_name"], strict=True))

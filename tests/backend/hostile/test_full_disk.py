@@ -17,6 +17,7 @@ from backend.errors import FaultlineError
 from backend.files import DiskFull, check_room, explained
 from backend.store.bundle import list_runs
 from backend.store.seals import verify
+from tests.backend.data.test_geo import write_sample
 from tests.backend.hostile.forks import Forks
 from tests.conftest import build_adata
 
@@ -110,6 +111,7 @@ def every_command(disk: Path, data: Path, table: Path, models: Path, plan: Path,
             "data", "subset", data, disk / "u.h5ad", "--by", "timepoint", "--shares", "Diagnosis=1",
         ],
         "data check": ["data", "check", data],
+        "data import-geo": ["data", "import-geo", table.parent / "geo", disk / "geo.h5ad"],
         "data neighbours": ["data", "neighbours", "--dataset", data, "--out", home],
         "split": ["split", data, "--out", disk / "splits", "--protocols", "random", "--folds", "5"],
         "run": ["run", *fit, "--model", "majority", "--out", home],
@@ -132,6 +134,10 @@ def every_command(disk: Path, data: Path, table: Path, models: Path, plan: Path,
         "runs index": ["runs", "index", home],
         "score": ["score", "--json"],
         "jobs list": ["jobs", "list"],
+        "jobs show": ["jobs", "show", "0" * 16],
+        "jobs cancel": ["jobs", "cancel", "0" * 16],
+        "jobs retry": ["jobs", "retry", "0" * 16],
+        "jobs delete": ["jobs", "delete", "0" * 16],
         "worker": ["worker", "--once"],
         "clean": ["clean", "--out", home],
     }  # fmt: skip
@@ -146,6 +152,8 @@ def test_every_command_says_that_the_disk_is_full(tiny_disk, tmp_path):
     plan.write_text(
         f'dataset = "{data}"\n[[run]]\nmodel = "majority"\nprotocol = ["random"]\nfolds = 2\n'
     )
+    (tmp_path / "geo").mkdir()
+    write_sample(tmp_path / "geo", "BM1")
     checkpoint, models = tmp_path / "checkpoint", tmp_path / "models"
     checkpoint.mkdir()
     home = tiny_disk / "home"
@@ -175,6 +183,7 @@ def test_every_command_says_that_the_disk_is_full(tiny_disk, tmp_path):
             (tiny_disk / "filler").unlink()
     print(f"\n{len(told)} commands, 2 times each: {told}")
     for name in ("data simulate", "run", "sweep", "predict", "evaluate", "import-predictions"):
+        # Tiny files of samples fit into what a disk leaves, so `data import-geo` need not say it.
         assert told[name][0] != "0", name
         assert "full" in told[name][0], name
 
