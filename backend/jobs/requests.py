@@ -54,7 +54,7 @@ class _Request:
 class RunRequest(_Request):
     """One series to fit; see `backend.types.Series`.
 
-    fits : `folds` (all of them), `final` (on all cells, saved for predictions), or `both`
+    fits : `folds` (all of them), `final` (on all donors, saved for predictions), or `both`
     """
 
     model: str

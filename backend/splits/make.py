@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from backend.protocols import Protocol
 
-__all__ = ["make_split", "make_splits"]
+__all__ = ["is_within_budget", "make_split", "make_splits"]
 
 _VALID_SHARE: Final = 0.1
 _MIN_DONORS_FOR_VALID: Final = 5
@@ -92,7 +92,7 @@ def make_splits(
             )
             continue
         if cap is not None:
-            _cap_donors(frame, roles, cap, seed=seed)
+            _cap_donors(frame, roles, cap, rng=np.random.default_rng([seed, 10]))
         made[protocol] = (roles, warnings)
     if budget != "full" and {"random", "donor"} <= made.keys():
         _equalise(frame, made["random"][0], made["donor"][0], seed=seed)
@@ -236,13 +236,35 @@ def _systematic(strata: np.ndarray, wanted: int, rng: np.random.Generator) -> np
     return np.sort(order[positions])
 
 
-def _cap_donors(frame: pd.DataFrame, roles: np.ndarray, cap: int, *, seed: int) -> None:
+def is_within_budget(cells: pd.DataFrame, budget: str, *, seed: int = 0) -> np.ndarray:
+    """Return the (n_cells,) mask of the cells that a fit without test cells trains on.
+
+    The quality of such a fit is quoted from the folds of its series, so it keeps to their cap on
+    cells a donor: under `capN` at most N cells of each, spread over types and timepoints.
+
+    Parameters
+    ----------
+    cells
+        The labelled cells; see `make_splits`.
+    budget, seed
+        Of the split.
+    """
+    cap = cap_of(budget)
+    if cap is None:
+        return np.ones(len(cells), dtype=bool)
+    roles = np.full((len(cells), 1), TRAIN, dtype=np.int8)
+    _cap_donors(_strata(cells), roles, cap, rng=np.random.default_rng([seed, 12]))
+    return roles[:, 0] == TRAIN
+
+
+def _cap_donors(
+    frame: pd.DataFrame, roles: np.ndarray, cap: int, *, rng: np.random.Generator
+) -> None:
     """Keep at most `cap` training cells of each donor in each fold, in place."""
-    rng = np.random.default_rng([seed, 10])
     strata = frame["stratum"].to_numpy()
-    donors = pd.factorize(frame["donor"], sort=True)[0]
+    donors, names = pd.factorize(frame["donor"], sort=True)
     for fold in range(roles.shape[1]):
-        for donor in range(donors.max() + 1):
+        for donor in range(len(names)):
             rows = np.flatnonzero((roles[:, fold] == TRAIN) & (donors == donor))
             if len(rows) > cap:
                 kept = rows[_systematic(strata[rows], cap, rng)]

@@ -33,7 +33,7 @@ MAX_PROBA_CLASSES: Final = 64
 """Above this many classes only the five most probable ones are kept."""
 
 FINAL_FOLD: Final = -1
-"""Fold number in `predictions.parquet` of a run that was fitted on all cells."""
+"""Fold number in `predictions.parquet` of a run that was fitted on all donors."""
 
 PREDICTIONS_SCHEMA: Final = pa.schema(
     [

@@ -29,7 +29,7 @@ def _now() -> str:
 class RunRecord:
     """What `run.json` says: which fit this is, whether it ended, and on what.
 
-    `fold` is a number from 0 or `"final"` (fitted on all cells, nothing tested). `classes` is
+    `fold` is a number from 0 or `"final"` (fitted on all donors, nothing tested). `classes` is
     the order of every `proba` list. `notes` are sentences that every view of the run shows.
     """
 

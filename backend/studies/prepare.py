@@ -12,7 +12,7 @@ from backend.config import home
 from backend.errors import InputError, ModelUnavailable, SplitError
 from backend.files import full_disk_explained
 from backend.models.catalogue import find_checkpoint
-from backend.splits import TEST, TRAIN, VALID, Split
+from backend.splits import TEST, TRAIN, VALID, Split, is_within_budget
 from backend.splits.stored import split_name, stored_split
 from backend.store.bundle import write_dataset
 from backend.store.roots import is_url, open_root
@@ -302,7 +302,9 @@ class _Preparation:
                 home=home(),
                 checkpoint_name=made.name,
                 is_done=checkpoint_sha256(series.model, made.name, split.sha256, fold) is not None,
-                n_train=_n_train(split, fold),
+                n_train=(
+                    len(split.cell_ids) if fold == "final" else int(split.cells(fold, TRAIN).sum())
+                ),
             )
             for fold in series.check_folds(made.folds)
         ]
@@ -333,9 +335,16 @@ class _Preparation:
                 "split_sha256": split.sha256,
                 "recipe_version": build_typer(series).recipe_version,
             },
-            n_train=round(_n_train(split, fold) * series.fraction),
+            n_train=round(self._n_train(split, fold) * series.fraction),
             n_predicted=_n_predicted(split, fold),
         ).identified()
+
+    def _n_train(self, split: Split, fold: Fold) -> int:
+        if fold != "final":
+            return int(split.cells(fold, TRAIN).sum())
+        cells = self.adata.obs.loc[split.cell_ids]
+        labelled = cells[cells["cell_type_fine"].notna()]
+        return int(is_within_budget(labelled, split.budget, seed=split.seed).sum())
 
     def _needed(self, series: Series, fold: Fold, split: Split, place: str) -> str | None:
         """Return the key of the planned checkpoint that a run starts from, or None."""
@@ -388,10 +397,6 @@ class _Preparation:
     def _warn(self, text: str) -> None:
         if text not in self.study.warnings:
             self.study.warnings.append(text)
-
-
-def _n_train(split: Split, fold: Fold) -> int:
-    return len(split.cell_ids) if fold == "final" else int(split.cells(fold, TRAIN).sum())
 
 
 def _n_predicted(split: Split, fold: Fold) -> int:

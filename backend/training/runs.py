@@ -18,7 +18,7 @@ from backend.errors import FaultlineError, InputError, ModelUnavailable, SplitEr
 from backend.files import DiskFull, full_disk_explained
 from backend.models import catalogue
 from backend.models.registry import model_class
-from backend.splits import TEST, TRAIN, VALID
+from backend.splits import TEST, TRAIN, VALID, is_within_budget
 from backend.store.bundle import (
     RunRecord,
     is_damaged,
@@ -388,6 +388,9 @@ def _train_rows(
     is_labelled = adata.obs[label_key].notna().to_numpy()
     chosen = np.sort(rows if fold == "final" else rows[split.cells(fold, TRAIN)])
     chosen = chosen[is_labelled[chosen]]
+    if fold == "final":
+        obs = adata.obs.iloc[chosen]
+        chosen = chosen[is_within_budget(obs, split.budget, seed=split.seed)]
     if series.fraction < 1:
         labels = adata.obs[label_key].astype(str).to_numpy()[chosen]
         chosen = chosen[_is_in_fraction(labels, series.fraction, series.seed)]

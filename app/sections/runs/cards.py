@@ -158,7 +158,7 @@ def _delete(run_id: str) -> None:
 def _card(card: RunCard) -> None:
     run = card.record
     colour = _STATES[run.status]
-    fold = "Final fit on all cells" if run.fold == "final" else f"Fold {run.fold}"
+    fold = "Final fit on all donors" if run.fold == "final" else f"Fold {run.fold}"
     with st.expander(f":{colour}-badge[{run.status}] {fold} · `{run.run_id}`"):
         if run.status == "failed":
             st.markdown(f"**Failed ({plain(run.error_kind)}).** {plain(run.reason)}")

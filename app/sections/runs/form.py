@@ -24,7 +24,7 @@ __all__ = ["draw"]
 
 _FITS: Final = {
     "folds": "All folds: scores on cells never trained on",
-    "final": "One fit on all cells: saved to predict other files",
+    "final": "One fit on all donors: saved to predict other files",
     "both": "Both",
 }
 _INITS: Final = {

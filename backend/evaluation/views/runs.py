@@ -94,7 +94,7 @@ def runs_overview(store: Reader, owner: str, roots: Sequence[Location] = ()) -> 
     created_at (latest).
     """
     runs = store.query("runs", owner=owner)
-    # Fits on all cells speak for themselves; an older edition of a fold does not count any more.
+    # Fits on all donors speak for themselves; an older edition of a fold does not count any more.
     runs["is_superseded"] = ~runs["is_current"].astype(bool) & (runs["fold"] != _FINAL)
     names = store.query("datasets", owner=owner).drop_duplicates("dataset_id")
     names = names.set_index("dataset_id")

@@ -14,6 +14,7 @@ from backend.splits import (
     UNUSED,
     VALID,
     Split,
+    is_within_budget,
     leakage_report,
     make_split,
     make_splits,
@@ -116,6 +117,20 @@ def test_cap_limits_training_cells_of_each_donor():
     split = split_of(cells, "donor", budget="cap50")
     for fold in range(split.folds):
         assert cells["donor"][split.cells(fold, TRAIN)].value_counts().max() <= 50
+
+
+def test_a_fit_without_test_cells_keeps_to_the_cap():
+    cells = cohort().dropna(subset=["cell_type_fine"])
+    chosen = is_within_budget(cells, "cap50", seed=3)
+    sizes, all_sizes = (part["donor"].value_counts() for part in (cells[chosen], cells))
+    pd.testing.assert_series_equal(sizes.sort_index(), all_sizes.clip(upper=50).sort_index())
+    # In proportion to types and timepoints: no stratum of a donor is off by more than one cell.
+    strata = ["donor", "cell_type_fine", "timepoint"]
+    wanted = cells.groupby(strata).size().mul(50).div(all_sizes, level="donor")
+    found = cells[chosen].groupby(strata).size().reindex(wanted.index, fill_value=0)
+    assert (found - wanted).abs().max() < 1 + 1e-9
+    assert (chosen == is_within_budget(cells, "cap50", seed=3)).all()
+    assert is_within_budget(cells, "equal").all()
 
 
 def test_valid_takes_no_donor_from_a_timepoint_with_few():

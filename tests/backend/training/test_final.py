@@ -1,6 +1,7 @@
 """Final fits: as long as was best for the folds, saved whole, and the same after loading."""
 
 import json
+from dataclasses import replace
 
 import fsspec
 import numpy as np
@@ -100,7 +101,7 @@ def test_a_final_fit_stops_like_the_folds(cohort, tmp_path, monkeypatch):
     assert history["epoch"].tolist() == [1, 2]
     assert "final fit of 2 epochs, the median of the best ones of 2 folds" in record.notes
     assert not any("no validation cells" in note for note in record.notes)
-    # All labelled cells of the dataset, none held out, whatever the budget.
+    # All labelled cells of the dataset, none held out.
     labelled = int(cohort[0].obs["cell_type_lineage"].notna().sum())
     assert (record.n_train, record.n_valid, record.n_test) == (labelled, 0, 0)
     assert not (folder / "predictions.parquet").exists()
@@ -118,6 +119,15 @@ def test_learning_rates_are_those_of_the_folds(cohort, tmp_path):
     final = run(cohort, series, tmp_path, ["final"])["final"]
     rates = pd.read_parquet(final / "history.parquet")["lr"]
     np.testing.assert_allclose(rates, history["lr"][:2])
+
+
+def test_a_cap_holds_for_a_final_fit(cohort, tmp_path):
+    adata, info, _ = cohort
+    split = make_split(adata.obs, "donor", dataset_id=info.dataset_id, folds=3, budget="cap4")
+    series = replace(series_of(cohort, "majority"), budget="cap4")
+    folder = run((adata, info, split), series, tmp_path, ["final"])["final"]
+    labelled = adata.obs[adata.obs["cell_type_fine"].notna()]
+    assert read_run(folder).n_train == labelled["donor"].value_counts().clip(upper=4).sum()
 
 
 def test_without_a_finished_fold_the_recipe_counts(cohort, tmp_path):
