@@ -21,7 +21,7 @@ from backend.evaluation.wording import plain
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Identity", "gate", "has_sign_in", "identity", "sign_out_button"]
+__all__ = ["Identity", "gate", "has_sign_in", "identity", "readers", "sign_out_button"]
 
 LOCAL: Final = "local"
 ANONYMOUS: Final = "anonymous"
@@ -148,6 +148,11 @@ def _refusal() -> str | None:
     if _role(str(st.user["email"])) not in ("viewer", "analyst"):
         return "Your account has no access to this server. Ask its administrator."
     return None
+
+
+def readers() -> str:
+    """Say who can see what a person leaves here."""
+    return "you alone" if has_sign_in() else "anyone who can open this address"
 
 
 def identity() -> Identity:

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app import cache
-from app.components import errors, jobs
+from app.components import errors, jobs, saved_selections
 from app.identity import identity
 from app.sections.runs import cards, form
 
@@ -22,6 +22,10 @@ view = st.segmented_control(
 if view == "Start a run":
     with errors.shown_to_user():
         form.draw()
+    st.stop()
+if view == "Saved selections":
+    with errors.shown_to_user():
+        saved_selections.show()
     st.stop()
 if view == "Jobs":
     with errors.shown_to_user():

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import cache, nav
 from app.components import training_curves
-from app.identity import identity
+from app.identity import identity, readers
 from app.state import Source
 from backend.config import home, keep_days
 from backend.errors import FaultlineError, InputError
@@ -47,7 +47,7 @@ __all__ = [
 
 JOB: Final = "job"
 """URL parameter: the job that the page is about."""
-VIEWS: Final = ("Runs", "Jobs", "Start a run")
+VIEWS: Final = ("Runs", "Jobs", "Start a run", "Saved selections")
 VIEW: Final = "runs_view"
 """URL parameter: which of them the Runs page shows."""
 _MESSAGE: Final = "jobs.message"
@@ -56,9 +56,12 @@ _NAMES: Final = {
     "evaluate": "Evaluation of a file", "place": "Compute a map", "run": "Training",
     "sweep": "Sweep",
 }  # fmt: skip
-_COLOURS: Final = {
-    "queued": "gray", "running": "blue", "done": "green", "failed": "red", "cancelled": "orange",
+_OUTCOMES: Final = {
+    "queued": ("gray", "schedule"), "running": ("blue", "play_circle"),
+    "done": ("green", "check_circle"), "finished with failures": ("orange", "warning"),
+    "failed": ("red", "error"), "cancelled": ("gray", "cancel"),
 }  # fmt: skip
+"""Colour and icon of a job's outcome."""
 _SECONDS: Final = 2.0
 """Between two looks at a job that is open."""
 
@@ -167,8 +170,9 @@ def _buttons(status: JobStatus) -> None:
 
 
 def _head(status: JobStatus) -> None:
-    colour = _COLOURS[status.state]
-    st.markdown(f":{colour}-badge[{status.state}] **{_title(status)}**")
+    colour, icon = _OUTCOMES[status.outcome]
+    badge = f":{colour}-badge[:material/{icon}: {status.outcome}]"
+    st.markdown(f"{badge} **{_title(status)}**")
     words = [f"Made {status.created_at[:16].replace('T', ' ')} UTC"]
     if status.attempt > 1:
         words.append(f"attempt {status.attempt}")
@@ -222,6 +226,12 @@ def _ended(status: JobStatus) -> None:
             f"{plural(result['n_runs'], 'run')} in the plan: {result['n_done']} done now, "
             f"{result['n_failed']} failed."
         )
+    if status.n_failed:
+        st.warning(
+            "A series with a failed fit has no headline number. The log has the reasons; Retry does "
+            "only what failed.",
+            icon=":material/warning:",
+        )
     _details(status)
 
 
@@ -235,7 +245,7 @@ def _details(status: JobStatus) -> None:
             str(request.get("protocol")), "all",
         )  # fmt: skip
         training_curves.draw(curves, name="live", source=source)
-    with st.expander("Log", expanded=status.state == "failed"):
+    with st.expander("Log", expanded=status.state == "failed" or bool(status.n_failed)):
         log = read_log(home(), status.job_id, owner=status.owner)
         st.code(log or "nothing yet", language=None)
 
@@ -287,8 +297,8 @@ def your_data() -> None:
     who = identity()
     with st.expander("Your data on this server"):
         st.markdown(
-            f"Jobs, uploads with their results, and saved selections are yours alone. They are "
-            f"deleted {keep_days():g} days after they were made or last used."
+            f"Jobs, uploads with their results, and saved selections can be seen by {readers()}. "
+            f"They are deleted {keep_days():g} days after they were made or last used."
         )
         st.checkbox("Delete all of it now", key="jobs.sure", disabled=not who.may_write)
         st.button(

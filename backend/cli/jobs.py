@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "list":
         for status in directory.list_jobs(where, owner=args.owner):
             print(
-                f"{status.job_id}  {status.created_at[:19]}  {status.kind:10}  {status.state:9}  "
+                f"{status.job_id}  {status.created_at[:19]}  {status.kind:10}  {status.outcome:22}  "
                 f"{status.progress:4.0%}  {status.message}"
             )
         return 0

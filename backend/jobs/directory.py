@@ -95,6 +95,16 @@ class JobStatus:
         """Whether the job still waits or runs."""
         return self.state in ("queued", "running")
 
+    @property
+    def n_failed(self) -> int:
+        """How many parts of a job that has ended failed, such as folds."""
+        return int((self.result or {}).get("n_failed") or 0) if self.state == "done" else 0
+
+    @property
+    def outcome(self) -> str:
+        """The state in words; a job of which parts failed is not simply done."""
+        return "finished with failures" if self.n_failed else self.state
+
     def with_(self, **changes: Any) -> JobStatus:
         """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from app import cache
 from app.components import jobs as jobs_component
+from app.components import saved_selections
 from app.components.export import FOOTER
 from app.identity import Identity
 from app.sections.runs import form as run_form
 from backend.config import home as home_folder
 from backend.errors import InputError, JobNotFound
+from backend.evaluation.cells.selection import (
+    SavedSelection,
+    list_selections,
+    save_selection,
+)
 from backend.jobs import directory
 from backend.jobs.directory import add_log, create_job, job_folder, now, read_request, write_status
 from tests.helpers import as_read
@@ -153,6 +160,8 @@ def test_job_survives_a_new_session_and_its_end(job, own_home, open_page):
     text = words(open_page("runs", job=job_id))
     assert "2 fits of series" in text
     assert "1 failed" in text
+    # Not simply done.
+    assert ":orange-badge[:material/warning: finished with failures]" in text
 
 
 def test_failed_job_shows_message_hint_and_log(job, open_page):
@@ -299,6 +308,37 @@ def test_viewer_sees_why_actions_are_off(job, form, open_page, own_home):
     assert button(app, "runs.start") is None
     with pytest.raises(InputError, match="viewer"):
         jobs_component.start("run", {})
+
+
+def test_saved_selections_are_listed_opened_and_deleted_by_their_owner(
+    own_home, open_page, home, monkeypatch
+):
+    dataset_id = sorted(path.name for path in (home / "datasets").iterdir())[0]
+    mine = SavedSelection(
+        kind="predicate", predicate={"label": ["T"]}, name="T [cells](x)",
+        scope={"dataset_id": dataset_id, "configuration": "logreg", "protocol": "donor",
+               "label_level": "lineage", "budget": "equal", "truth": "all", "timepoints": []},
+    )  # fmt: skip
+    theirs = SavedSelection(kind="cells", cells=[1], scope={"dataset_id": dataset_id})
+    saved = save_selection(own_home, "local", mine)
+    foreign = save_selection(own_home, "somebody", theirs)
+    app = open_page("runs", runs_view="Saved selections")
+    assert not app.exception
+    assert "1 selection, seen by anyone who can open this address." in words(app)
+    assert "[cells](x)" not in words(app)
+    address = urlsplit(app.code[0].value)
+    query = parse_qs(address.query)
+    assert (address.path, query["sel"], query["dataset"]) == ("/failure_map", [saved], [dataset_id])
+    opened = open_page("failure_map", **{key: values[0] for key, values in query.items()})
+    assert "T" in words(opened)
+    assert "not here" not in words(opened)
+    # Deleting asks once; another's stays.
+    button(app, f"selections.delete.{saved}").click().run()
+    assert [kept.selection_id for kept in list_selections(own_home, "local")] == [saved]
+    button(app, f"selections.sure.{saved}").click().run()
+    assert "No saved selections." in words(app)
+    saved_selections._delete(foreign)
+    assert [kept.selection_id for kept in list_selections(own_home, "somebody")] == [foreign]
 
 
 def test_everything_is_deleted_at_once(job, own_home, open_page):

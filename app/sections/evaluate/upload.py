@@ -9,7 +9,7 @@ import streamlit as st
 from streamlit.runtime import get_instance
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from app.identity import has_sign_in, identity
+from app.identity import identity, readers
 from backend.config import data_dirs, home, keep_days
 from backend.data.example import bring_example
 from backend.data.uploads import (
@@ -61,10 +61,9 @@ class Chosen:
 def privacy() -> None:
     """Say what must not be uploaded and how long the rest is kept, before any upload."""
     until = expires_at(keep_days()).strftime("%d %B %Y")
-    readers = "you alone" if has_sign_in() else "anyone who can open this address"
     st.info(
         "Do not upload identifiable patient data. Cell and donor names are stored until "
-        f"{until}, readable by {readers}, and you can delete them at once.",
+        f"{until}, readable by {readers()}, and you can delete them at once.",
         icon=":material/privacy_tip:",
     )
 

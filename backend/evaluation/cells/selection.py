@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import numpy as np
@@ -35,9 +36,12 @@ if TYPE_CHECKING:
     from backend.evaluation.views.series import Reader
 
 __all__ = [
+    "KeptSelection",
     "Kind",
     "SavedSelection",
     "cells_of",
+    "delete_selection",
+    "list_selections",
     "load_selection",
     "save_selection",
     "scope_json",
@@ -290,6 +294,44 @@ def load_selection(home: Path, owner: str, selection_id: str) -> SavedSelection:
         msg = f"The saved selection {selection_id} is damaged ({type(error).__name__})."
         raise StoreError(msg, "Select the cells again and save them.") from error
     return selection
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSelection:
+    """A selection in its owner's folder.
+
+    selection : None where its file is damaged
+    kept_at : when it was last saved
+    """
+
+    selection_id: str
+    selection: SavedSelection | None
+    kept_at: datetime
+
+
+def list_selections(home: Path, owner: str) -> list[KeptSelection]:
+    """Return the selections of `owner`, newest first."""
+    folder = _folder(home, owner)
+    found = []
+    for path in folder.glob("*.json") if folder.is_dir() else ():
+        if not _ID.fullmatch(path.stem):
+            continue
+        try:
+            kept_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            selection = load_selection(home, owner, path.stem)
+        except StoreError:
+            selection = None
+        except (FileNotFoundError, InputError):
+            # Deleted meanwhile, in another tab.
+            continue
+        found.append(KeptSelection(path.stem, selection, kept_at))
+    return sorted(found, key=lambda kept: (kept.kept_at, kept.selection_id), reverse=True)
+
+
+def delete_selection(home: Path, owner: str, selection_id: str) -> None:
+    """Remove a selection of `owner`; one that is gone, or another's, changes nothing."""
+    if isinstance(selection_id, str) and _ID.fullmatch(selection_id):
+        (_folder(home, owner) / f"{selection_id}.json").unlink(missing_ok=True)
 
 
 def cells_of(store: Reader, owner: str, selection: SavedSelection) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import string
 
 import numpy as np
@@ -14,6 +15,8 @@ from backend.errors import FaultlineError, InputError, StoreError
 from backend.evaluation.cells.selection import (
     SavedSelection,
     cells_of,
+    delete_selection,
+    list_selections,
     load_selection,
     save_selection,
     scope_json,
@@ -140,6 +143,24 @@ def test_damaged_file_is_named(tmp_path, content):
     (tmp_path / f"selections/local/{saved}.json").write_bytes(content)
     with pytest.raises(StoreError, match=f"{saved} is damaged"):
         load_selection(tmp_path, "local", saved)
+
+
+def test_selections_of_an_owner_are_listed_newest_first_and_deleted(tmp_path):
+    first = save_selection(tmp_path, "local", polygon(name="first"))
+    second = save_selection(tmp_path, "local", polygon(name="second"))
+    other = save_selection(tmp_path, "somebody", polygon(name="other"))
+    folder = tmp_path / "selections" / "local"
+    os.utime(folder / f"{first}.json", (1, 1))
+    (folder / f"{'0' * 16}.json").write_text("{")
+    os.utime(folder / f"{'0' * 16}.json", (0, 0))
+    (folder / "notes.txt").write_text("not one")
+    found = list_selections(tmp_path, "local")
+    assert [kept.selection_id for kept in found] == [second, first, "0" * 16]
+    assert [kept.selection and kept.selection.name for kept in found] == ["second", "first", None]
+    for name in (first, other, "../somebody/" + other):
+        delete_selection(tmp_path, "local", name)
+    assert len(list_selections(tmp_path, "local")) == 2
+    assert len(list_selections(tmp_path, "somebody")) == 1
 
 
 def test_folder_that_cannot_be_written_is_named(tmp_path):
