@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import streamlit as st
 
-from app import cache
+from app.cache import store
 from app.identity import LOCAL
 from backend.store.cache import PUBLIC
 from backend.types import Scope
@@ -19,14 +19,14 @@ def home(tmp_path, monkeypatch):
 
 
 def test_only_an_upload_on_a_server_of_several_people_is_private(home):
-    assert cache._is_private("ada", "private")
-    assert cache._is_private("ada", None)
-    assert not cache._is_private("ada", "open")
-    assert not cache._is_private("bea", None)
-    assert not cache._is_private("bea", "private")
+    assert store.is_private("ada", "private")
+    assert store.is_private("ada", None)
+    assert not store.is_private("ada", "open")
+    assert not store.is_private("bea", None)
+    assert not store.is_private("bea", "private")
     (home / "users" / LOCAL / "datasets" / "private").mkdir(parents=True)
-    assert not cache._is_private(LOCAL, "private")
-    assert not cache._is_private(PUBLIC, None)
+    assert not store.is_private(LOCAL, "private")
+    assert not store.is_private(PUBLIC, None)
 
 
 @pytest.mark.parametrize("kind", [st.cache_data, st.cache_resource])
@@ -35,8 +35,8 @@ def test_an_answer_about_an_upload_is_cached_in_its_session(home, kind):
         kind(**options)
         return lambda function: lambda *args, **kwargs: options.get("scope", "global")
 
-    answer = cache._apart(told, max_entries=4)(lambda version, scope: "")
-    by_name = cache._apart(told, max_entries=4)(lambda owner, dataset_id=None: "")
+    answer = store.apart(told, max_entries=4)(lambda version, scope: "")
+    by_name = store.apart(told, max_entries=4)(lambda owner, dataset_id=None: "")
     assert answer("1", Scope(dataset_id="private", owner="ada")) == "session"
     assert answer("1", Scope(dataset_id="open", owner="ada")) == "global"
     assert answer("1", Scope(dataset_id="private", owner="bea")) == "global"
