@@ -54,6 +54,7 @@ _LARGEST_MATRIX: Final = 32 << 30
 _READ_AS_TEXT: Final = ("/obs/", "/var/", "/raw/var/", "/uns/faultline/", "/matrix/")
 _MODALITY: Final = re.compile(r"^/mod/[^/]+(?=/)")
 _MOST_OBJECTS: Final = 50_000
+_MOST_CATEGORIES: Final = 1_000_000
 _LONGEST_NAME: Final = 1_000
 _DEEPEST: Final = 16
 
@@ -207,8 +208,12 @@ class _Walk:
             child = h5py.h5o.open(group, raw)
             if isinstance(child, h5py.h5g.GroupID):
                 self.group(child, child_place, depth + 1)
-            elif isinstance(child, h5py.h5d.DatasetID) and self._is_new(child):
-                self.dataset(child, child_place)
+            elif isinstance(child, h5py.h5d.DatasetID):
+                if self._is_new(child):
+                    self.dataset(child, child_place)
+            elif not child_place.startswith("/uns/"):
+                msg = f'"{child_place}" is a bare data type, where values or a table belong.'
+                raise Refusal(msg, _REWRITE, code="structure")
 
     def _is_new(self, node: h5py.h5g.GroupID | h5py.h5d.DatasetID) -> bool:
         import h5py
@@ -272,6 +277,10 @@ class _Walk:
                 raise Refusal(
                     msg, f"Only gzip, lzf and shuffle are read. {_REWRITE}", code="filter"
                 )
+        if place.endswith("/categories") and math.prod(dataset.shape or (1,)) > _MOST_CATEGORIES:
+            msg = f'"{place}" lists {math.prod(dataset.shape):,} values; at most {_MOST_CATEGORIES:,} are read.'
+            hint = "Drop those that no cell has: column.cat.remove_unused_categories(), then save again."
+            raise Refusal(msg, hint, code="text")
         self._inflation(dataset, place, is_chunked=layout == h5py.h5d.CHUNKED)
         kind = dataset.get_type()
         if isinstance(kind, h5py.h5t.TypeStringID):

@@ -345,6 +345,31 @@ def test_very_many_objects(path, monkeypatch):
     assert refused(path).code == "structure"
 
 
+def test_more_categories_than_any_column_has(path, monkeypatch):
+    monkeypatch.setattr("backend.data.safety._MOST_CATEGORIES", 2)
+    with h5py.File(path) as file:
+        assert any("categories" in node for node in file["obs"].values())
+    refusal = refused(path)
+    assert refusal.code == "text"
+    assert "remove_unused_categories" in refusal.hint
+
+
+@pytest.mark.parametrize("place", ["obs/donor", "X", "layers/spliced"])
+def test_a_bare_data_type_where_values_belong(path, place):
+    def change(file):
+        if place in file:
+            del file[place]
+        file[place] = np.dtype("f8")
+
+    edit(path, change)
+    assert refused(path).code == "structure"
+
+
+def test_a_bare_data_type_that_is_never_read_is_fine(path):
+    edit(path, lambda file: file["uns"].__setitem__("type", np.dtype("f8")))
+    open_safely(path).close()
+
+
 def test_names_that_are_not_text(path):
     edit(path, lambda file: h5py.h5g.create(file["obs"].id, b"\xff\xfe"))
     assert refused(path).code == "structure"
