@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from app import address, cache, identity, nav, state
-from app.components import errors, export, figure, provenance
+from app import address, cache, filters, header, identity, nav, state
+from app.components import errors, export, figure
 from backend.evaluation.wording import prose
 
 st.set_page_config(page_title="Faultline", page_icon=str(nav.ICON), layout="wide")
@@ -31,17 +31,15 @@ with body, errors.shown_to_user():
         st.stop()
     if not choices.empty:
         with st.sidebar:
-            state.sidebar_scope(choices, cache.configurations, cache.timepoints)
-            state.choose_metric(is_used=info.has_metric)
+            filters.sidebar_scope(
+                choices, cache.configurations, cache.timepoints, drawn=info.filters
+            )
+            filters.sidebar_metric(is_drawn=info.has_metric)
     with st.sidebar:
         identity.sign_out_button()
     if target := state.pop_target():
         st.switch_page(nav.page_file(target[0]), query_params=target[1])
-    st.title(info.title, anchor=False)
-    st.caption(info.question)
+    is_scored = info.needs_results
+    header.draw(info, cache.provenance(state.current_scope()).cautions if is_scored else ())
     address.say_what_is_not_here()
-    if info.needs_results:
-        if state.current_source().simulated:
-            st.warning("Simulated data, not a finding. For a tour and for tests.")
-        provenance.cautions(cache.provenance(state.current_scope()).cautions)
     page.run()

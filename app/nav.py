@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
+from app.filters import FILTERS
+from app.state import LABEL_LEVEL, PROTOCOL
 from backend.config import project_root
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ WORDMARKS: Final = {
 class PageInfo:
     """One page: `key` is its file in `pages/` and, but for the first page, its address.
 
-    `has_metric` says whether its scores are of the chosen metric. `section` is what it stands under.
+    `has_metric` says whether its scores are of the chosen metric, `without` which shared filters
+    change nothing on it. `section` is what it stands under.
     """
 
     key: str
@@ -41,7 +44,15 @@ class PageInfo:
     question: str
     needs_results: bool = True
     has_metric: bool = False
+    without: tuple[str, ...] = ()
     section: str = "Failures"
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The shared filters that change what the page shows."""
+        if not self.needs_results:
+            return ()
+        return tuple(key for key in FILTERS if key not in self.without)
 
 
 PAGES: Final = (
@@ -57,6 +68,7 @@ PAGES: Final = (
         "Blasts",
         ":material/bloodtype:",
         "Are leukaemic cells called normal?",
+        without=(LABEL_LEVEL,),
     ),
     PageInfo(
         "timepoints",
@@ -90,6 +102,7 @@ PAGES: Final = (
         ":material/compare_arrows:",
         "How much did the split flatter the models?",
         has_metric=True,
+        without=(PROTOCOL,),
         section="Studies",
     ),
     PageInfo(

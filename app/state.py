@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Final, Literal
 import streamlit as st
 
 from app import address
-from app.identity import identity
 from backend.evaluation.metrics import DEFAULT, METRICS
-from backend.protocols import EXTERNAL, PROTOCOLS, protocol_text
-from backend.types import LABEL_LEVELS, TIMEPOINTS, TRUTHS, Scope
+from backend.evaluation.wording import budget_text, level_text
+from backend.protocols import protocol_label, tested_on
+from backend.types import TIMEPOINTS, TRUTHS, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    import pandas as pd
+    from collections.abc import Iterable, Mapping, Sequence
 
     from backend.evaluation.metrics import Metric
 
 __all__ = [
+    "BUDGET",
     "BY",
     "CELL_TYPE",
     "CONFIGURATION",
@@ -32,10 +31,11 @@ __all__ = [
     "LABEL_LEVEL",
     "METRIC",
     "MODEL",
+    "PROTOCOL",
     "REFERENCE",
     "TIMEPOINT",
+    "TRUTH",
     "Source",
-    "choose_metric",
     "choose_model",
     "choose_one",
     "course",
@@ -44,9 +44,10 @@ __all__ = [
     "current_scope",
     "current_source",
     "go",
+    "ordered",
     "pop_target",
     "remember",
-    "sidebar_scope",
+    "remember_metric",
 ]
 
 DATASET: Final = "dataset"
@@ -76,11 +77,6 @@ _TARGET: Final = "faultline.target"
 _SOURCE: Final = "faultline.source"
 _METRIC: Final = "faultline.metric"
 
-_LEVEL_WORDS: Final = {
-    "lineage": "malignant types counted with their normal counterpart",
-    "fine": "labels as the authors gave them",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -105,24 +101,16 @@ class Source:
         """One line for captions and pictures."""
         kind = "SIMULATED DATA, not a finding" if self.simulated else f"{self.kind} data"
         return (
-            f"{self.dataset} ({kind}); {self.label_level} labels; protocol {self.protocol}; "
-            f"{TRUTHS[self.truth].lower()}"
+            f"{self.dataset} ({kind}); labels {level_text(self.label_level)}; tested on "
+            f"{tested_on(self.protocol)} ({protocol_label(self.protocol)}); "
+            f"{'; '.join(text for text in (budget_text(self.budget), TRUTHS[self.truth].lower()) if text)}"
         )
 
 
-def _unique_labels(names: Mapping[str, str]) -> dict[str, str]:
-    """Return id → label; a name that occurs twice is followed by its id."""
-    seen = list(names.values())
-    return {k: name if seen.count(name) == 1 else f"{name} ({k})" for k, name in names.items()}
-
-
-def _ordered(values: Iterable[str], order: Sequence[str]) -> list[str]:
+def ordered(values: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Return distinct values in a given order, those that it lacks by name at the end."""
     present = set(values)
     return [v for v in order if v in present] + sorted(present - set(order))
-
-
-def _listed(words: Mapping[str, str]) -> str:
-    return "\n".join(f"- {name}: {meaning}" for name, meaning in words.items())
 
 
 def choose_one(
@@ -146,153 +134,6 @@ def choose_one(
         help=help_text,
         bind="query-params",
     )
-
-
-def _choose_kept(
-    label: str,
-    options: Sequence[str],
-    key: str,
-    *,
-    default: str | None = None,
-    help_text: str,
-) -> str:
-    """Draw a choice of one that the address always holds."""
-    first = default if default in options else options[0]
-    address.ask(key, {name: name for name in options}, first, label.lower())
-    chosen = first
-    if len(options) > 1:
-        chosen = st.segmented_control(label, options, required=True, key=key, help=help_text)
-    address.write(key, chosen)
-    return chosen
-
-
-def _dataset_names(choices: pd.DataFrame) -> dict[str, str]:
-    """Return id to label: real data, then simulated ones, then uploads with their date."""
-    order = ["is_upload", "simulated", "name"]
-    datasets = choices.drop_duplicates("dataset_id").sort_values(order)
-    return _unique_labels(
-        {
-            row.dataset_id: f"{row.name} (uploaded {row.made_at[:10]})"
-            if row.is_upload
-            else row.name
-            for row in datasets.itertuples(name="Dataset")
-        }
-    )
-
-
-def sidebar_scope(
-    choices: pd.DataFrame,
-    models_of: Callable[[Scope], pd.DataFrame],
-    timepoints_of: Callable[[Scope], Sequence[str]],
-) -> Scope:
-    """Draw the shared filters and return the scope they describe.
-
-    Parameters
-    ----------
-    choices
-        Combinations that have results: dataset_id, name, simulated, is_upload, label_level, protocol,
-        budget, made_at.
-    models_of, timepoints_of
-        What a scope offers to narrow it.
-    """
-    names = _dataset_names(choices)
-    simulated = dict(zip(choices.dataset_id, choices.simulated.astype(bool), strict=True))
-    st.subheader("Filters", anchor=False)
-    titles = dict(zip(choices.dataset_id, choices.name, strict=True))
-    titles = {key: titles[key] for key in names}
-    address.ask(DATASET, titles, next(iter(names)), "dataset")
-    dataset_id = st.selectbox(
-        "Dataset",
-        list(names),
-        format_func=names.__getitem__,
-        key=DATASET,
-        help="Simulated datasets are for a tour and for tests; they are never a finding.",
-    )
-    address.write(DATASET, dataset_id)
-    rows = choices[choices.dataset_id == dataset_id]
-    label_level = _choose_kept(
-        "Label level",
-        _ordered(rows.label_level, LABEL_LEVELS[::-1]),
-        LABEL_LEVEL,
-        help_text=_listed(_LEVEL_WORDS),
-    )
-    rows = rows[rows.label_level == label_level]
-    protocol = _choose_kept(
-        "Protocol",
-        _ordered(rows.protocol, list(PROTOCOLS)),
-        PROTOCOL,
-        default="donor",
-        help_text=_listed({key: protocol_text(key) for key in (*PROTOCOLS, EXTERNAL)}),
-    )
-    budgets = _ordered(rows[rows.protocol == protocol].budget, ("equal", "full"))
-    budget = _choose_kept(
-        "Training cells", budgets, BUDGET, help_text="How training cells were limited."
-    )
-    scope = Scope(
-        dataset_id=dataset_id,
-        owner=identity().owner,
-        label_level=label_level,
-        protocol=protocol,
-        budget=budget,
-    )
-    models = models_of(scope)
-    defaults = models.configuration[models.is_default.astype(bool)].tolist()
-    labels = _unique_labels(dict(zip(models.configuration, models.display_name, strict=True)))
-    address.check_listed(MODEL, labels.values(), "model")
-    chosen = st.multiselect(
-        "Models",
-        list(labels),
-        format_func=labels.__getitem__,
-        key=MODEL,
-        bind="query-params",
-        placeholder="All models",
-    )
-    found = _ordered(timepoints_of(scope), TIMEPOINTS)
-    address.check_listed(TIMEPOINT, found, "timepoint")
-    timepoints = st.multiselect(
-        "Timepoints",
-        found,
-        key=TIMEPOINT,
-        bind="query-params",
-        placeholder="All timepoints",
-    )
-    address.check_listed(TRUTH, TRUTHS.values(), "truth")
-    truth = st.selectbox(
-        "Truth",
-        list(TRUTHS),
-        format_func=TRUTHS.__getitem__,
-        key=TRUTH,
-        bind="query-params",
-        help=(
-            "Which cells are scored, by where their label came from. A mutant transcript proves "
-            "that a cell is malignant; it does not prove its type."
-        ),
-    )
-    scope = scope.with_(
-        configurations=tuple(chosen),
-        timepoints=tuple(_ordered(timepoints, TIMEPOINTS)),
-        truth=truth,
-    )
-    is_upload = bool(rows["is_upload"].any())
-    source = Source(
-        titles[dataset_id],
-        simulated[dataset_id],
-        label_level,
-        protocol,
-        truth,
-        is_upload,
-        dataset_id,
-        budget,
-    )
-    remember(
-        scope,
-        source,
-        labels,
-        defaults,
-        complete=models.configuration[models.is_complete.astype(bool)],
-        baselines=models.configuration[models.is_baseline.astype(bool)],
-    )
-    return scope
 
 
 def remember(
@@ -325,21 +166,9 @@ def remember(
     st.session_state[_BASELINES] = list(baselines)
 
 
-def choose_metric(*, is_used: bool) -> Metric:
-    """Draw the choice of the metric; greyed on a page whose scores are of another kind."""
-    title_of = {key: metric.title for key, metric in METRICS.items()}
-    meanings = _listed({metric.title: metric.text for metric in METRICS.values()})
-    key = st.selectbox(
-        "Metric",
-        list(title_of),
-        format_func=title_of.__getitem__,
-        key=METRIC,
-        bind="query-params",
-        disabled=not is_used,
-        help=f"Of scores over several types; a single type is always scored by its F1.\n{meanings}",
-    )
+def remember_metric(key: str) -> None:
+    """Keep the metric that the pages of this session show."""
     st.session_state[_METRIC] = key
-    return METRICS[key]
 
 
 def current_metric() -> Metric:
@@ -436,4 +265,4 @@ def course(scored: Iterable[str]) -> list[str]:
     found = set(scored)
     if not current_scope().timepoints and found & set(TIMEPOINTS):
         found |= set(TIMEPOINTS)
-    return _ordered(found, TIMEPOINTS)
+    return ordered(found, TIMEPOINTS)

@@ -18,6 +18,7 @@ __all__ = [
     "protocol_label",
     "protocol_named",
     "protocol_text",
+    "tested_on",
 ]
 
 
@@ -38,6 +39,8 @@ class Protocol:
         Its name in a sentence.
     text
         What it means for a reader.
+    tested_on
+        In plain words, what models are tested on: "new patients".
     assign
         `module:function` that deals cells to folds; see `backend.splits.folds`.
     compared_with
@@ -49,6 +52,7 @@ class Protocol:
     unit: str
     label: str
     text: str
+    tested_on: str
     assign: str
     compared_with: str = ""
 
@@ -67,6 +71,7 @@ PROTOCOLS: Final = {
             unit="cell",
             label="random",
             text="cells split at random, so a donor's cells are in training and in test",
+            tested_on="known patients",
             assign="backend.splits.folds:by_cell",
         ),
         Protocol(
@@ -75,6 +80,7 @@ PROTOCOLS: Final = {
             unit="donor",
             label="donor-held-out",
             text="a test donor is never trained on",
+            tested_on="new patients",
             assign="backend.splits.folds:by_donor",
             compared_with="random",
         ),
@@ -84,6 +90,7 @@ PROTOCOLS: Final = {
             unit="study",
             label="study-held-out",
             text="a test study is never trained on (cross-experiment)",
+            tested_on="new studies",
             assign="backend.splits.folds:by_study",
             compared_with="donor",
         ),
@@ -94,6 +101,7 @@ PROTOCOLS: Final = {
 EXTERNAL: Final = "external"
 """In the place of a protocol: predicted by a model of another dataset, or imported."""
 
+_EXTERNAL_TESTED_ON: Final = "another dataset"
 _EXTERNAL_TEXT: Final = (
     "predicted by a model of another dataset, or imported; cells and donors that the model was "
     "fitted on are not scored"
@@ -122,3 +130,8 @@ def protocol_label(key: str) -> str:
 def protocol_text(key: str) -> str:
     """Return what a protocol, or `EXTERNAL` in its place, means for a reader."""
     return _EXTERNAL_TEXT if key == EXTERNAL else protocol_named(key).text
+
+
+def tested_on(key: str) -> str:
+    """Return in plain words what a protocol, or `EXTERNAL` in its place, tests models on."""
+    return _EXTERNAL_TESTED_ON if key == EXTERNAL else protocol_named(key).tested_on

@@ -61,7 +61,9 @@ st.caption(
 convergence_badges(view.scores)
 provenance.types_note(view, metric)
 if absent := cache.absent_models(scope):
-    st.caption(f"Not fitted at this level, protocol and training size: {plain(', '.join(absent))}.")
+    st.caption(
+        f"Not fitted with these labels, this test and training size: {plain(', '.join(absent))}."
+    )
 
 configuration = choose_model(models)
 by_type = cache.f1_by_cell_type(scope, by="timepoint", configuration=configuration).scores

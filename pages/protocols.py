@@ -22,15 +22,16 @@ if view.notes:
 slopes = charts.by_protocol(view.gaps)
 if slopes.empty:
     st.info(
-        "No gap can be measured here: it needs a model that was run under both `random` and "
-        "`donor`, and types with enough cells and donors. Widen the timepoints or the truth."
+        "No gap can be measured here: it needs a model that was tested both on known and on new "
+        "patients, and types with enough cells and donors. Widen the timepoints or the labels "
+        "counted."
     )
     st.stop()
 
 figure.draw(
     partial(charts.slopes, slopes, protocols=frames.in_order(slopes.protocol, "protocol")),
     name=f"{metric.key}-by-protocol",
-    title=f"{metric.title} under each protocol, on the same types and cells",
+    title=f"{metric.title} on known and on new patients, over the same types and cells",
     alt_text=f"Slope chart of {metric.label} from {metric.range[0]:g} to {metric.range[1]:g}, from "
     "cells split at random to donors held out, a line per model.",
 )
@@ -38,15 +39,19 @@ provenance.panel_note(view.panel, metric)
 
 figure.draw(
     partial(
-        charts.gap_dots, view.gaps, name="display_name", title=f"{metric.title}, random − donor"
+        charts.gap_dots,
+        view.gaps,
+        name="display_name",
+        title=f"{metric.title}, known − new patients",
     ),
     name="optimism-gap",
-    title=f"Optimism gap: {metric.label}, random minus donor-held-out",
+    title=f"Optimism gap: {metric.label} on known minus on new patients",
     alt_text="Dot plot of the optimism gap per model with 95 % intervals around a line at 0.",
 )
 st.caption(
-    "Right of 0: the random split promises more than held-out donors keep. A gap below 0 is shown "
-    "as it is. 95 % interval over donors, donors redrawn, fitted models fixed."
+    "Right of 0: a test on known patients (protocol `random`) promises more than new patients "
+    "(`donor`) keep. A gap below 0 is shown as it is. 95 % interval over donors, donors redrawn, "
+    "fitted models fixed."
 )
 tables.show(
     view.gaps,
@@ -60,7 +65,7 @@ tables.show(
 
 for key, table in view.others.items():
     milder = PROTOCOLS[PROTOCOLS[key].compared_with]
-    st.markdown(f"##### From {milder.label} to {PROTOCOLS[key].label}")
+    st.markdown(f"##### From {milder.tested_on} to {PROTOCOLS[key].tested_on}")
     tables.show(
         table,
         name=f"{key}-gap",
@@ -85,7 +90,7 @@ figure.draw(
         title=f"F1 of {cell_type}",
     ),
     name="f1-by-protocol-of-type",
-    title=f"F1 of {cell_type} under each protocol",
+    title=f"F1 of {cell_type} on known and on new patients",
     alt_text=f"Slope chart of the F1 of {cell_type} under each protocol, a line per model.",
 )
 tables.show(

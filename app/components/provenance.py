@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from backend.evaluation.description import DESCRIPTION, describes, description_notes
-from backend.evaluation.wording import plain, plural
+from backend.evaluation.wording import budget_meaning, plain, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     import pandas as pd
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backend.evaluation.panel import Panel
     from backend.evaluation.views import Overview, Provenance, TimepointScores
 
-__all__ = ["caption", "cautions", "described", "panel_note", "series_notes", "strip", "types_note"]
+__all__ = ["caption", "described", "panel_note", "series_notes", "strip", "types_note"]
 
 
 def _capital(text: str) -> str:
@@ -30,12 +30,6 @@ def _sentences(*texts: str) -> str:
     """Join texts into sentences, each with a full stop."""
     cleaned = (text.strip().rstrip(".") for text in texts if text and text.strip())
     return " ".join(f"{text}." for text in cleaned)
-
-
-def cautions(texts: Iterable[str]) -> None:
-    """Show what every score on these labels must carry."""
-    for text in texts:
-        st.markdown(f":material/info: {text}")
 
 
 def strip(provenance: Provenance, models: Mapping[str, str]) -> None:
@@ -58,7 +52,7 @@ def strip(provenance: Provenance, models: Mapping[str, str]) -> None:
         "Protocol": _sentences(
             provenance.protocol,
             _capital(plain(provenance.folds)),
-            f"Training cells: {provenance.budget}",
+            f"Training size `{provenance.budget}`: {budget_meaning(provenance.budget)}",
         ),
         "Init": _sentences(inits),
         "Runs made": _sentences(provenance.created_at[:10]),

@@ -9,7 +9,7 @@ import streamlit as st
 from app.components import export
 from app.state import current_source
 from backend.evaluation.metrics import metric_of
-from backend.protocols import PROTOCOLS
+from backend.protocols import PROTOCOLS, tested_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,8 +94,12 @@ _WORDS: Final = {
 def _labels_of(frame: pd.DataFrame) -> dict[str, str]:
     """Return the headings that the rows themselves name: of their metric, and of protocols."""
     title = metric_of(frame).title if "metric" in frame else "F1"
-    labels = {f"n_train_{key}": f"Training cells a fold, {key}" for key in PROTOCOLS}
-    return labels | {"value": title} | {key: f"{title}, {key}" for key in _protocols_in(frame)}
+    labels = {f"n_train_{key}": f"Training cells a fold, {tested_on(key)}" for key in PROTOCOLS}
+    return (
+        labels
+        | {"value": title}
+        | {key: f"{title}, {tested_on(key)}" for key in _protocols_in(frame)}
+    )
 
 
 def _protocols_in(frame: pd.DataFrame) -> set[str]:

@@ -11,8 +11,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from backend.protocols import protocol_label, protocol_text
-from backend.types import TRUTHS
+from backend.protocols import protocol_label, protocol_text, tested_on
+from backend.types import TRUTHS, cap_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TimepointScore",
+    "budget_meaning",
+    "budget_text",
     "cautions",
     "description_sentence",
     "difference_text",
@@ -28,6 +30,7 @@ __all__ = [
     "init_text",
     "kind_text",
     "label_sources_text",
+    "level_text",
     "number",
     "plain",
     "plural",
@@ -58,6 +61,8 @@ _CAUTION: Final = (
     "F1 here is agreement with {classifier}."
 )
 
+_LEVEL_TEXTS: Final = {"lineage": "by lineage", "fine": "as given"}
+
 _INIT_TEXTS: Final = {
     "pretrained": "starts from published weights",
     "scratch": "starts from random weights: published weights not used",
@@ -75,9 +80,31 @@ _INHOUSE: Final = "in-house"
 
 
 def protocol_sentence(key: str) -> str:
-    """Return "Donor-held-out: a test donor is never trained on"."""
-    label = protocol_label(key)
-    return f"{label[:1].upper()}{label[1:]}: {protocol_text(key)}"
+    """Return "Tested on new patients (donor-held-out: a test donor is never trained on)"."""
+    return f"Tested on {tested_on(key)} ({protocol_label(key)}: {protocol_text(key)})"
+
+
+def level_text(key: str) -> str:
+    """Return a label level in plain words; one without such words as it is."""
+    return _LEVEL_TEXTS.get(key, key)
+
+
+def budget_text(key: str) -> str:
+    """Return how training cells were limited in plain words; an unknown limit as it is."""
+    cap = cap_of(key)
+    if cap is not None:
+        return f"at most {plural(cap, 'training cell')} a patient"
+    return {"equal": "equal training size", "full": "all training cells"}.get(key, key)
+
+
+def budget_meaning(key: str) -> str:
+    """Return what a budget means exactly."""
+    evened = "in each fold as many for known as for new patients, and the same for all models"
+    if (cap := cap_of(key)) is not None:
+        return f"at most {plural(cap, 'training cell')} of each donor; {evened}"
+    if key == "equal":
+        return evened
+    return "every training cell of a fold" if key == "full" else key
 
 
 def kind_text(*, simulated: bool, is_upload: bool) -> str:
@@ -367,7 +394,7 @@ def gap_sentence(
     types: str,
     n_cells: int,
     simulated: bool,
-    names: tuple[str, str] = ("random", "donor-held-out"),
+    names: tuple[str, str] = ("on known patients", "on new patients"),
 ) -> str:
     """Say what a protocol change does to a metric (its label), on the same cells and types."""
     name = f"`{configuration}`" + (" on *simulated* data" if simulated else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from app import nav
 from tests.app.conftest import REAL, SIMULATED
 from tests.app.test_pages import words
 
@@ -55,7 +56,7 @@ def test_a_link_may_name_the_dataset_by_its_id_or_as_older_ones_do(open_page, by
         ("protocol", "study", "protocol"),
         ("model", "no such model", "model"),
         ("timepoint", "Relapse", "timepoint"),
-        ("budget", "cap500", "training cells"),
+        ("budget", "cap500", "training size"),
     ],
 )
 def test_what_a_link_asks_for_in_vain_is_said(open_page, asked, value, word):
@@ -84,3 +85,27 @@ def test_a_choice_in_the_sidebar_changes_the_address(open_page):
 def test_the_first_dataset_is_real_and_shipped(open_page):
     app = open_page("overview")
     assert REAL in app.selectbox(key="dataset").options[0]
+
+
+def test_filters_stand_only_where_they_change_something_and_keep_their_values(open_page):
+    def drawn(app):
+        every = [*app.sidebar.selectbox, *app.sidebar.multiselect, *app.sidebar.segmented_control]
+        return {one.key for one in every}
+
+    app = open_page("overview", protocol="random")
+    app.multiselect(key="timepoint").set_value(["Diagnosis"])
+    app.selectbox(key="metric").set_value("accuracy").run()
+    assert {"dataset", "label_level", "protocol", "model", "timepoint", "truth", "metric"} <= drawn(
+        app
+    )
+    for page in ("methods", "runs"):
+        app.switch_page(str(nav.page_file(page))).run()
+        assert not drawn(app) & {"dataset", "protocol", "timepoint", "metric"}
+    app.switch_page(str(nav.page_file("overview"))).run()
+    scope = app.session_state["faultline.scope"]
+    assert (scope.protocol, scope.timepoints) == ("random", ("Diagnosis",))
+    assert app.selectbox(key="metric").value == "accuracy"
+    assert "Only: Diagnosis" in words(app)
+    app.button(key="filters.reset").click().run()
+    assert app.session_state["faultline.scope"].timepoints == ()
+    assert "Only: " not in words(app)

@@ -63,7 +63,7 @@ def test_filters_stay_in_the_url_over_pages(visit, server):
     settled(page)
     # The dataset's id is there, too, whatever the default will be when the link is opened.
     assert re.search(r"dataset=[0-9a-f]{16}(&|$)", page.url)
-    page.get_by_text("fine", exact=True).click()
+    page.get_by_text("as given", exact=True).click()
     page.wait_for_url(re.compile("label_level=fine"))
     settled(page)
     assert "protocol=random" in page.url
@@ -82,6 +82,21 @@ def test_the_first_page_has_an_address_and_a_link_keeps_its_choices(visit, serve
     assert again.get_by_text("which is not here").count() == 0
     assert again.url == link
     assert again.title() == "Overview · Faultline"
+
+
+def test_a_refused_clipboard_leaves_the_link_selected(visit):
+    page = visit("timepoints?protocol=random")
+    page.evaluate(
+        "() => Object.defineProperty(navigator, 'clipboard', {value: {"
+        "writeText: () => Promise.reject(new Error('refused'))}})"
+    )
+    page.get_by_role("button", name="Copy link").click()
+    field = page.get_by_label("Link to this view")
+    field.wait_for()
+    assert field.input_value() == page.url
+    is_selected = "(f) => f.selectionEnd - f.selectionStart === f.value.length"
+    assert field.evaluate(is_selected)
+    assert field.evaluate("(f) => f.getRootNode().activeElement === f")
 
 
 def test_what_a_link_asks_for_in_vain_is_said(visit):

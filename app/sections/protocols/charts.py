@@ -11,7 +11,7 @@ import pandas as pd
 from app.components import charts, palette
 from app.components.figure import AROUND
 from backend.evaluation.metrics import metric_of
-from backend.protocols import PROTOCOLS
+from backend.protocols import PROTOCOLS, tested_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,8 @@ def slopes(
 
     Parameters
     ----------
+    protocols
+        Keys, in order from left to right.
     rows
         Long: configuration, display_name, metric, protocol, value, and what the tooltip may show.
     title
@@ -41,6 +43,8 @@ def slopes(
     """
     metric = metric_of(rows)
     scale, axis = charts.score_scale(metric), charts.score_axis(metric)
+    rows = rows.assign(protocol=rows.protocol.map(tested_on))
+    protocols = [tested_on(key) for key in protocols]
     models = dict(
         sorted(zip(rows.configuration, rows.display_name, strict=True), key=lambda pair: pair[1])
     )
@@ -51,7 +55,7 @@ def slopes(
         x=alt.X(
             "protocol:N",
             sort=list(protocols),
-            title="Protocol",
+            title="Tested on",
             scale=alt.Scale(domain=list(protocols), type="point", padding=0.35),
             axis=alt.Axis(labelAngle=0, labelFontSize=13, grid=True),
         ),
@@ -73,7 +77,7 @@ def slopes(
         ),
         tooltip=[
             alt.Tooltip("display_name:N", title="Model"),
-            alt.Tooltip("protocol:N", title="Protocol"),
+            alt.Tooltip("protocol:N", title="Tested on"),
             alt.Tooltip("value:Q", title=title or metric.title, format=".2f"),
             *(
                 alt.Tooltip(f"{field}:Q", title=title, format=",")

@@ -13,7 +13,8 @@ from app.state import Source
 from backend.config import home
 from backend.errors import FaultlineError
 from backend.evaluation.views.runs import curves_of
-from backend.evaluation.wording import plain, plural
+from backend.evaluation.wording import budget_text, level_text, plain, plural
+from backend.protocols import tested_on
 from backend.store.bundle import delete_run
 
 if TYPE_CHECKING:
@@ -39,11 +40,12 @@ def overview_table(series: pd.DataFrame) -> None:
         name="series",
         alt_text="Every series with its folds, init, training cells, time and memory",
         columns=(
-            "display_name", "status_text", "dataset", "protocol", "label_level", "init",
+            "display_name", "status_text", "dataset", "protocol", "label_level", "budget", "init",
             "genes_matched", "share_loaded", "n_train_max", "wall_seconds", "peak_memory_mib", "device", "seed", "created_at",
         ),
         labels={
-            "dataset": "Dataset", "protocol": "Protocol", "label_level": "Labels",
+            "dataset": "Dataset", "protocol": "Protocol", "label_level": "Label level",
+            "budget": "Training size",
             "genes_matched": "Genes matched", "share_loaded": "Weights loaded",
             "n_train_max": "Training cells", "wall_seconds": "Seconds, all fits",
             "peak_memory_mib": "Memory, MiB", "device": "Device", "seed": "Seed",
@@ -56,8 +58,8 @@ def overview_table(series: pd.DataFrame) -> None:
 def _text(row: Any) -> str:
     seed = f", seed {row.seed}" if row.seed else ""
     return (
-        f"{row.display_name} on {row.dataset}: {row.protocol}, {row.label_level} labels{seed} "
-        f"({row.series_id[:6]})"
+        f"{row.display_name} on {row.dataset}: tested on {tested_on(row.protocol)}, labels "
+        f"{level_text(row.label_level)}, {budget_text(row.budget)}{seed} ({row.series_id[:6]})"
     )
 
 

@@ -12,8 +12,10 @@ from app.identity import identity
 from backend.config import keep_days
 from backend.data.uploads import server_files
 from backend.errors import FaultlineError, InputError
+from backend.evaluation.wording import budget_meaning, budget_text, level_text
 from backend.jobs.requests import list_plans
 from backend.jobs.trainable_models import check_request
+from backend.protocols import tested_on
 from backend.training.settings import parse_settings
 from backend.types import LABEL_LEVELS, MAX_SEED, PROTOCOLS
 
@@ -32,11 +34,8 @@ _INITS: Final = {
     "pretrained": "pretrained: start from a checkpoint, train everything",
     "frozen": "frozen: keep a checkpoint's weights, train the head",
 }
-_BUDGETS: Final = {
-    "equal": "equal: as many training cells under every protocol",
-    "full": "full: every training cell",
-    "cap500": "cap500: at most 500 cells a donor, then as equal",
-}
+_BUDGETS: Final = ("equal", "full", "cap300", "cap500")
+"""Offered; another `capN` can be typed."""
 _ONE, _PLAN = "One model", "A plan of many runs"
 
 
@@ -102,20 +101,36 @@ def _choose_run(models: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
         values["seed"] = st.number_input("Seed", 0, MAX_SEED, 0, key="runs.seed")
     with right:
         values["protocol"] = st.selectbox(
-            "How cells are kept apart",
+            "Tested on",
             list(PROTOCOLS),
             index=list(PROTOCOLS).index("donor"),
             key="runs.protocol",
-            help="\n".join(f"- {key}: {kept.text}" for key, kept in PROTOCOLS.items()),
+            format_func=tested_on,
+            help="The protocol:\n"
+            + "\n".join(
+                f"- {kept.tested_on} (`{key}`): {kept.text}" for key, kept in PROTOCOLS.items()
+            ),
         )
         values["label_level"] = st.selectbox(
-            "Label level", LABEL_LEVELS, index=1, key="runs.label_level"
+            "Labels",
+            LABEL_LEVELS,
+            index=1,
+            key="runs.label_level",
+            format_func=lambda key: f"{level_text(key)} ({key})",
         )
         values["folds"] = st.selectbox(
             "Folds", [5, 10], key="runs.folds", help="5: 70/10/20 %; 10: 80/10/10 %."
         )
         values["budget"] = st.selectbox(
-            "Training cells", list(_BUDGETS), format_func=_BUDGETS.__getitem__, key="runs.budget"
+            "Training size",
+            _BUDGETS,
+            format_func=budget_text,
+            key="runs.budget",
+            accept_new_options=True,
+            help="The budget; type `cap` and a number for another limit:\n"
+            + "\n".join(
+                f"- {budget_text(key)} (`{key}`): {budget_meaning(key)}" for key in _BUDGETS
+            ),
         )
     settings = st.text_area(
         "Settings that differ from the model's own",

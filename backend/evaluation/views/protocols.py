@@ -16,7 +16,7 @@ from backend.evaluation.views.results import OptimismScores
 from backend.evaluation.views.series import Configuration, Reader, configurations_in
 from backend.evaluation.views.source import Labels, load_counts, load_labels
 from backend.evaluation.views.timepoints import interval_columns
-from backend.evaluation.wording import gap_sentence
+from backend.evaluation.wording import budget_text, gap_sentence
 from backend.protocols import PROTOCOLS, Protocol
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def optimism(store: Reader, scope: Scope, *, metric: str = DEFAULT) -> OptimismS
                 types=panel.describe(),
                 n_cells=labels.n_cells,
                 simulated=bool(labels.dataset["simulated"]),
-                names=(_OPTIMISM.first.label, _OPTIMISM.second.label),
+                names=(f"on {_OPTIMISM.first.tested_on}", f"on {_OPTIMISM.second.tested_on}"),
             )
         )
         notes += _unequal(first, second)
@@ -236,8 +236,8 @@ def _pairs(
             pairs.append((_matched(first, shared), _matched(second, shared)))
         else:
             apart.append(
-                f"{key}: no complete pair of {step.first.label} and {step.second.label} series "
-                f"with budget {given.scope.budget} and the same seed."
+                f"{key}: not tested both on {step.first.tested_on} and on {step.second.tested_on} "
+                f"with the same seed and {budget_text(given.scope.budget)}."
             )
     return pairs, apart
 

@@ -4,12 +4,15 @@ import pytest
 from backend.evaluation.intervals import Estimate
 from backend.evaluation.wording import (
     TimepointScore,
+    budget_meaning,
+    budget_text,
     cautions,
     difference_text,
     gap_sentence,
     init_text,
     label_sources_text,
     number,
+    protocol_sentence,
     range_text,
     score_text,
     series_sentence,
@@ -173,10 +176,10 @@ def test_a_difference_that_cannot_be_tested_says_why():
 @pytest.mark.parametrize(
     ("gap", "said"),
     [
-        (Estimate(0.1, 0.02, 0.18, "jackknife", 12), "It loses 0.10 (0.02–0.18) donor-held-out."),
+        (Estimate(0.1, 0.02, 0.18, "jackknife", 12), "It loses 0.10 (0.02–0.18) on new patients."),
         (
             Estimate(-0.1, -0.18, -0.02, "jackknife", 12),
-            "It gains 0.10 (0.02–0.18) donor-held-out.",
+            "It gains 0.10 (0.02–0.18) on new patients.",
         ),
         (
             Estimate(-0.1, -0.2, 0.1, "jackknife", 12),
@@ -192,7 +195,7 @@ def test_a_gap_is_worded_by_its_interval_and_never_clipped(gap, said):
     text = gap_sentence(
         "hgb", 0.7, 0.6, gap, metric="macro-F1", types="9 of 9 types", n_cells=100, simulated=False
     )
-    assert text.startswith("`hgb`: macro-F1 0.70 random and 0.60 donor-held-out (")
+    assert text.startswith("`hgb`: macro-F1 0.70 on known patients and 0.60 on new patients (")
     assert said in text
 
 
@@ -214,3 +217,31 @@ def test_a_model_says_what_it_starts_from():
     )
     assert "(mine)" in own
     assert "published weights not used" in own
+
+
+@pytest.mark.parametrize(
+    ("budget", "text"),
+    [
+        ("cap300", "at most 300 training cells a patient"),
+        ("cap1", "at most 1 training cell a patient"),
+        ("cap12000", "at most 12,000 training cells a patient"),
+        ("equal", "equal training size"),
+        ("full", "all training cells"),
+        ("some", "some"),
+    ],
+)
+def test_a_training_size_is_said_in_plain_words(budget, text):
+    assert budget_text(budget) == text
+    assert "cap" not in budget_meaning(budget)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ("donor", "Tested on new patients (donor-held-out: "),
+        ("random", "Tested on known patients (random: "),
+        ("external", "Tested on another dataset (external: "),
+    ],
+)
+def test_a_protocol_is_said_in_plain_words_before_its_name(protocol, said):
+    assert protocol_sentence(protocol).startswith(said)
