@@ -12,6 +12,7 @@ from app.cache.cells import (
     selection_summary,
     wrong_models,
 )
+from app.cache.charts import chart_spec
 from app.cache.files import (
     inspected_table,
     inspected_upload,
@@ -57,6 +58,7 @@ __all__ = [
     "averages",
     "blasts",
     "cells_on_map",
+    "chart_spec",
     "configurations",
     "confusions",
     "disagreement",

@@ -9,6 +9,8 @@ import altair as alt
 import vl_convert
 from pandas.api.types import is_numeric_dtype
 
+from app.components import vega
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -98,10 +100,7 @@ def picture_bytes(chart: alt.TopLevelMixin, source: Source, title: str, suffix: 
         .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
         .configure_legend(labelFontSize=12, titleFontSize=12, labelLimit=400)
     )
-    with alt.data_transformers.enable("default", max_rows=None):
-        spec = framed.to_dict()
-    # Charts may size their text by their own width, a name that is lost inside a stack.
-    spec["params"] = [*spec.get("params", []), {"name": "width", "value": width}]
+    spec = vega.file_spec(framed)
     # Charts may size their text by their own width, a name that is lost inside a stack.
     spec["params"] = [*spec.get("params", []), {"name": "width", "value": width}]
     if suffix == "svg":

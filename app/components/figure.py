@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import altair as alt
 import streamlit as st
-from altair.utils import schemapi
 
-from app.components import export, palette
+from app import cache
+from app.components import export, palette, vega
+from app.identity import identity
 from app.state import current_source
 from backend.evaluation.wording import plain
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from app.state import Source
 
-__all__ = ["AROUND", "MARK", "SELECTION", "Builder", "draw", "is_dark", "selected_points"]
+__all__ = ["AROUND", "MARK", "SELECTION", "draw", "is_dark", "selected_points"]
 
 AROUND: Final = "around"
 """Key of a chart's `usermeta`: pixels that its legend and axes need above and below the plot."""
@@ -29,19 +30,8 @@ SELECTION: Final = "dot"
 MARK: Final = "Simulated data, not a finding"
 """What stands on every chart of simulated data."""
 
-# A chart is checked as a whole when it is sent. To check each of its parts as well, when it is made,
-# takes as long as all the rest of a page.
-schemapi.disable_debug_mode()
-
 _TITLE: Final = 28
 """Height of that mark, in pixels."""
-
-
-class Builder(Protocol):
-    """Builds the same chart for a light or a dark background."""
-
-    def __call__(self, *, dark: bool) -> alt.TopLevelMixin:
-        """Return the chart for one background."""
 
 
 def is_dark() -> bool:
@@ -69,6 +59,10 @@ def _dressed(chart: alt.TopLevelMixin, *, dark: bool, simulated: bool) -> alt.To
     return dressed
 
 
+def _spec(build: partial[alt.TopLevelMixin], *, dark: bool, simulated: bool) -> dict[str, Any]:
+    return vega.page_spec(_dressed(build(dark=dark), dark=dark, simulated=simulated))
+
+
 def selected_points(state: Any, fields: Sequence[str]) -> list[dict[str, Any]]:
     """Return the clicked points as field → value, points with a missing field left out."""
     selection = state.get("selection") if state else None
@@ -87,7 +81,7 @@ def _pick(key: str, fields: Sequence[str], then: Callable[[dict[str, Any]], None
 
 
 def draw(
-    build: Builder,
+    build: partial[alt.TopLevelMixin],
     *,
     name: str,
     title: str,
@@ -101,7 +95,8 @@ def draw(
     Parameters
     ----------
     build
-        Called with `dark=`; the picture files always use the light one.
+        A function of a module with all its arguments but `dark=`, of which the chart depends on
+        nothing else: it is kept by them. The picture files always use the light one.
     name
         Part of file names and of the widget key, unique on the page.
     select
@@ -113,7 +108,14 @@ def draw(
     """
     source = source or current_source()
     st.markdown(f"##### {plain(title)}")
-    chart = _dressed(build(dark=(dark := is_dark())), dark=dark, simulated=source.simulated)
+    background = {"dark": is_dark(), "simulated": source.simulated}
+    spec = cache.chart_spec(
+        build,
+        partial(_spec, build, **background),
+        owner=identity().owner,
+        dataset_id=source.dataset_id,
+        **background,
+    )
     prefix = f"{MARK}. {alt_text}" if source.simulated else alt_text
     options: dict[str, Any] = {"width": "stretch", "alt": prefix, "key": f"figure.{name}"}
     points = []
@@ -121,10 +123,10 @@ def draw(
         then: Any = "rerun"
         if on_pick is not None:
             then = partial(_pick, options["key"], select, on_pick)
-        state = st.altair_chart(chart, on_select=then, **options)
+        state = st.vega_lite_chart(spec=spec, on_select=then, **options)
         points = selected_points(state, select)
     else:
-        st.altair_chart(chart, **options)
+        st.vega_lite_chart(spec=spec, **options)
     with st.container(horizontal=True, gap="small", key=f"downloads.{name}"):
         for suffix, mime in (("png", "image/png"), ("svg", "image/svg+xml")):
             st.download_button(

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.components import export, figure, frames, heatmap, palette
+from app.components import export, frames, heatmap, palette, vega
 from app.components.course_lines import course_lines
 from app.components.figure import selected_points
 from app.sections.overview.charts import score_dots
@@ -206,11 +206,11 @@ def test_small_cells_are_grey_but_not_hidden():
     assert {row["value_text"] for row in rows} == {"0.50", "–"}
 
 
-def test_a_wrong_part_of_a_chart_is_refused_when_the_chart_is_sent():
-    assert not figure.schemapi.DEBUG_MODE
+def test_a_wrong_part_of_a_chart_is_refused_when_the_chart_becomes_a_file():
+    assert not vega.schemapi.DEBUG_MODE
     wrong = alt.Chart(pd.DataFrame({"x": [1]})).mark_point(opacity="half").encode(x="x:Q")
     with pytest.raises(alt.utils.schemapi.SchemaValidationError, match="half"):
-        alt.layer(wrong, wrong).to_dict()
+        vega.file_spec(alt.layer(wrong, wrong))
 
 
 def test_csv_says_what_it_holds_and_what_it_is_for():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from altair.vegalite.v6.schema import Root
 
 from app import cache, nav
 from app.components.export import FOOTER
@@ -45,6 +48,10 @@ def test_page_opens_with_all_that_a_reader_needs(open_page, key):
     # Every table has rows and a file, every chart two pictures.
     assert app.dataframe
     assert all(len(table.value) for table in app.dataframe)
+    charts = app.get("vega_lite_chart")
+    assert charts or key == "failure_map"
+    for chart in charts:
+        Root.validate(json.loads(chart.proto.spec))
     buttons = [button.label for button in app.get("download_button")]
     assert buttons.count("CSV") == len(app.dataframe)
     assert buttons.count("PNG") == buttons.count("SVG") >= 1
