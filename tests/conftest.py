@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from tests.helpers import two_components
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -126,6 +128,12 @@ def build_adata(
 def make_adata() -> Callable[..., AnnData]:
     """Build tiny datasets of other sizes; see `build_adata`."""
     return build_adata
+
+
+@pytest.fixture
+def plain_umap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw maps by two components."""
+    monkeypatch.setattr("backend.data.cell_map._umap", two_components)
 
 
 @pytest.fixture

@@ -21,12 +21,6 @@ from backend.data.simulate import simulate
 from tests.conftest import build_adata
 
 
-@pytest.fixture
-def plain_umap(monkeypatch):
-    """Two components in the place of UMAP, whose compilation takes longer than all of these."""
-    monkeypatch.setattr(cell_map, "_umap", lambda components, *_: components[:, :2].copy())
-
-
 def streamed(adata, sizes, **options):
     """Return the components of cells that are read in pieces, all of one size or as listed."""
     ends = np.cumsum(sizes) if np.ndim(sizes) else np.arange(sizes, adata.n_obs + sizes, sizes)

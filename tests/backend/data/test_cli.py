@@ -17,8 +17,15 @@ from backend.data.isolated import check_isolated
 from backend.errors import InputError
 from backend.files import complete_or_absent
 from backend.processes import Limits
+from tests.helpers import ask_here
 
 ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Check in this process; that a child does it is seen by the other tests."""
+    monkeypatch.setattr(isolated, "ask_child", ask_here)
 
 
 def test_check_of_a_usable_file(upload, saved, capsys):
@@ -31,7 +38,7 @@ def test_check_of_a_usable_file(upload, saved, capsys):
 
 
 @pytest.mark.parametrize("quick", [[], ["--quick"]])
-def test_check_as_json(upload, saved, capsys, quick):
+def test_check_as_json(upload, saved, capsys, here, quick):
     assert main(["data", "check", str(saved(upload)), "--json", *quick]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["usable"] is True
@@ -39,7 +46,7 @@ def test_check_as_json(upload, saved, capsys, quick):
     assert report["facts"]["n_cells"] == 40
 
 
-def test_check_of_a_refused_file(upload, saved, capsys):
+def test_check_of_a_refused_file(upload, saved, capsys, here):
     upload.X.data[:] = np.log1p(upload.X.data)
     path = saved(upload)
     assert main(["data", "check", str(path)]) == 2
@@ -54,7 +61,7 @@ def test_check_of_a_refused_file(upload, saved, capsys):
     assert report["problems"][0]["code"] == "log_normalised"
 
 
-def test_check_with_named_roles(upload, saved, capsys):
+def test_check_with_named_roles(upload, saved, capsys, here):
     upload.obs["cluster"] = upload.obs.pop("celltype")
     path = saved(upload)
     assert (
@@ -66,7 +73,7 @@ def test_check_with_named_roles(upload, saved, capsys):
     assert "Roles are" in capsys.readouterr().err
 
 
-def test_check_leaves_no_temporary_file(upload, saved):
+def test_check_leaves_no_temporary_file(upload, saved, here):
     path = saved(upload)
     main(["data", "check", str(path)])
     assert list(path.parent.iterdir()) == [path]
@@ -105,7 +112,7 @@ def test_memory_without_bounds_is_refused(verdict_on, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_simulate_and_check(tmp_path, capsys):
+def test_simulate_and_check(tmp_path, capsys, here):
     out = tmp_path / "sim.h5ad"
     words = ["data", "simulate", str(out), "--cells", "300", "--genes", "300", "--seed", "2"]
     assert main([*words, "--json"]) == 0

@@ -20,7 +20,7 @@ from backend.types import Scope, Series
 from tests.backend.prediction.conftest import run_of
 from tests.backend.prediction.test_evaluate import new_cells
 from tests.conftest import build_adata
-from tests.helpers import open_store
+from tests.helpers import open_store, two_components
 
 
 def draw(n, rng, temperature):
@@ -103,9 +103,7 @@ def home(tmp_path_factory):
 def uploaded(home, tmp_path_factory):
     """Evaluate new cells with and without labels beside the home of the model."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "backend.data.cell_map._umap", lambda components, *_: components[:, :2].copy()
-        )
+        patch.setattr("backend.data.cell_map._umap", two_components)
         folder = tmp_path_factory.mktemp("sample")
         sample = new_cells(400)
         sample.obs["donor"] = "Someone"

@@ -106,7 +106,7 @@ def every_command(disk: Path, data: Path, table: Path, models: Path, plan: Path,
     fit = ["--dataset", data, "--protocol", "random", "--folds", "2"]
     new = ["--run", final, "--models", models, "--dataset", data, "--donor-names", "other"]
     return {
-        "data simulate": ["data", "simulate", "--cells", "20000", disk / "s.h5ad"],
+        "data simulate": ["data", "simulate", "--cells", "4000", disk / "s.h5ad"],
         "data subset": [
             "data", "subset", data, disk / "u.h5ad", "--by", "timepoint", "--shares", "Diagnosis=1",
         ],

@@ -7,30 +7,22 @@ import os
 import random
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from contextlib import suppress
 
 import pandas as pd
-import psutil
 import pyarrow as pa
 import pytest
 
-from backend.config import environment, project_root
-from backend.jobs.directory import create_job, read_status, retry_job
 from backend.store.bundle import list_runs, read_predictions, read_run
 from backend.store.imports import template
 from backend.store.seals import verify
 from tests.backend.hostile.forks import Forks
+from tests.backend.hostile.killing import family, wait_until_gone
 from tests.conftest import build_adata
 from tests.helpers import write_results
 
 pytestmark = pytest.mark.slow
-
-SOON = 10.0
-"""Seconds in which those whom a killed command had started must be gone."""
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +37,6 @@ def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "x.h5ad"
     build_adata(240, n_donors=6).write_h5ad(path)
     return path
-
-
-def session(leader):
-    """Return who is left of a session."""
-    found = []
-    for pid in psutil.pids():
-        with suppress(ProcessLookupError, PermissionError, psutil.Error):
-            if os.getsid(pid) == leader and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                found.append(pid)
-    return found
-
-
-def family(leader):
-    """Return a process and all that it started, in whatever session."""
-    with suppress(psutil.Error):
-        return [psutil.Process(leader), *psutil.Process(leader).children(recursive=True)]
-    return []
 
 
 def content(out):
@@ -105,12 +80,7 @@ def kill_and_finish(forks, words, out, *, n, seed, env):
             words_here = []
             continue
         kills += 1
-        until = time.monotonic() + SOON
-        while any(each.is_running() and each.status() != "zombie" for each in own) or session(
-            leader
-        ):
-            assert time.monotonic() < until, f"left behind: {own} {session(leader)}"
-            time.sleep(0.05)
+        wait_until_gone(own, leader)
         after = content(out / str(place))
         assert before.keys() <= after.keys(), "a complete run was lost"
         assert not any(verify(out / str(place)).values())
@@ -186,7 +156,7 @@ def test_evaluate(forks, data, tmp_path):
 def test_import(forks, tmp_path):
     table = tmp_path / "t.csv"
     head, *rows = template().splitlines()
-    table.write_text("\n".join([head, *(f"{i}{row}" for i in range(4_000) for row in rows)]))
+    table.write_text("\n".join([head, *(f"{i}{row}" for i in range(2_000) for row in rows)]))
     words = ("import-predictions", str(table), "--name", "t", "--out", "{out}")
     kills, length, n = kill_and_finish(forks, words, tmp_path, n=12, seed=3, env=lambda _: {})
     for place in range(1, n + 1):
@@ -197,13 +167,13 @@ def test_import(forks, tmp_path):
 def test_sweep(forks, data, tmp_path):
     plan = tmp_path / "plan.toml"
     plan.write_text(
-        f'dataset = "{data}"\n[[run]]\nmodel = ["majority", "logreg"]\nprotocol = ["random"]\n'
-        "folds = 3\n"
+        f'dataset = "{data}"\n[[run]]\nmodel = "majority"\nprotocol = ["random", "donor"]\n'
+        "folds = 5\n"
     )
     words = ("sweep", str(plan), "--jobs", "1", "--out", "{out}")
     kills, length, n = kill_and_finish(forks, words, tmp_path, n=6, seed=4, env=lambda _: {})
     for place in range(1, n + 1):
-        assert same(tmp_path / "whole", tmp_path / str(place)) == 6
+        assert same(tmp_path / "whole", tmp_path / str(place)) == 10
         assert not (tmp_path / str(place) / "sweep.lock").exists()
     told("sweep", kills, length, n)
 
@@ -239,67 +209,3 @@ def test_sync_and_publish(forks, tmp_path):
         told(name, kills, length, n)
         for place in range(1, n + 1):
             shutil.rmtree(tmp_path / f"home{place}")
-
-
-def test_serve(data, tmp_path):
-    """A killed server takes page, worker and job along; the next one ends what was begun."""
-    home = tmp_path / "home"
-    home.mkdir()
-    env = environment(
-        FAULTLINE_HOME=str(home), HOME=str(home), FAULTLINE_DATA_DIRS=str(data.parent)
-    )
-    request = {"dataset": f"{data.parent.name}/{data.name}", "model": "majority", "folds": 2}
-    job = create_job(home, "run", request, owner="local")
-    rng, left = random.Random(6), 0
-
-    def serve():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        return subprocess.Popen(
-            [sys.executable, "-m", "backend", "serve", "--port", port], cwd=project_root(), env=env,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    for _ in range(6):
-        process = serve()
-        # Its own imports take the first second or two; no moment after them is like another.
-        time.sleep(rng.uniform(1, 9))
-        own = family(process.pid)
-        left += len(own) - 1
-        process.kill()
-        process.wait()
-        until = time.monotonic() + 3 * SOON
-        while any(each.is_running() and each.status() != "zombie" for each in own):
-            assert time.monotonic() < until, f"left behind: {own}"
-            time.sleep(0.1)
-        assert read_status(home, job, owner="local").state in (
-            "queued",
-            "running",
-            "done",
-            "failed",
-        )
-    assert left, "it never had started anybody"
-    status = read_status(home, job, owner="local")
-    process = serve()
-    try:
-        until = time.monotonic() + 150
-        # The job may be done by now; a server can be told to end once it has started its own.
-        while len(family(process.pid)) < 2:
-            assert time.monotonic() < until, "the server starts nobody"
-            time.sleep(0.1)
-        while status.state != "done":
-            assert time.monotonic() < until, status
-            if status.state == "failed":
-                # Of a worker that died twice; one that could stop gave its job back.
-                assert status.requeues >= 1, status
-                retry_job(home, job, owner="local")
-            time.sleep(0.5)
-            status = read_status(home, job, owner="local")
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0
-    heads = list(home.rglob("runs/*/run.json"))
-    assert len(heads) == 2
-    assert not any(verify(heads[0].parents[2]).values())
-    told("serve", 6, 9.0, 1)

@@ -12,12 +12,13 @@ from backend.jobs.evaluate import run
 from backend.store.bundle import read_dataset
 from tests.backend.jobs.mutations import mutations
 from tests.backend.prediction.conftest import (  # noqa: F401 - fixtures
-    plain_map,
     run_of,
     trained_file,
     trained_home,
 )
 from tests.backend.prediction.test_evaluate import new_cells
+
+pytestmark = pytest.mark.usefixtures("plain_umap")
 
 
 class Context:

@@ -75,40 +75,36 @@ def serve(tmp_path, free_port):
             process.wait(40)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_serve_starts_and_stops_both(serve, free_port, tmp_path, number):
+def test_serve_starts_two_processes_and_stops_both(serve, free_port, tmp_path):
     process = serve()
     until(lambda: answers(free_port))
     until(lambda: list_workers(tmp_path))
     family = children_of(process.pid)
     assert len(family) == 2
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
     assert not any(is_alive(child) for child in family)
     assert not answers(free_port)
     assert list_workers(tmp_path) == []
 
 
-def test_dead_worker_is_replaced(serve, free_port, tmp_path):
-    serve("--workers", "2")
+def test_dead_worker_is_replaced_and_stops_with_the_others(serve, free_port, tmp_path):
+    process = serve("--workers", "2")
     until(lambda: len(list_workers(tmp_path)) == 2)
     victim = list_workers(tmp_path)[0].pid
     os.kill(victim, signal.SIGKILL)
     until(lambda: len({info.pid for info in list_workers(tmp_path)} - {victim}) == 2)
     until(lambda: answers(free_port))
-
-
-def test_web_process_that_ends_takes_the_workers_along(serve, free_port, tmp_path):
-    process = serve()
-    until(lambda: answers(free_port) and list_workers(tmp_path))
-    worker = list_workers(tmp_path)[0].pid
-    web = next(child for child in children_of(process.pid) if child.pid != worker)
-    os.kill(web.pid, signal.SIGKILL)
-    assert process.wait(30) != 0
+    family = children_of(process.pid)
+    assert len(family) == 3
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert not any(is_alive(child) for child in family)
+    assert not answers(free_port)
     assert list_workers(tmp_path) == []
 
 
-def test_killed_server_leaves_nobody_behind(serve, free_port, tmp_path):
+def test_killed_server_and_dead_page_leave_nobody_behind(serve, free_port, tmp_path):
     process = serve()
     until(lambda: answers(free_port) and list_workers(tmp_path))
     family = children_of(process.pid)
@@ -119,8 +115,14 @@ def test_killed_server_leaves_nobody_behind(serve, free_port, tmp_path):
     assert not answers(free_port)
     assert list_workers(tmp_path) == []
     # Nothing that the dead one left keeps the next one from starting.
-    serve()
+    process = serve()
     until(lambda: answers(free_port) and list_workers(tmp_path))
+    # A web process that ends takes the workers along.
+    worker = list_workers(tmp_path)[0].pid
+    web = next(child for child in children_of(process.pid) if child.pid != worker)
+    os.kill(web.pid, signal.SIGKILL)
+    assert process.wait(30) != 0
+    assert list_workers(tmp_path) == []
 
 
 def test_impossible_port_is_refused(serve):

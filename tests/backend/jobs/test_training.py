@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from backend.data.simulate import write_simulated
 from backend.errors import InputError, JobFailed
-from backend.jobs import trainable_models, training
+from backend.jobs import handlers, trainable_models, training
 from backend.jobs.curves import live_curves
 from backend.jobs.directory import create_job, read_log, read_status
 from backend.store.bundle import list_runs, read_run
 from backend.store.neighbours import NEIGHBOURS_FILE
 from backend.training.progress import Outcome, ProgressEvent
+from tests.helpers import ask_here
+
+pytestmark = pytest.mark.usefixtures("plain_umap")
 
 
 class Context:
@@ -131,34 +135,33 @@ def test_sweep_does_a_plan_once(shared, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_curves_of_a_network_come_epoch_by_epoch(shared, home, run_all):
+def test_training_job_in_a_worker_tells_its_curves_epoch_by_epoch(
+    shared, home, run_all, monkeypatch
+):
+    kind = replace(handlers.KINDS["run"], target="tests.backend.jobs.work:train")
+    monkeypatch.setitem(handlers.KINDS, "run", kind)
     values = asked(
         shared, model="scgpt", preset="scgpt.small", settings={"epochs": 2, "max_steps": 4},
         fraction=0.2,
     )  # fmt: skip
     job_id = create_job(home, "run", values, owner="local")
     run_all(stale_seconds=60.0)
-    assert read_status(home, job_id, owner="local").state == "done"
+    status = read_status(home, job_id, owner="local")
+    assert status.state == "done", status
+    assert status.result["n_failed"] == 0
+    assert "fold 1: done" in read_log(home, job_id, owner="local")
     curves = live_curves(home, job_id, owner="local")
     assert set(curves["fold"]) == {"0", "1"}
     assert {"Training loss", "Validation macro-F1"} <= set(curves["measure"])
     assert curves["value"].notna().all()
 
 
-@pytest.mark.slow
-def test_training_job_in_a_worker(shared, home, run_all):
-    job_id = create_job(home, "run", asked(shared, model="logreg"), owner="local")
-    run_all(stale_seconds=60.0)
-    status = read_status(home, job_id, owner="local")
-    assert status.state == "done", status
-    assert status.result["n_failed"] == 0
-    assert "fold 1: done" in read_log(home, job_id, owner="local")
-
-
-def test_menu_names_models_and_refuses_what_cannot_be_fitted():
+def test_menu_names_models_and_refuses_what_cannot_be_fitted(monkeypatch):
     names = {entry["key"]: entry for entry in trainable_models.list_trainable()}
     assert "scgpt.small" in names["scgpt"]["presets"]
     assert names["majority"]["presets"] == []
+    # One child is enough to see that the question is put in a process of its own.
+    monkeypatch.setattr(trainable_models, "ask_child", ask_here)
     good = {"dataset": "d/x.h5ad", "model": "scgpt", "preset": "small", "settings": {"epochs": 1}}
     trainable_models.check_request(good)
     with pytest.raises(InputError, match="epochz"):

@@ -50,12 +50,8 @@ def trained_home(trained_file: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(autouse=True)
-def plain_map(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Draw maps by two components: compiling UMAP takes longer than all of these tests."""
-    if "slow" not in request.keywords:
-        monkeypatch.setattr(
-            "backend.data.cell_map._umap", lambda components, *_: components[:, :2].copy()
-        )
+def plain_map(plain_umap: None) -> None:
+    """Draw every map plainly."""
 
 
 def run_of(home: Path, model: str, fold: int | str = "final") -> str:

@@ -101,11 +101,21 @@ def test_a_run_whose_worker_dies_twice_has_failed_and_the_others_go_on(sweep_of)
 
 
 @pytest.mark.slow
-def test_results_do_not_depend_on_the_number_of_jobs(sweep_of):
+def test_gpus_are_dealt_to_the_workers_and_their_number_changes_nothing(sweep_of, monkeypatch):
+    started = []
+
+    class Recorded(Child):
+        def __init__(self, *words, env, **options):
+            started.append(env.get("CUDA_VISIBLE_DEVICES"))
+            super().__init__(*words, env=env, **options)
+
+    monkeypatch.setattr("backend.studies.executors.local.Child", Recorded)
     plan = '[[run]]\nmodel = "majority"\nprotocol = ["donor", "random"]'
     one, two = sweep_of(plan, "one"), sweep_of(plan, "two")
     one.execute(LocalExecutor(jobs=1), lambda event: None)
-    two.execute(LocalExecutor(jobs=2), lambda event: None)
+    assert started == [None]
+    two.execute(LocalExecutor(jobs=2, gpus=["3", "5"]), lambda event: None)
+    assert started == [None, "3", "5"]
     for run in one.runs:
         first, second = (read_predictions(s.out / "runs" / run.run_id) for s in (one, two))
         pd.testing.assert_frame_equal(first, second)
@@ -154,21 +164,6 @@ def test_a_final_fit_of_epochs_needs_a_folder(sweep_of, tmp_path):
         sweep_of(text, f"file://{tmp_path}/remote")
 
 
-@pytest.mark.slow
-def test_gpus_are_dealt_to_the_workers(sweep_of, monkeypatch):
-    started = []
-
-    class Recorded(Child):
-        def __init__(self, *words, env, **options):
-            started.append(env["CUDA_VISIBLE_DEVICES"])
-            super().__init__(*words, env=env, **options)
-
-    monkeypatch.setattr("backend.studies.executors.local.Child", Recorded)
-    sweep = sweep_of('model = "majority"')
-    sweep.execute(LocalExecutor(jobs=2, gpus=["3", "5"]), lambda event: None)
-    assert started == ["3", "5"]
-
-
 def test_without_ray_the_way_to_install_it_is_told(sweep_of, tmp_path, monkeypatch, capsys):
     real = importlib.import_module
 
@@ -189,12 +184,12 @@ def test_without_ray_the_way_to_install_it_is_told(sweep_of, tmp_path, monkeypat
 
 STUDY = """
 [[run]]
-model = ["majority", "logreg"]
+model = "majority"
 fold = [0, 1]
 [[run]]
 model = "scgpt"
 preset = "small"
-fold = [0, 1]
+fold = 0
 settings = { epochs = 2, batch_size = 8 }
 """
 
@@ -243,7 +238,7 @@ def test_a_local_ray_loses_a_worker_and_still_finishes(sweep_of, tmp_path):
         time.sleep(0.02)
     assert killed is not None, (tmp_path / "sweep.log").read_text()
     assert process.wait(timeout=300) == 0, (tmp_path / "sweep.log").read_text()
-    assert "6 done, 0 skipped, 0 failed." in (tmp_path / "sweep.log").read_text()
+    assert "3 done, 0 skipped, 0 failed." in (tmp_path / "sweep.log").read_text()
 
     expected = sweep_of(STUDY, "expected")
     for run in expected.runs:

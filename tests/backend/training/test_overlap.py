@@ -277,7 +277,7 @@ def test_scratch_has_no_origin(data):
 
 
 @pytest.mark.slow
-def test_the_flag_of_the_command_line(data, home, tmp_path, capsys):
+def test_the_flag_of_the_command_line(data, home, tmp_path, capsys, plain_umap):
     adata, _ = data
     path = tmp_path / "cells.h5ad"
     plain = adata.copy()

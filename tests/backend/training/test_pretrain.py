@@ -425,7 +425,9 @@ def file(make_adata, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
-def test_genes_of_any_species_from_the_command_line(file, home, tmp_path, capsys, model):
+def test_genes_of_any_species_from_the_command_line(
+    file, home, tmp_path, capsys, plain_umap, model
+):
     common = ["--dataset", str(file), "--model", model, "--preset", "small", "--any-genes"]
     of_split = ["--protocol", "donor", "--folds", "3"]
     pretraining = ["pretrain", *common, "--name", "own", *of_split, "--fold", "0"]
