@@ -53,7 +53,10 @@ if found["labels"]:
         found["labels"], models, runs, f"{chosen.request}{runs}", upload.kept(chosen)
     )
 else:
-    st.warning("No column holds your labels, so the cells are predicted and nothing is scored.")
+    st.warning(
+        "No column holds your labels, so nothing is scored. The cells are named: their composition, "
+        "the accuracy to expect and the share outside what the models know are the answer."
+    )
 
 st.markdown("##### 5 · Evaluate")
 donor_names = model_choice.choose_donor_names(found["donors"], models, runs)

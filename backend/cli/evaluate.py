@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
-from backend.cli.predict import add_file_arguments, evaluate_file, print_evaluated
+from backend.cli.predict import (
+    add_file_arguments,
+    evaluate_file,
+    print_evaluated,
+    print_predicted,
+)
 from backend.cli.predict import run as print_models
 from backend.evaluation.wording import plural
 
@@ -37,11 +43,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate the file; print the labels before any score."""
+    from backend.data.problems import Refusal
+    from backend.data.role_columns import NO_LABELS
     from backend.evaluation.mapping import given_names
 
     if args.list:
         return print_models(args)
-    done = evaluate_file(args, is_scored=True, given=given_names(args.labels))
+    try:
+        done = evaluate_file(args, is_scored=True, given=given_names(args.labels))
+    except Refusal as refusal:
+        if refusal.code != NO_LABELS:
+            raise
+        message = "No column holds cell types, so the cells are predicted and nothing is scored."
+        print(message, file=sys.stderr)
+        print_predicted(evaluate_file(args, is_scored=False), args)
+        return 0
     sentences = _sentences(args, done)
     if args.json:
         values = done.to_json() | {"sentences": sentences}
@@ -70,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _sentences(args: argparse.Namespace, done: Evaluated) -> list[str]:
     from backend.evaluation import views
+    from backend.evaluation.wording import unescaped
     from backend.prediction.evaluate import BUDGET
     from backend.store.cache import PUBLIC, Store
     from backend.types import EXTERNAL, Scope
@@ -85,4 +102,4 @@ def _sentences(args: argparse.Namespace, done: Evaluated) -> list[str]:
         )
         if not done.n_scored:
             return ["No cell can be scored."]
-        return list(views.overview(store, scope).sentences)
+        return [unescaped(text) for text in views.overview(store, scope).sentences]

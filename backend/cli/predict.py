@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from backend.cli.output import results_folder
 from backend.cli.roles import add_role_arguments, roles_of
@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from backend.prediction.evaluate import Evaluated
     from backend.prediction.saved_models import SavedModel
 
-__all__ = ["add_arguments", "add_file_arguments", "evaluate_file", "print_evaluated", "run"]
+__all__ = [
+    "add_arguments",
+    "add_file_arguments",
+    "evaluate_file",
+    "print_evaluated",
+    "print_predicted",
+    "run",
+]
+
+
+_MOST_TYPES: Final = 5
+"""Types of a donor that are named; the pages have all."""
 
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +71,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict the file; no label of it is read."""
     if args.list:
         return _print_models(args)
-    done = evaluate_file(args, is_scored=False)
-    print_evaluated(done, args)
+    print_predicted(evaluate_file(args, is_scored=False), args)
     return 0
 
 
@@ -98,6 +108,46 @@ def evaluate_file(
             device=args.device,
             progress=update,
         )
+
+
+def print_predicted(done: Evaluated, args: argparse.Namespace) -> None:
+    """Say what the cells are called, which accuracy is to be expected, and where the results are."""
+    sentences = _unscored(done, args)
+    if args.json:
+        values = done.to_json() | {"sentences": sentences}
+        print(json.dumps(values, ensure_ascii=False, indent=1))
+        return
+    for sentence in sentences:
+        print(sentence)
+    print_evaluated(done, args)
+
+
+def _unscored(done: Evaluated, args: argparse.Namespace) -> list[str]:
+    """Return accuracy to expect and composition, which need no label."""
+    from backend.evaluation import views
+    from backend.evaluation.wording import unescaped
+    from backend.prediction.evaluate import BUDGET
+    from backend.store.cache import PUBLIC, Store
+    from backend.types import EXTERNAL, Scope
+
+    scope = Scope(
+        dataset_id=done.dataset_id,
+        owner=PUBLIC,
+        label_level=done.label_level,
+        protocol=EXTERNAL,
+        budget=BUDGET,
+    )
+    roots = list(dict.fromkeys(map(str, (*_roots(args), args.out))))
+    said: list[str] = []
+    with Store(":memory:", [(PUBLIC, root) for root in roots]) as store:
+        store.sync()
+        said += [
+            f"{guess.display_name}. {unescaped(guess.sentence())}"
+            for guess in views.expected_accuracy(store, scope)
+        ]
+        for found in views.compositions(store, scope):
+            said += [f"{found.display_name}. {text}" for text in found.lines(_MOST_TYPES)]
+    return said
 
 
 def print_evaluated(done: Evaluated, args: argparse.Namespace) -> None:

@@ -110,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     with console.status(f"Reading {args.dataset.name}") as status:
         study = prepare(plan, args.out, is_written=True, say=status.update)
+    for note in study.notes:
+        print(f"note: {note}")
     for warning in study.warnings:
         console.print(f"split: {warning}", style="yellow", highlight=False, soft_wrap=True)
     series = study.runs[0].series

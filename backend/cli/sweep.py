@@ -166,6 +166,8 @@ def _print_plan(study: Study, costs: Costs, jobs: int) -> None:
     needed = study.bytes_needed(jobs=jobs) / 2**20
     print(f"Estimated: {least}{total} with {jobs} at a time, {needed:,.0f} MiB of disk{source}.")
     print(f"Threads of a run: {study.plan.threads}, whatever the number of jobs.")
+    for note in study.notes:
+        print(f"note: {note}")
     for warning in study.warnings:
         print(f"warning: {warning}")
     for run in study.runs:

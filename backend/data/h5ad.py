@@ -120,13 +120,21 @@ def open_dataset(
         yield OpenDataset(path, file, found)
 
 
-def load(path: str | Path, roles: Roles | None = None, *, any_genes: bool = False) -> AnnData:
+def load(
+    path: str | Path,
+    roles: Roles | None = None,
+    *,
+    any_genes: bool = False,
+    notes: list[str] | None = None,
+) -> AnnData:
     """Read a dataset into memory in the layout of the data contract.
 
     Parameters
     ----------
     path, roles, any_genes
         See `open_dataset`.
+    notes
+        Gets what a user should know of the file, in sentences.
 
     Returns
     -------
@@ -139,7 +147,10 @@ def load(path: str | Path, roles: Roles | None = None, *, any_genes: bool = Fals
         If the file is unsafe or not usable; every value is looked at.
     """
     with open_dataset(path, roles, any_genes=any_genes) as dataset:
-        return dataset.cells(0, dataset.n_cells, dataset.obs())
+        adata = dataset.cells(0, dataset.n_cells, dataset.obs())
+        if notes is not None:
+            notes += dataset.notes
+        return adata
 
 
 def read_chunks(

@@ -17,7 +17,7 @@ from backend.processes import ChildEnded, Limits, ask_child
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["empty", "inspect_upload", "roles_from"]
+__all__ = ["empty", "inspect_upload", "limits_of_look", "roles_from"]
 
 _SECONDS: Final = 120.0
 _SPARE_SPACE: Final = 320 << 20
@@ -29,7 +29,7 @@ _PATIENCE: Final = 60.0
 """Seconds to wait while as many other files are looked at as may be at once."""
 
 
-def _limits(size: int) -> Limits:
+def limits_of_look(size: int) -> Limits:
     """Return what looking at a file of `size` bytes may use; large ones have more cells."""
     space = _SPARE_SPACE + 8 * max(0, size - _SMALL_FILE)
     return Limits(seconds=_SECONDS, spare_space=min(space, _MOST_SPACE))
@@ -79,7 +79,7 @@ def inspect_upload(
     try:
         found: dict[str, Any] = ask_child(
             "backend.data.inspect_child:inspect_in_child", path, roles, gene_files or {},
-            limits=_limits(path.stat().st_size), is_quiet=True,
+            limits=limits_of_look(path.stat().st_size), is_quiet=True,
             env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
         )  # fmt: skip
     except ChildEnded as end:

@@ -16,7 +16,7 @@ from backend.data.vocabularies import counterpart, names_no_type
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["column_candidates", "find_roles", "known_types_share"]
+__all__ = ["NO_LABELS", "column_candidates", "find_roles", "known_types_share"]
 
 _ROLE_WORDS: Final = {"cell_type": "the cell type", "donor": "the donor"}
 _MOST_COLUMNS: Final = 200
@@ -28,6 +28,10 @@ _NEVER_DONORS: Final = frozenset(
     ["leiden", "louvain", "seurat_clusters", "cluster", "clusters", "phase", "sex", "gender",
      "assay", "tissue", "organism", "disease", "batch", "chemistry", "predicted_doublet"]
 )  # fmt: skip
+
+
+NO_LABELS: Final = "no_labels"
+"""Code of the refusal of a file without any column that could hold cell types."""
 
 
 def find_roles(file: h5py.File, given: Roles | None, purpose: str, notes: list[str]) -> Roles:
@@ -159,9 +163,13 @@ def _no_column(
         if candidates[role]
     ]
     hint = f"Rename one to {' or '.join(missing)}, or say which column it is."
+    if missing == ["cell_type"] and not offers:
+        hint += " Without labels, `predict` gives composition and the accuracy to expect."
     if offers:
         hint = f"By their values, {'; '.join(offers)}. Say which column it is."
-    return Refusal(msg, hint, code="roles")
+    return Refusal(
+        msg, hint, code=NO_LABELS if missing == ["cell_type"] and not offers else "roles"
+    )
 
 
 def _quoted(names: list[str]) -> str:

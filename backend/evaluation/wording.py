@@ -40,6 +40,7 @@ __all__ = [
     "score_text",
     "series_sentence",
     "signed",
+    "unescaped",
 ]
 
 _SOURCE_TEXTS: Final = {
@@ -428,6 +429,11 @@ def plain(text: object) -> str:
     line = " ".join("".join(mark for mark in str(text) if not _is_hidden(mark)).split())
     line = _ADDRESS.sub(r"\g<0>" + _JOINER, _SHORTCODE.sub(":" + _JOINER, line))
     return _PUNCTUATION.sub(r"\\\1", line)
+
+
+def unescaped(markdown: str) -> str:
+    """Return the words of a sentence in Markdown as a terminal shows them, without escapes."""
+    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", markdown).replace(_JOINER, "")
 
 
 def prose(text: object) -> str:

@@ -27,12 +27,16 @@ _PLAN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\.toml")
 class _Request:
     """What both kinds of training jobs name.
 
-    dataset   : name in `backend.data.uploads.server_files`
+    dataset   : name in `backend.data.uploads.server_files`; of an upload what pages call it
+    upload    : id of an upload of the job's owner, in the place of a file of the server
+    roles     : see `backend.data.inspect_upload.roles_from`; guessed when empty
     is_shared : results are seen by everybody on this server and kept; else by the owner, for the
                 days that uploads are kept
     """
 
     dataset: str
+    upload: str = ""
+    roles: dict[str, Any] = field(default_factory=dict)
     is_shared: bool = False
 
     @classmethod
@@ -47,7 +51,23 @@ class _Request:
         if not isinstance(values, dict) or set(values) - set(known) or needed - set(values):
             msg = "The request does not name what a training job needs."
             raise InputError(msg, f"It has: {', '.join(known)}.")
-        return cls(**values)
+        request = cls(**values)
+        if request.upload and request.is_shared:
+            msg = "What is trained on an upload is seen by its owner alone."
+            raise InputError(msg, "Leave the results unshared.")
+        return request
+
+    def path(self, home: Path, owner: str) -> Path:
+        """Return the file, or raise `InputError`."""
+        from backend.data.uploads import find_server_file, find_upload
+
+        if not self.upload:
+            return find_server_file(self.dataset)
+        upload = find_upload(home, owner, self.upload)
+        if upload.kind != "cells":
+            msg = f'"{upload.name}" is a table of predictions, which nothing can be trained on.'
+            raise InputError(msg, "Choose a file of cells with counts.")
+        return upload.path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +93,17 @@ class RunRequest(_Request):
 
     def plan(self, dataset: Path) -> Plan:
         """Return the plan of one row that this asks for, or raise as `plan_of_one`."""
+        from backend.data.inspect_upload import roles_from
         from backend.studies.plan import plan_of_one
 
         if self.fits not in tuple(_FOLDS):
             msg = f'There is no choice of fits "{str(self.fits)[:40]}".'
             raise InputError(msg, f"Choose one of: {', '.join(_FOLDS)}.")
-        others = ("dataset", "is_shared", "fits")
+        others = ("dataset", "upload", "roles", "is_shared", "fits")
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in others}
-        return plan_of_one(fields, dataset=dataset, folds=_FOLDS[self.fits])
+        return plan_of_one(
+            fields, dataset=dataset, folds=_FOLDS[self.fits], roles=roles_from(self.roles)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +111,14 @@ class SweepRequest(_Request):
     """Every run of a plan that lies in `plans/`, on one dataset."""
 
     plan: str
+
+    def read(self, dataset: Path) -> Plan:
+        """Return the plan on a file, or raise as `read_plan`."""
+        from backend.data.inspect_upload import roles_from
+        from backend.studies.plan import read_plan
+
+        plan = read_plan(find_plan(self.plan), dataset=dataset)
+        return dataclasses.replace(plan, roles=roles_from(self.roles))
 
 
 def list_plans() -> list[str]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from backend.data.inspect_upload import limits_of_look
 from backend.errors import FaultlineError, InputError, JobFailed, ModelUnavailable
+from backend.jobs.requests import RunRequest, SweepRequest
 from backend.processes import ChildEnded, Limits, ask_child
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from backend.processes import Channel
 
 __all__ = ["check_request", "list_trainable"]
 
+REQUESTS: Final = {"run": RunRequest, "sweep": SweepRequest}
+"""Kind of job to what it may be asked."""
 _LIMITS: Final = Limits(seconds=180.0)
 
 
@@ -35,11 +40,47 @@ def list_trainable() -> list[dict[str, Any]]:
     return found
 
 
-def check_request(values: dict[str, Any]) -> None:
-    """Raise `InputError` if a run cannot be made of this, before it is queued."""
-    answer = _ask("refusal_in_child", values)
-    if answer is not None:
+def check_request(kind: str, values: dict[str, Any], home: Path, owner: str) -> dict[str, Any]:
+    """Say what a job that trains cannot have on its file, before it is queued.
+
+    Parameters
+    ----------
+    kind
+        "run" or "sweep".
+
+    Returns
+    -------
+    `gaps` and `folds` as `backend.studies.on_file.look_in_child` gives them.
+
+    Raises
+    ------
+    InputError
+        If it cannot be done at all; the hint says what would work.
+    JobFailed
+        If models or file could not be looked at.
+    """
+    request = REQUESTS[kind].of(values)
+    path = request.path(home, owner)
+    answer = _ask("splits_in_child", kind, values, path)
+    if "message" not in answer:
+        answer = _look(path, request.roles, answer["splits"])
+    if "message" in answer:
         raise InputError(answer["message"], answer["hint"])
+    return answer
+
+
+def _look(path: Path, roles: dict[str, Any], splits: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what another process finds in the columns of a file, which may be hostile."""
+    try:
+        found: dict[str, Any] = ask_child(
+            "backend.studies.on_file:look_in_child", path, roles, splits,
+            limits=limits_of_look(path.stat().st_size), is_quiet=True,
+            env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+        )  # fmt: skip
+    except ChildEnded as end:
+        msg = f"The file could not be looked at: the process that read it {end}."
+        raise JobFailed(msg, "Try again later, or look at it with `data check`.") from end
+    return found
 
 
 def models_in_child(channel: Channel) -> list[dict[str, Any]]:
@@ -67,12 +108,13 @@ def models_in_child(channel: Channel) -> list[dict[str, Any]]:
     return found
 
 
-def refusal_in_child(channel: Channel, values: Any) -> dict[str, str] | None:
-    """Return message and hint of what is wrong with a request, or None."""
-    from backend.jobs.requests import RunRequest
+def splits_in_child(channel: Channel, kind: str, values: Any, path: Path) -> dict[str, Any]:
+    """Return the `splits` that a request needs, or `message` and `hint` of what is wrong with it."""
+    from backend.studies.on_file import splits_of
 
     try:
-        RunRequest.of(values).plan(Path("dataset.h5ad"))
+        request = REQUESTS[kind].of(values)
+        plan = request.plan(path) if isinstance(request, RunRequest) else request.read(path)
+        return {"splits": splits_of(plan)}
     except FaultlineError as error:
         return {"message": error.message, "hint": error.hint}
-    return None

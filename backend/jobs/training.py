@@ -7,11 +7,14 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from backend.data.uploads import find_server_file
+from backend.config import keep_days
+from backend.data.inspect_upload import roles_from
+from backend.data.uploads import find_upload
 from backend.errors import InputError, JobFailed
 from backend.jobs.curves import CURVE
 from backend.jobs.directory import check_owner
-from backend.jobs.requests import RunRequest, SweepRequest, find_plan
+from backend.jobs.expiry import expires_at
+from backend.jobs.requests import RunRequest, SweepRequest
 from backend.training.progress import Outcome, ProgressEvent, Tally
 
 if TYPE_CHECKING:
@@ -83,13 +86,13 @@ class _Follower:
             self.context.log(words)
 
 
-def _checked_file(name: str, context: JobContext) -> Path:
+def _checked_file(request: RunRequest | SweepRequest, context: JobContext) -> Path:
     """Return the path of a dataset that passes the full check."""
     from backend.data.check import check
 
-    path = find_server_file(name)
+    path = request.path(context.home, context.owner)
     context.progress(0.0, "Checking the file")
-    report = check(path, purpose="train")
+    report = check(path, roles=roles_from(request.roles), purpose="train")
     for problem in report.problems:
         context.log(f"refused: {problem.message}")
     if report.problems:
@@ -100,11 +103,34 @@ def _checked_file(name: str, context: JobContext) -> Path:
     return path
 
 
-def _prepared(plan: Plan, out: Path, context: JobContext) -> Study:
+def _facts(request: RunRequest | SweepRequest, context: JobContext) -> dict[str, Any]:
+    """Return what pages say of a dataset that somebody brought; nothing of the server's files."""
+    if not request.upload:
+        return {}
+    upload = find_upload(context.home, context.owner, request.upload)
+    return {
+        "name": request.dataset,
+        "source": f"file {upload.name}",
+        "file_name": upload.name,
+        "uploaded": True,
+        "upload_id": upload.upload_id,
+        "expires_at": expires_at(keep_days()).isoformat(timespec="seconds"),
+    }
+
+
+def _prepared(
+    plan: Plan, out: Path, request: RunRequest | SweepRequest, context: JobContext
+) -> Study:
     from backend.studies.costs import check_disk
     from backend.studies.prepare import prepare
 
-    study = prepare(plan, out, is_written=True, say=lambda text: context.progress(0.01, text))
+    study = prepare(
+        plan,
+        out,
+        is_written=True,
+        facts=_facts(request, context),
+        say=lambda text: context.progress(0.01, text),
+    )
     check_disk(out, study.bytes_needed(jobs=1))
     for warning in study.warnings:
         context.log(f"split: {warning}")
@@ -121,14 +147,14 @@ def _check_any_done(outcomes: list[Outcome], what: str) -> int:
 
 
 def run(values: dict[str, Any], context: JobContext) -> dict[str, Any]:
-    """Fit the folds of one series on a dataset of the server."""
+    """Fit the folds of one series on a dataset of the server, or on an upload."""
     request = RunRequest.of(values)
-    path = _checked_file(request.dataset, context)
+    path = _checked_file(request, context)
 
     from backend.studies.executors.common import InProcess
 
     out = results_folder(context.home, context.owner, is_shared=request.is_shared)
-    study = _prepared(request.plan(path), out, context)
+    study = _prepared(request.plan(path), out, request, context)
     texts = {each.key: f"fold {each.fold}" for each in study.runs}
     with contextlib.closing(_Follower(context, texts, has_curve=True)) as follow:
         for each in study.runs:
@@ -144,21 +170,19 @@ def run(values: dict[str, Any], context: JobContext) -> dict[str, Any]:
 
 
 def sweep(values: dict[str, Any], context: JobContext) -> dict[str, Any]:
-    """Do every run of a plan on a dataset of the server, once."""
+    """Do every run of a plan on a dataset of the server, or on an upload, once."""
     request = SweepRequest.of(values)
-    plan_path = find_plan(request.plan)
-    path = _checked_file(request.dataset, context)
+    path = _checked_file(request, context)
 
     from backend.studies.executors.local import LocalExecutor, gpu_names
     from backend.studies.lock import SweepLock
-    from backend.studies.plan import read_plan
 
-    plan = read_plan(plan_path, dataset=path)
+    plan = request.read(path)
     out = results_folder(context.home, context.owner, is_shared=request.is_shared)
     with SweepLock(out, plan.name) as lock:
         if lock.notice:
             context.log(lock.notice)
-        study = _prepared(plan, out, context)
+        study = _prepared(plan, out, request, context)
         texts = {each.key: each.text for each in study.checkpoints if not each.is_done}
         texts |= {each.key: each.text for each in study.waiting()}
         executor = LocalExecutor(jobs=1, threads=plan.threads, gpus=gpu_names())

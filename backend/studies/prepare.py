@@ -13,6 +13,7 @@ from backend.errors import InputError, ModelUnavailable, SplitError
 from backend.files import full_disk_explained
 from backend.models.catalogue import find_checkpoint
 from backend.splits import TEST, TRAIN, VALID, Split, is_within_budget
+from backend.splits.learnable import fold_gaps, most_folds
 from backend.splits.stored import split_name, stored_split
 from backend.store.bundle import write_dataset
 from backend.store.roots import is_url, open_root
@@ -30,7 +31,7 @@ from backend.training.runs import build_typer, display_name, run_key
 from backend.types import sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from anndata import AnnData
 
@@ -49,6 +50,7 @@ def ensure_dataset(
     info: DatasetInfo,
     out: Location,
     *,
+    facts: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Write the bundle of a dataset, with places on a map and nearest cells, unless it is there.
@@ -57,6 +59,8 @@ def ensure_dataset(
     ----------
     adata, info
         In the layout that `backend.data.load` returns, and `backend.data.describe(adata)`.
+    facts
+        Takes the place of facts of `info`, and adds others.
     """
     if open_root(out).read_bytes("datasets", info.dataset_id, "dataset.json") is not None:
         return
@@ -65,7 +69,8 @@ def ensure_dataset(
     say("Placing cells on a map")
     cells, neighbours = cells_and_neighbours(adata, progress=lambda _, step: say(step))
     with full_disk_explained("the table of cells"):
-        write_dataset(str(out), info.to_json(), cells, neighbours=neighbours)
+        values = info.to_json() | dict(facts or {})
+        write_dataset(str(out), values, cells, neighbours=neighbours)
 
 
 def ensure_split(
@@ -118,6 +123,8 @@ def ensure_split(
 class Study:
     """Everything that a plan asks for, on its data.
 
+    facts      : of the datasets, beside those that they state themselves
+    notes      : what a reader of the files must know, in sentences
     warnings   : what the splits cannot have, in sentences
     n_repeated : fits that the plan names more than once
     """
@@ -126,6 +133,8 @@ class Study:
     out: Location
     runs: list[PlannedRun] = field(default_factory=list)
     checkpoints: list[PlannedCheckpoint] = field(default_factory=list)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     n_repeated: int = 0
     n_cells: int = 0
@@ -204,7 +213,12 @@ def local_folder(out: Location) -> Path:
 
 
 def prepare(
-    plan: Plan, out: Location, *, is_written: bool, say: Callable[[str], None] = lambda _: None
+    plan: Plan,
+    out: Location,
+    *,
+    is_written: bool,
+    facts: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Study:
     """Read the data of a plan and work out its runs and their states.
 
@@ -212,6 +226,8 @@ def prepare(
     ----------
     is_written
         Whether splits and the bundles of datasets are written where they are missing.
+    facts
+        See `ensure_dataset`.
     say
         Told what takes time.
 
@@ -222,7 +238,7 @@ def prepare(
     """
     # What lies at a path may have changed since.
     read_dataset.cache_clear()
-    study = Study(plan, out)
+    study = Study(plan, out, facts=dict(facts or {}))
     for path in plan.datasets:
         _Preparation(study, path, is_written=is_written, say=say).add()
     if not study.runs:
@@ -240,7 +256,10 @@ class _Preparation:
         say(f"Reading {path.name}")
         self.study, self.path, self.say, self.is_written = study, path, say, is_written
         plan = study.plan
-        self.adata, self.info = read_dataset(path, any_genes=plan.any_genes, roles=plan.roles)
+        self.adata, self.info, notes = read_dataset(
+            path, any_genes=plan.any_genes, roles=plan.roles
+        )
+        study.notes += [note for note in notes if note not in study.notes]
         self.splits: dict[tuple[Any, ...], tuple[Split, Path]] = {}
         self.checked: set[tuple[Any, ...]] = set()
 
@@ -266,7 +285,7 @@ class _Preparation:
                 known.add(key)
                 study.runs.append(self._run(key, series, fold, split, file, row))
         if self.is_written:
-            ensure_dataset(self.adata, self.info, study.out, say=self.say)
+            ensure_dataset(self.adata, self.info, study.out, facts=study.facts, say=self.say)
 
     def _split(self, of: Series) -> tuple[Split, Path]:
         """Return the split of a row, and where it lies; made when it is missing."""
@@ -371,28 +390,23 @@ class _Preparation:
         return None
 
     def _check_fold(self, series: Series, fold: Fold, split: Split) -> None:
-        """Say which types a fold cannot learn; refuse one from which nothing can be learned."""
+        """Warn of what a fold cannot learn, once; see `fold_gaps`."""
         is_foundation = series.preset is not None
         key = (split.sha256, fold, series.label_level, is_foundation)
         if fold == "final" or key in self.checked:
             return
         self.checked.add(key)
-        labels = self.adata.obs[f"cell_type_{series.label_level}"].astype(object)
-        labels = labels.reindex(pd.Index(split.cell_ids))
-        counts = {
-            role: labels[split.cells(fold, role)].value_counts() for role in (TRAIN, VALID, TEST)
-        }
-        where = f"{split.protocol}, fold {fold}"
-        if len(counts[TRAIN]) < 2:
-            found = ", ".join(map(str, counts[TRAIN].index)) or "none"
-            msg = f"{where}: the training cells have one type at most ({found})."
-            raise SplitError(msg, "Use fewer folds, another protocol, or cells of more donors.")
-        lacking = counts[TEST].drop(counts[TRAIN].index, errors="ignore")
-        if len(lacking):
-            names = ", ".join(f"{name} ({n:,} test cells)" for name, n in lacking.items())
-            self._warn(f"{where}: no training cell is {names}; no model can predict it.")
-        if is_foundation and not len(counts[VALID]):
-            self._warn(f"{where}: there is no validation cell, so the last epoch is kept.")
+        obs = self.adata.obs
+        labels = obs[f"cell_type_{series.label_level}"].astype(object)
+        gaps = fold_gaps(
+            split,
+            fold,
+            labels.reindex(pd.Index(split.cell_ids)),
+            is_foundation=is_foundation,
+            n_possible=most_folds(obs, split.protocol),
+        )
+        for text in gaps:
+            self._warn(text)
 
     def _warn(self, text: str) -> None:
         if text not in self.study.warnings:

@@ -12,8 +12,10 @@ from app.components import jobs as jobs_component
 from app.components import saved_selections
 from app.components.export import FOOTER
 from app.identity import Identity
+from app.sections.runs import dataset as run_dataset
 from app.sections.runs import form as run_form
 from backend.config import home as home_folder
+from backend.data.example import bring_example
 from backend.errors import InputError, JobNotFound
 from backend.evaluation.cells.selection import (
     SavedSelection,
@@ -222,8 +224,13 @@ def form(own_home, open_page, monkeypatch):
     """Return a function that opens the form on a server with one dataset."""
     checked = []
     monkeypatch.setattr(cache, "trainable_models", lambda: MODELS)
-    monkeypatch.setattr(run_form, "server_files", lambda: ["data/course.h5ad"])
-    monkeypatch.setattr(run_form, "check_request", checked.append)
+    monkeypatch.setattr(run_dataset, "server_files", lambda: ["data/course.h5ad"])
+
+    def passed(*asked):
+        checked.append(asked)
+        return {"gaps": [], "folds": None}
+
+    monkeypatch.setattr(run_form, "check_request", passed)
 
     def opened():
         app = open_page("runs", runs_view="Start a run")
@@ -252,18 +259,18 @@ def test_form_queues_what_was_chosen(form, own_home):
 
 
 def test_form_refuses_before_queueing(form, own_home, monkeypatch):
-    def refuse(_):
+    def refuse(*_):
         msg = "scGPT has no setting epochz."
         raise InputError(msg, "Did you mean epochs?")
 
     app = form()
     app.text_area(key="runs.settings").set_value("epochs")
     button(app, "runs.start").click().run()
-    assert "is not NAME=VALUE" in app.error[0].value
+    assert "is not NAME=VALUE" in as_read(app.error[0].value)
     monkeypatch.setattr(run_form, "check_request", refuse)
     app.text_area(key="runs.settings").set_value("epochz=1")
     button(app, "runs.start").click().run()
-    assert "Did you mean epochs?" in app.error[0].value
+    assert "Did you mean epochs?" in as_read(app.error[0].value)
     assert directory.list_jobs(own_home, owner="local") == []
 
 
@@ -282,6 +289,43 @@ def test_form_queues_a_sweep(form, own_home):
     assert read_request(own_home, status.job_id, owner="local")["plan"].endswith(".toml")
 
 
+def test_form_asks_before_folds_that_test_no_cell_of_a_timepoint(form, own_home, monkeypatch):
+    def found(kind, values, *_):
+        few = values["folds"] > 3
+        return {"gaps": ["Relapse has 3 donors for 5 folds."] if few else [], "folds": 3}
+
+    app = form()
+    monkeypatch.setattr(run_form, "check_request", found)
+    button(app, "runs.start").click().run()
+    assert "3 folds would work." in as_read(app.warning[-1].value)
+    assert directory.list_jobs(own_home, owner="local") == []
+    button(app, "runs.use_folds").click().run()
+    assert app.selectbox(key="runs.folds").value == 3
+    assert button(app, "runs.all_the_same") is None
+    app.selectbox(key="runs.folds").set_value(5).run()
+    button(app, "runs.start").click().run()
+    button(app, "runs.all_the_same").click().run()
+    (status,) = directory.list_jobs(own_home, owner="local")
+    assert read_request(own_home, status.job_id, owner="local")["folds"] == 5
+
+
+def test_own_upload_is_offered_with_its_columns(own_home, open_page, monkeypatch):
+    monkeypatch.delenv("FAULTLINE_DATA_DIRS", raising=False)
+    monkeypatch.setattr(cache, "trainable_models", lambda: MODELS)
+    monkeypatch.setattr(run_form, "check_request", lambda *_: {"gaps": [], "folds": None})
+    upload = bring_example(own_home, "local")
+    bring_example(own_home, "somebody")
+    app = open_page("runs", runs_view="Start a run")
+    assert not app.exception
+    (label,) = app.selectbox(key="runs.dataset").options
+    assert "your upload" in label
+    button(app, "runs.start").click().run()
+    (status,) = directory.list_jobs(own_home, owner="local")
+    request = read_request(own_home, status.job_id, owner="local")
+    assert (request["upload"], request["is_shared"]) == (upload.upload_id, False)
+    assert request["roles"]["cell_type"] == "cell_type"
+
+
 def test_server_without_datasets_says_how_to_offer_some(own_home, open_page, monkeypatch):
     monkeypatch.delenv("FAULTLINE_DATA_DIRS", raising=False)
     assert "FAULTLINE_DATA_DIRS" in words(open_page("runs", runs_view="Start a run"))
@@ -290,7 +334,7 @@ def test_server_without_datasets_says_how_to_offer_some(own_home, open_page, mon
 @pytest.fixture
 def viewer(monkeypatch):
     who = Identity("someone", "viewer", may_write=False, reason="Your role is viewer.")
-    for module in (jobs_component, run_form):
+    for module in (jobs_component, run_form, run_dataset):
         monkeypatch.setattr(module, "identity", lambda: who)
 
 

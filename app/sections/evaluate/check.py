@@ -17,7 +17,7 @@ from backend.types import TIMEPOINTS
 if TYPE_CHECKING:
     from app.sections.evaluate.upload import Chosen
 
-__all__ = ["check", "choose_roles", "map_timepoints", "name_of", "verdict"]
+__all__ = ["check", "choose_roles", "look", "map_timepoints", "name_of", "verdict"]
 
 _ROLES: Final = {
     "cell_type": "Cell type (your label)",
@@ -31,10 +31,7 @@ _NO_TIMEPOINT: Final = "No timepoint"
 
 def check(chosen: Chosen, gene_files: dict[str, str]) -> dict[str, Any]:
     """Look at the file; a file that cannot be used is removed, with the reason shown."""
-    roles = st.session_state.get(f"evaluate.roles-{chosen.path}", "")
-    if st.session_state.get(_rounds(chosen)):
-        roles = json.dumps(json.loads(roles or "{}") | {"is_rounded": True}, sort_keys=True)
-    found = cache.inspected_upload(str(chosen.path), chosen.size, roles, gene_files)
+    found = look(chosen, gene_files)
     if _is_roundable(found["problems"]):
         problem = found["problems"][0]
         st.warning(prose(problem["message"]), icon=":material/decimal_decrease:")
@@ -55,6 +52,15 @@ def check(chosen: Chosen, gene_files: dict[str, str]) -> dict[str, Any]:
         kept = " The upload was deleted." if chosen.request.get("upload") else ""
         text = "\n\n".join(reasons)
         upload.forget(chosen, f"**{plain(chosen.name)}** cannot be used.{kept}\n\n{text}")
+    return found
+
+
+def look(chosen: Chosen, gene_files: dict[str, str]) -> dict[str, Any]:
+    """Return what `inspect_upload` finds in the file with the columns that were chosen so far."""
+    roles = st.session_state.get(f"evaluate.roles-{chosen.path}", "")
+    if st.session_state.get(_rounds(chosen)):
+        roles = json.dumps(json.loads(roles or "{}") | {"is_rounded": True}, sort_keys=True)
+    found: dict[str, Any] = cache.inspected_upload(str(chosen.path), chosen.size, roles, gene_files)
     return found
 
 

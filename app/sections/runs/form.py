@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
 
-from app import cache
+from app import cache, nav
 from app.components import jobs
 from app.identity import identity
-from backend.config import keep_days
-from backend.data.uploads import server_files
+from app.sections.runs import dataset
+from backend.config import home, keep_days
 from backend.errors import FaultlineError, InputError
-from backend.evaluation.wording import budget_meaning, budget_text, level_text
+from backend.evaluation.wording import budget_meaning, budget_text, level_text, prose
 from backend.jobs.requests import list_plans
 from backend.jobs.trainable_models import check_request
 from backend.protocols import tested_on
@@ -37,6 +37,8 @@ _INITS: Final = {
 _BUDGETS: Final = ("equal", "full", "cap300", "cap500")
 """Offered; another `capN` can be typed."""
 _ONE, _PLAN = "One model", "A plan of many runs"
+_GAPS: Final = "runs.gaps"
+"""What the folds of the request that was asked last would lack."""
 
 
 def draw() -> None:
@@ -46,28 +48,31 @@ def draw() -> None:
         st.info(who.reason, icon=":material/lock:")
         return
     st.caption(jobs.device_sentence())
-    files = server_files()
-    if not files:
+    found = dataset.choices(who.owner)
+    if not found:
         st.info(
-            "This server offers no datasets to train on. Its administrator lists folders of "
-            "`.h5ad` files in FAULTLINE_DATA_DIRS and starts the dashboard and its workers with it."
+            "There is nothing to train on yet. Upload a file of labelled cells on Evaluate; whoever "
+            "runs this server can offer folders of `.h5ad` files in FAULTLINE_DATA_DIRS."
         )
+        st.page_link(nav.page_file("evaluate"), label="Evaluate", icon=":material/upload_file:")
         return
-    kind = st.segmented_control("What", [_ONE, _PLAN], default=_ONE, required=True, key="runs.what")
-    dataset = st.selectbox("Dataset on this server", files, key="runs.dataset")
-    if kind == _PLAN:
-        values: dict[str, Any] = {
-            "dataset": dataset,
-            "plan": st.selectbox("Plan", list_plans(), key="runs.plan"),
-            "is_shared": _choose_audience(who.role),
-        }
-        if st.button("Start the sweep", type="primary", key="runs.start"):
-            jobs.start("sweep", values)
+    what = st.segmented_control("What", [_ONE, _PLAN], default=_ONE, required=True, key="runs.what")
+    kind = "sweep" if what == _PLAN else "run"
+    values = dataset.choose(found)
+    if values is None:
         return
-    values, settings = _choose_run(cache.trainable_models())
-    values |= {"dataset": dataset, "is_shared": _choose_audience(who.role)}
-    if st.button("Start training", type="primary", key="runs.start"):
-        _queue(values, settings)
+    is_own = "upload" in values
+    settings = ""
+    if kind == "sweep":
+        values["plan"] = st.selectbox("Plan", list_plans(), key="runs.plan")
+    else:
+        chosen, settings = _choose_run(cache.trainable_models())
+        values |= chosen
+    values["is_shared"] = not is_own and _choose_audience(who.role)
+    label = "Start the sweep" if kind == "sweep" else "Start training"
+    if st.button(label, type="primary", key="runs.start"):
+        _queue(kind, values, settings)
+    _confirm(kind, values, settings)
 
 
 def _choose_audience(role: str) -> bool:
@@ -119,7 +124,11 @@ def _choose_run(models: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
             format_func=lambda key: f"{level_text(key)} ({key})",
         )
         values["folds"] = st.selectbox(
-            "Folds", [5, 10], key="runs.folds", help="5: 70/10/20 %; 10: 80/10/10 %."
+            "Folds",
+            list(range(2, 11)),
+            index=3,
+            key="runs.folds",
+            help="5: 70/10/20 %; 10: 80/10/10 %. At most as many as a timepoint has donors.",
         )
         values["budget"] = st.selectbox(
             "Training size",
@@ -164,16 +173,47 @@ def _choose_weights(model: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _queue(values: dict[str, Any], settings: str) -> None:
-    """Let the request be checked as the job will check it, then queue it; show why not."""
+def _queue(kind: str, values: dict[str, Any], settings: str) -> None:
+    """Let the request be checked on its file, then queue it; show why not, or ask."""
+    st.session_state.pop(_GAPS, None)
+    request = dict(values)
     try:
-        values["settings"] = parse_settings([w for w in settings.split("\n") if w.strip()])
-        with st.spinner("Checking the settings …"):
-            check_request(values)
+        if kind == "run":
+            request["settings"] = parse_settings([w for w in settings.split("\n") if w.strip()])
+        with st.spinner("Checking that it can work on this file …"):
+            found = check_request(kind, request, home(), identity().owner)
     except InputError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(prose(f"{error.message} {error.hint}"), icon=":material/error:")
         return
     except FaultlineError as error:
-        st.warning(str(error), icon=":material/hourglass:")
+        st.warning(prose(f"{error.message} {error.hint}"), icon=":material/hourglass:")
         return
-    jobs.start("run", values)
+    if found["gaps"]:
+        st.session_state[_GAPS] = {"of": f"{values}{settings}", "request": request} | found
+        return
+    jobs.start(kind, request)
+
+
+def _confirm(kind: str, values: dict[str, Any], settings: str) -> None:
+    """Say what the folds would lack, with a number that lacks nothing; start only when told to."""
+    found = st.session_state.get(_GAPS)
+    if not found or found["of"] != f"{values}{settings}":
+        return
+    folds = found["folds"]
+    st.warning(
+        prose(" ".join(found["gaps"])) + f" {folds} folds would work.", icon=":material/rule:"
+    )
+    with st.container(horizontal=True):
+        if kind == "run":
+            st.button(
+                f"Use {folds} folds", type="primary", on_click=_use_folds, args=(folds,),
+                key="runs.use_folds",
+            )  # fmt: skip
+        if st.button("Start all the same", key="runs.all_the_same"):
+            st.session_state.pop(_GAPS)
+            jobs.start(kind, found["request"])
+
+
+def _use_folds(folds: int) -> None:
+    st.session_state["runs.folds"] = folds
+    st.session_state.pop(_GAPS, None)

@@ -89,6 +89,23 @@ class Composition:
     shares: pd.DataFrame
     has_malignant: bool
 
+    def lines(self, n_types: int) -> list[str]:
+        """Say which types are the most frequent of each donor, a line a donor and timepoint."""
+        said = []
+        shares = self.shares.drop_duplicates(["donor", "timepoint", "cell_type"])
+        for (donor, timepoint), rows in shares.groupby(["donor", "timepoint"], sort=True):
+            called = rows[(rows["cell_type"] != MALIGNANT) & (rows["share"] > 0)]
+            called = called.sort_values(["share", "cell_type"], ascending=[False, True])
+            named = ", ".join(
+                f"{row.cell_type} {row.share:.0%}" for row in called[:n_types].itertuples()
+            )
+            n_cells = int(rows["n_cells"].iloc[0])
+            rest = len(called) - n_types
+            more = f" and {plural(rest, 'more type')}" if rest > 0 else ""
+            place = str(donor) if timepoint == NO_TIMEPOINT else f"{donor} · {timepoint}"
+            said.append(f"{place} ({plural(n_cells, 'cell')}): {named}{more}.")
+        return said
+
 
 def _scores(store: Reader, scope: Scope, series_id: str) -> pd.DataFrame:
     """Return F1 by donor, timepoint and type that has 20 labelled cells there."""

@@ -60,12 +60,15 @@ class InProcess:
 
 
 @lru_cache(maxsize=1)
-def read_dataset(path: Path, *, any_genes: bool, roles: Roles | None = None) -> tuple[Any, Any]:
-    """Return cells and facts of a dataset; a process keeps the last one."""
+def read_dataset(
+    path: Path, *, any_genes: bool, roles: Roles | None = None
+) -> tuple[Any, Any, list[str]]:
+    """Return cells, facts and notes of a dataset; a process keeps the last one."""
     from backend.data import describe, load
 
-    adata = load(path, roles, any_genes=any_genes)
-    return adata, describe(adata)
+    notes: list[str] = []
+    adata = load(path, roles, any_genes=any_genes, notes=notes)
+    return adata, describe(adata), notes
 
 
 def execute(task: Task, tell: Callable[[ProgressEvent], None]) -> Outcome:
@@ -86,7 +89,7 @@ def _run(tasks: Sequence[Task], tell: Callable[[ProgressEvent], None]) -> list[O
     from backend.training.runs import run_series
 
     task = tasks[0]
-    adata, info = read_dataset(task.dataset, any_genes=task.any_genes, roles=task.roles)
+    adata, info, _ = read_dataset(task.dataset, any_genes=task.any_genes, roles=task.roles)
     split = Split.load(task.split)
     if isinstance(task, PlannedCheckpoint):
         return [_pretrain(task, adata, info, split, tell)]

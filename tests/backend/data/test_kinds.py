@@ -269,4 +269,4 @@ def test_files_of_cell_ranger_are_read_to_predict(upload, saved, tmp_path):
     np.testing.assert_array_equal(read.X.toarray(), plain.X.toarray()[:, :29])
     assert read.obs_names.tolist() == plain.obs_names.tolist()
     assert check(path, purpose="predict").is_usable
-    assert [problem.code for problem in check(path, purpose="evaluate").problems] == ["roles"]
+    assert [problem.code for problem in check(path, purpose="evaluate").problems] == ["no_labels"]

@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 
 from backend.data.simulate import write_simulated
+from backend.data.uploads import save_upload
 from backend.errors import InputError, JobFailed
 from backend.jobs import handlers, trainable_models, training
 from backend.jobs.curves import live_curves
 from backend.jobs.directory import create_job, read_log, read_status
-from backend.store.bundle import list_runs, read_run
+from backend.jobs.requests import RunRequest
+from backend.store.bundle import list_runs, read_dataset, read_run
 from backend.store.neighbours import NEIGHBOURS_FILE
 from backend.training.progress import Outcome, ProgressEvent
 from tests.helpers import ask_here
@@ -156,15 +158,40 @@ def test_training_job_in_a_worker_tells_its_curves_epoch_by_epoch(
     assert curves["value"].notna().all()
 
 
-def test_menu_names_models_and_refuses_what_cannot_be_fitted(monkeypatch):
+def test_menu_names_models_and_refuses_what_cannot_be_fitted(shared, tmp_path, monkeypatch):
     names = {entry["key"]: entry for entry in trainable_models.list_trainable()}
     assert "scgpt.small" in names["scgpt"]["presets"]
     assert names["majority"]["presets"] == []
     # One child is enough to see that the question is put in a process of its own.
     monkeypatch.setattr(trainable_models, "ask_child", ask_here)
-    good = {"dataset": "d/x.h5ad", "model": "scgpt", "preset": "small", "settings": {"epochs": 1}}
-    trainable_models.check_request(good)
-    with pytest.raises(InputError, match="epochz"):
-        trainable_models.check_request(good | {"settings": {"epochz": 1}})
-    with pytest.raises(InputError, match="cannot be saved"):
-        trainable_models.check_request({"dataset": "d/x.h5ad", "model": "hgb", "fits": "final"})
+    found = trainable_models.check_request("run", asked(shared), tmp_path, "someone")
+    assert found == {"gaps": [], "folds": None}
+    with pytest.raises(InputError, match="no model"):
+        trainable_models.check_request("run", asked(shared, model="x"), tmp_path, "someone")
+    good = asked(shared, model="scgpt", preset="small", settings={"epochs": 1})
+    for changes, message in (
+        ({"settings": {"epochz": 1}}, "epochz"),
+        ({"model": "hgb", "preset": None, "settings": {}, "fits": "final"}, "cannot be saved"),
+    ):
+        with pytest.raises(InputError, match=message):
+            trainable_models.check_request("run", good | changes, tmp_path, "someone")
+    (split,) = trainable_models.splits_in_child(None, "run", good, tmp_path)["splits"]
+    assert (split["protocol"], split["folds"], split["is_foundation"]) == ("donor", 2, True)
+
+
+def test_run_on_an_upload_stays_with_its_owner(shared, tmp_path):
+    context = Context(tmp_path)
+    with (shared / "course.h5ad").open("rb") as stream:
+        upload = save_upload(tmp_path, "someone", stream, name="mine.h5ad", kind="cells").upload_id
+    values = {"dataset": "My cells", "upload": upload, "model": "majority", "folds": 2}
+    training.run(values | {"fits": "final", "protocol": "random"}, context)
+    own = tmp_path / "users" / "someone"
+    (record,) = (read_run(folder) for folder in list_runs(own))
+    facts, _ = read_dataset(own / "datasets" / record.dataset_id)
+    assert (facts["name"], facts["uploaded"], facts["upload_id"]) == ("My cells", True, upload)
+    assert facts["source"] == "file mine.h5ad"
+    assert list_runs(tmp_path) == []
+    with pytest.raises(InputError, match="its owner alone"):
+        training.run(values | {"is_shared": True}, context)
+    with pytest.raises(InputError, match="Upload not found"):
+        RunRequest.of(values).path(tmp_path, "other")

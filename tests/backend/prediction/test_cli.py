@@ -4,6 +4,7 @@ import json
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from backend.cli import main
@@ -61,6 +62,25 @@ def test_commands(trained_home, tmp_path, capsys):
     assert main(["predict", "--run", run_id, *shared]) == 2
 
 
+def test_file_without_cell_types_is_predicted(trained_home, tmp_path, capsys):
+    path = tmp_path / "new.h5ad"
+    adata = new_cells(60)
+    adata.obs = pd.DataFrame({"patient": ["P_1", "P_2", "P_2"] * 20}, index=adata.obs_names)
+    adata.write_h5ad(path)
+    words = ["--run", run_of(trained_home, "logreg"), "--dataset", str(path)]
+    words += ["--out", str(tmp_path / "out"), "--models", str(trained_home)]
+    assert main(["evaluate", *words]) == 0
+    told = capsys.readouterr()
+    assert "nothing is scored" in told.err
+    assert "ccuracy" in told.out.splitlines()[0]
+    assert "P_2 (40 cells): " in told.out
+    assert "%" in told.out
+    # Where another column looks like labels, it is named instead.
+    adata.obs["fine_annot"] = new_cells(60).obs["cell_type"].to_numpy()
+    adata.write_h5ad(path)
+    assert "column for the cell type" in refusal(["evaluate", *words], capsys)
+
+
 def refusal(words, capsys):
     """Run a command that must be refused; return what is wrong, and what to do."""
     capsys.readouterr()
@@ -84,10 +104,6 @@ def a_missing_value(adata):
     adata.X.data[0] = np.nan
 
 
-def no_columns(adata):
-    adata.obs = adata.obs[[]]
-
-
 def repeated_cells(adata):
     adata.obs_names = ["one"] * adata.n_obs
 
@@ -101,7 +117,6 @@ def other_genes(adata):
     [
         (log_values, "looks log-normalised"),
         (a_missing_value, "1 NaN"),
-        (no_columns, "no column for the cell type"),
         (repeated_cells, "occur more than once: one"),
         (other_genes, "known human genes"),
     ],
