@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["check_request", "list_trainable"]
 
-REQUESTS: Final = {"run": RunRequest, "sweep": SweepRequest}
+REQUESTS: Final[dict[str, type[RunRequest | SweepRequest]]] = {
+    "run": RunRequest,
+    "sweep": SweepRequest,
+}
 """Kind of job to what it may be asked."""
 _LIMITS: Final = Limits(seconds=180.0)
 
