@@ -40,7 +40,7 @@ def draw(info: PageInfo, cautions: Sequence[str] = ()) -> None:
         horizontal=True, horizontal_alignment="right", vertical_alignment="center"
     ):
         if cautions:
-            with st.popover("About the labels", type="tertiary", icon=":material/info:"):
+            with st.popover("Labels", type="tertiary", icon=":material/info:"):
                 st.markdown("\n\n".join(cautions))
         copy_link()
     st.caption(info.question)

@@ -9,7 +9,7 @@ from app.components import errors, figure, provenance, tables
 from app.components.course_lines import course_lines
 from app.components.frames import with_donor_names
 from app.components.selection_links import open_buttons, page_links
-from app.sections.blasts.charts import patient_shares, state_bars
+from app.sections.blasts.charts import by_course, patient_shares, state_bars
 from app.sections.blasts.selections import cells_missed, cells_of_state
 from app.sections.blasts.words import RATES, blast_sentences, mutant_sentences
 from app.state import choose_model, choose_one, course, current_scope
@@ -34,14 +34,12 @@ if view.rates.empty:
     st.stop()
 
 models = dict(zip(view.rates.configuration, view.rates.display_name, strict=True))
-configuration = choose_model(models)
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    configuration = choose_model(models, width=320)
+    asked = RATES[choose_one("Picture", list(RATES), key="blasts.rate")]
 model = models[configuration]
 mine = view.rates[view.rates.configuration == configuration]
-st.markdown("\n".join(f"- {text}" for text in blast_sentences(mine, model)))
-if view.missing:
-    st.markdown(f"No data in this dataset: {plain(', '.join(view.missing))}. Nothing is filled in.")
-
-asked = RATES[choose_one("Rate", list(RATES), key="blasts.rate")]
+st.markdown("\n".join(f"- {text}" for text in blast_sentences(mine, view.missing)))
 rates = view.rates[view.rates.metric == asked]
 metric = MALIGNANCY_METRICS[asked]
 figure.draw(
@@ -58,7 +56,7 @@ figure.draw(
 )  # fmt: skip
 st.caption(
     "A malignant cell counts as found when it is called any malignant state. Small marks are single "
-    "donors. Labels and models at level fine, whatever the filter of label levels says."
+    "donors. Labels as given, level `fine`."
 )
 tables.show(
     view.rates,
@@ -73,7 +71,7 @@ tables.show(
 )  # fmt: skip
 
 shares = with_donor_names(view.shares[view.shares.configuration == configuration])
-shares = shares.sort_values("labelled_share", ascending=False)
+shares = by_course(shares)
 answer = st.container()
 points = figure.draw(
     partial(patient_shares, shares, donors=list(shares.donor_name)),

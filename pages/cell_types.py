@@ -61,7 +61,7 @@ points = figure.draw(
 st.caption(
     "In each cell: F1, then labelled cells / donors. Rows that the chosen model loses first. Grey: fewer than 20 cells, "
     f"too few to read as a score. {heatmap.FEW_DONORS}: describes one or two donors, says nothing "
-    f"about others. {heatmap.ONE_DONOR}: most cells are one donor's. “–”: no labelled cell."
+    f"about others. {heatmap.ONE_DONOR}: most cells are one donor's, with its share where there is room. “–”: no labelled cell."
 )
 if points:
     cell_type, column = points[0]["cell_type"], points[0]["column"]

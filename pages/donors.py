@@ -7,7 +7,7 @@ import streamlit as st
 from app import cache
 from app.components import errors, figure, frames, heatmap, provenance, tables
 from app.components.selection_links import cells_in_a_donor, open_buttons, page_links
-from app.sections.donors.rows import donor_order, donor_sentence
+from app.sections.donors.rows import donor_order, donor_sentence, laid_out
 from app.state import choose_model, current_metric, current_models, current_scope
 from backend.evaluation.wording import plain
 
@@ -33,8 +33,7 @@ cell_types = frames.in_order(scores.cell_type, "cell_type")
 answer = st.container()
 points = figure.draw(
     partial(
-        heatmap.heatmap, scores, row="donor_name", column="cell_type", rows=donors,
-        columns=cell_types, row_title="Donor", column_title="Cell type", with_n=("n_cells",),
+        heatmap.heatmap, scores, **laid_out(donors, cell_types), with_n=("n_cells",),
     ),
     name="f1-by-donor",
     title=f"F1 by donor and cell type, {models[configuration]}",
@@ -64,10 +63,9 @@ tables.show(
 composition = frames.with_donor_names(view.composition)
 figure.draw(
     partial(
-        heatmap.heatmap, composition, row="donor_name", column="cell_type",
-        rows=donor_order(composition),
-        columns=frames.in_order(composition.cell_type, "cell_type"), row_title="Donor",
-        column_title="Cell type", with_n=(), value="difference", diverging=True,
+        heatmap.heatmap, composition,
+        **laid_out(donor_order(composition), frames.in_order(composition.cell_type, "cell_type")),
+        with_n=(), value="difference", diverging=True,
     ),
     name="composition-by-donor",
     title=f"Predicted minus labelled share of cells, {models[configuration]}",

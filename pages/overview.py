@@ -21,7 +21,7 @@ from app.state import (
     current_scope,
     go,
 )
-from backend.evaluation.wording import plain
+from backend.evaluation.wording import plain, plural
 
 scope = current_scope()
 models = current_models()
@@ -36,7 +36,7 @@ if view.scores.empty:
     st.stop()
 
 timepoints = frames.in_order(view.scores.timepoint, "timepoint")
-st.markdown(f"**{landing_sentence(len(models), view.provenance, timepoints)}**")
+st.markdown(f"**{landing_sentence(len(models), view.provenance, timepoints, view.missing)}**")
 facts = standing_out(averages, blasts, view.missing)
 for column, (heading, text) in zip(st.columns(max(len(facts), 1)), facts, strict=False):
     column.markdown(f"**{heading}**  \n{text}")
@@ -53,7 +53,7 @@ figure.draw(
     on_pick=lambda dot: go("timepoints", **{MODEL: [dot["configuration"]]}),
 )
 st.caption(
-    "At the right: share of cells called right, then the worst type with its F1. Foundation models "
+    "At the right end: share of cells called right, then the worst type with its F1. Foundation models "
     "first, then baselines. A click on a dot opens its model on the Timepoints page. Open dots have "
     "no interval (fewer than 5 donors); dashed intervals rest on 5–9 donors. "
     + view.provenance.caption
@@ -69,14 +69,17 @@ configuration = choose_model(models)
 by_type = cache.f1_by_cell_type(scope, by="timepoint", configuration=configuration).scores
 if by_type.f1.notna().any():
     answer = st.container()
+    every_type = list(dict.fromkeys(by_type.cell_type))
+    lost_first = every_type[: heatmap.MOST_COLUMNS]
     points = figure.draw(
         partial(
-            heatmap.heatmap, by_type, row="column", column="cell_type", rows=timepoints,
-            columns=list(dict.fromkeys(by_type.cell_type)), row_title="Timepoint",
+            heatmap.heatmap, by_type[by_type.cell_type.isin(lost_first)], row="column",
+            column="cell_type", rows=timepoints, columns=lost_first, row_title="Timepoint",
             column_title="Cell type",
         ),
         name="f1-by-type",
-        title=f"Which types {models[configuration]} loses, lost ones first",
+        title=f"Which types {models[configuration]} loses, lost ones first: {len(lost_first)} of "
+        f"{plural(len(every_type), 'type')}",
         alt_text="Heatmap of F1 from 0 to 1, a row per timepoint and a column per cell type, the "
         "worst type first. Every cell shows F1, then cells and donors.",
         select=("column", "cell_type"),
@@ -106,7 +109,7 @@ with st.container(horizontal=True, gap="medium"):
     ):
         st.page_link(nav.page_file(page), label=label, icon=icon)
 
-with st.expander(f"In words: each of the {len(view.sentences)} models"):
+with st.expander(f"In words: {plural(len(view.sentences), 'model')} one by one"):
     st.markdown("\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences))
 with st.expander(f"Types that collapse: {len(view.collapsed)} by model and timepoint"):
     if view.collapsed.empty:

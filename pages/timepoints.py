@@ -70,7 +70,7 @@ figure.draw(
 st.caption(
     "Large marks: all donors pooled; small marks: one donor each. "
     + (
-        "Bars and bands: 95 % intervals, dashed with 5–9 donors, none below 5. "
+        "Bars: 95 % intervals, dashed with 5–9 donors, none below 5. "
         if is_comparison
         else "Timepoints are scored over types of their own, so no line joins them and none is "
         "compared with another. "

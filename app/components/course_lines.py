@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import altair as alt
 import numpy as np
@@ -10,12 +10,15 @@ import pandas as pd
 
 from app.components import charts, palette
 from app.components.figure import AROUND, SELECTION
+from backend.evaluation.f1 import TOP_DONOR_MARK
 from backend.evaluation.metrics import metric_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["course_lines"]
+
+_MOST_BANDS: Final = 3
 
 
 def _course_axis(labels: Sequence[str]) -> alt.Axis:
@@ -28,6 +31,15 @@ def _course_axis(labels: Sequence[str]) -> alt.Axis:
         grid=False,
         title=None,
     )
+
+
+def _support(rows: pd.DataFrame) -> str:
+    """Return donors, cells and, where one donor has most of them, its share, a line each."""
+    lines = charts.support_text(rows).split(", ")
+    if "top_donor_share" in rows and rows.n_donors.max() > 1:
+        top = rows.top_donor_share.max()
+        lines += [f"{top:.0%} one donor"] if top >= TOP_DONOR_MARK else []
+    return "|".join(lines)
 
 
 def course_lines(
@@ -70,7 +82,7 @@ def course_lines(
     line_rows["x"] = line_rows.timepoint.map(place) + line_rows.configuration.map(offset)
     scored = set(scores.loc[scores.value.notna(), "timepoint"])
     labels = [
-        f"{t}|" + charts.support_text(scores[scores.timepoint == t]).replace(", ", "|")
+        f"{t}|{_support(scores[scores.timepoint == t])}"
         if t in set(scores.timepoint)
         else f"{t}|no data"
         for t in timepoints
@@ -122,7 +134,8 @@ def course_lines(
             .encode(x=x, y=alt.datum(sum(metric.range) / 2), text="why:N")
         )
     base = alt.Chart(line_rows).encode(x=x, color=colours)
-    if has_lines:
+    # The bands of many models are one cloud; their bars say the same.
+    if has_lines and len(models) <= _MOST_BANDS:
         layers.append(base.mark_area(opacity=0.13).encode(y=y("low"), y2="high:Q"))
     if len(donors):
         dots = donors.copy()
@@ -176,4 +189,8 @@ def course_lines(
         )
         .add_params(chosen)
     )  # fmt: skip
-    return alt.layer(*layers).properties(height=330, width=760, usermeta={AROUND: 180})
+    return alt.layer(*layers).properties(
+        height=330,
+        width=760,
+        usermeta={AROUND: 198 if any("one donor" in label for label in labels) else 180},
+    )

@@ -9,7 +9,7 @@ import streamlit as st
 
 from backend.data.labels import family
 from backend.evaluation.outcomes import WRONG
-from backend.evaluation.wording import plain
+from backend.evaluation.wording import plain, plural
 from backend.types import PROTOCOLS, TIMEPOINTS
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def in_order(values: Iterable[str], kind: str) -> list[str]:
 
 
 def name_types(rows: pd.DataFrame, *, by: str) -> None:
-    """Write which types are lost by which model: a line per model, each type in its worst class.
+    """Write which types are lost by which model or at which timepoint: a line per model, each type in its worst class.
 
     Parameters
     ----------
@@ -69,7 +69,9 @@ def name_types(rows: pd.DataFrame, *, by: str) -> None:
     """
     name = "display_name" if "display_name" in rows else "column"
     lines = []
-    for model, part in rows.sort_values("n_cells", ascending=False).groupby(name, sort=True):
+    by_size = rows.sort_values("n_cells", ascending=False)
+    for model in in_order(rows[name], "timepoint"):
+        part = by_size[by_size[name] == model]
         worst_first = part.sort_values(by, key=lambda kinds: kinds.map(_severity), kind="stable")
         worst = worst_first.drop_duplicates("cell_type")
         texts = [
@@ -120,7 +122,7 @@ def outcome_sentence(counts: pd.DataFrame, model: str, threshold: float | None) 
     total = sum(v for k, v in n.items() if k != "not scored")
     n_failed = sum(n.get(k, 0) for k in WRONG)
     share = f" ({n_failed / total:.0%})" if total else ""
-    text = f"**{plain(model)}** fails on {n_failed:,} of {total:,} labelled cells{share}."
+    text = f"**{plain(model)}** fails on {n_failed:,} of {plural(total, 'labelled cell')}{share}."
     if threshold is None:
         text += " No valid cells to set a threshold, so none is called confidently wrong."
     else:
@@ -129,5 +131,5 @@ def outcome_sentence(counts: pd.DataFrame, model: str, threshold: float | None) 
             f"{threshold:.{2 if threshold < 0.995 else 4}f}, the median of this model's correct valid cells."
         )
     if n.get("not scored"):
-        text += f" {n['not scored']:,} cells without a label are not scored."
+        text += f" Not scored: {plural(n['not scored'], 'cell')} without a label."
     return text

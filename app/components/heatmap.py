@@ -16,13 +16,17 @@ from backend.evaluation.f1 import TOP_DONOR_MARK
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FEW_DONORS", "ONE_DONOR", "heatmap"]
+__all__ = ["FEW_DONORS", "MOST_COLUMNS", "ONE_DONOR", "heatmap"]
 
 FEW_DONORS = "†"
 """Follows a score that describes one or two donors."""
 
 ONE_DONOR = "‡"
 """Follows a score whose cells are mostly those of one donor among several."""
+
+
+MOST_COLUMNS = 24
+"""Up to which names and numbers of columns can be read beside each other."""
 
 
 def _points(share: float) -> str:
@@ -85,12 +89,21 @@ def heatmap(
         scale = alt.Scale(domain=[0, 1], scheme="viridis")
         legend_title, legend_format = "F1", ".1f"
     data.loc[data.is_grey, "ink"] = "black"
+    # What has no value has no fill: its text stands on the page.
+    data.loc[data[value].isna(), "ink"] = palette.ink(dark=dark)
+    wide = len(columns) <= 6
     if with_n:
         data["n_text"] = [
             " / ".join(f"{int(n):,}" for n in counts)
             for counts in zip(*(data[name] for name in with_n), strict=True)
         ]
-    wide = len(columns) <= 6
+    if with_n and wide and "top_donor_share" in data and not diverging:
+        is_one = data["value_text"].str.endswith(ONE_DONOR)
+        shares = data["top_donor_share"].map("{:.0%}".format)
+        data["n_text"] = data["n_text"].where(~is_one, data["n_text"] + " · " + ONE_DONOR + shares)
+    if with_n:
+        data.loc[data[value].isna() & (data[with_n[0]] == 0), "n_text"] = ""
+    longest_n = max(map(len, data["n_text"]), default=0) if with_n else 0
     longest = max((len(str(name)) for name in columns), default=0)
     # Level labels only where they fit beside each other on a narrow page.
     angle = 0 if longest * len(columns) <= 60 else -25 if wide else -50
@@ -161,7 +174,7 @@ def heatmap(
         )
         .add_params(chosen)
     )  # fmt: skip
-    ink = alt.condition("datum.ink === 'white'", alt.value("white"), alt.value("black"))
+    ink = alt.expr("datum.ink")
     # Text shrinks with its cell down to what can be read; the tooltip and the table remain.
     cell = f"width / {max(len(columns), 1)}"
     size = 13 if wide else 11
@@ -169,12 +182,15 @@ def heatmap(
         fontSize=alt.expr(f"clamp(0.37 * {cell}, 8, {size})"),
         dy=-7 if with_n else 0,
         fontWeight=600,
-    ).encode(text="value_text:N", color=ink)
+        color=ink,
+        opacity=alt.expr(f"{cell} < 15 ? 0 : 1"),
+    ).encode(text="value_text:N")
     support = base.mark_text(
-        fontSize=alt.expr(f"clamp(0.3 * {cell}, 7, {size - 2})"),
+        fontSize=alt.expr(f"clamp({cell} / {0.56 * max(longest_n, 1):.2f}, 7, {size - 2})"),
         dy=8,
-        opacity=alt.expr(f"{cell} < 22 ? 0 : 1"),
-    ).encode(text="n_text:N", color=ink)
+        color=ink,
+        opacity=alt.expr(f"{cell} < {3.7 * longest_n:.1f} ? 0 : 1"),
+    ).encode(text="n_text:N")
     layers = (rect, score, support) if with_n else (rect, score)
     return alt.layer(*layers).properties(
         height=len(rows) * (34 if with_n else 24),

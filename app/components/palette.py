@@ -198,9 +198,12 @@ def type_colours(cell_types: Mapping[str, str]) -> dict[str, str]:
     return colours
 
 
-def donor_colours(donors: Iterable[str]) -> dict[str, str]:
-    """Return donor → colour: eight hues in three lightnesses, in the order given."""
-    steps = (0.0, -0.35, 0.45)
+def donor_colours(donors: Iterable[str], *, dark: bool = False) -> dict[str, str]:
+    """Return donor → colour: eight hues in three lightnesses, in the order given.
+
+    The second lightness is the one that stands out on the background.
+    """
+    steps = (0.0, 0.45, -0.2) if dark else (0.0, -0.35, 0.45)
     return {
         donor: _shifted(FALLBACK[i % len(FALLBACK)], steps[i // len(FALLBACK) % len(steps)])
         for i, donor in enumerate(donors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
@@ -10,7 +10,7 @@ from backend.evaluation.description import DESCRIPTION, describes, description_n
 from backend.evaluation.wording import budget_meaning, plain, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import pandas as pd
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from backend.evaluation.views import Overview, Provenance, TimepointScores
 
 __all__ = ["caption", "described", "panel_note", "series_notes", "strip", "types_note"]
+
+
+_MOST_NAMED: Final = 6
+"""Types left out that a caption names; the others stand in its help."""
 
 
 def _capital(text: str) -> str:
@@ -88,7 +92,8 @@ def panel_note(panel: Panel, metric: Metric) -> None:
     """Say over which types a metric is taken, and why others are not in it."""
     st.caption(
         f"{metric.title} over {panel.describe()}, chosen from the labels before any score."
-        + _left_out(panel)
+        + _left_out(panel),
+        help=_every_left_out([panel]),
     )
 
 
@@ -103,13 +108,25 @@ def types_note(view: Overview | TimepointScores, metric: Metric) -> None:
             description_notes(view.descriptions), view.descriptions.values(), strict=True
         )
     ]
-    st.caption(f"{metric.title} of each timepoint over its own types. {' '.join(texts)}")
+    st.caption(
+        f"{metric.title} of each timepoint over its own types. {' '.join(texts)}",
+        help=_every_left_out(list(view.descriptions.values())),
+    )
 
 
 def _left_out(types: Panel | Description) -> str:
-    """Return " Left out: …", or nothing."""
-    texts = "; ".join(f"{plain(name)}: {plain(why)}" for name, why in types.excluded.items())
-    return f" Left out: {texts}." if texts else ""
+    """Return " Left out: …", or nothing; of many types the first ones."""
+    texts = [f"{plain(name)}: {plain(why)}" for name, why in types.excluded.items()]
+    more = f"; and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
+    return f" Left out: {'; '.join(texts[:_MOST_NAMED])}{more}." if texts else ""
+
+
+def _every_left_out(types: Collection[Panel | Description]) -> str | None:
+    """Return all types left out, a line each, where a caption names only the first ones."""
+    every = {name: why for one in types for name, why in one.excluded.items()}
+    if all(len(one.excluded) <= _MOST_NAMED for one in types):
+        return None
+    return "\n".join(f"- {plain(name)}: {plain(why)}" for name, why in every.items())
 
 
 def series_notes(series: pd.DataFrame) -> None:

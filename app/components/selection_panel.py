@@ -14,7 +14,7 @@ from app.components.selection_links import keep, open_buttons
 from app.components.words import unique_texts
 from app.state import choose_one, current_models
 from backend.evaluation.cells.selection import SavedSelection
-from backend.evaluation.wording import plain
+from backend.evaluation.wording import plain, plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,7 @@ def selection_panel(
     models = current_models()
     configuration = configuration or next(iter(models), None)
     if configuration is None:
-        st.info(f"{len(cells):,} cells are selected; no model has results for them.")
+        st.info(f"{plural(len(cells), 'cell')} selected; no model has results for them.")
         return
     with errors.shown_to_user():
         summary = cache.selection_summary(scope, cells, configuration)

@@ -188,7 +188,7 @@ def test_axes_have_the_name_and_the_range_of_the_metric_of_their_rows(monkeypatc
 
 def test_what_an_average_hides_stands_in_its_row():
     svg = export.picture_bytes(CHARTS["dots"], REAL, "Overview", "svg").decode()
-    assert svg.count(">0.83 right · pDC 0.18<") == len(scores())
+    assert svg.count(">0.83 · pDC 0.18<") == len(scores())
 
 
 def test_score_without_interval_is_drawn_open():

@@ -10,15 +10,30 @@ import pandas as pd
 
 from app.components import palette
 from app.components.figure import AROUND, SELECTION
+from app.components.words import shortened
+from backend.evaluation.f1 import TOP_DONOR_MARK
 from backend.evaluation.views import CALLED
+from backend.evaluation.wording import plural
+from backend.types import TIMEPOINTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
-__all__ = ["patient_shares", "state_bars"]
+__all__ = ["by_course", "patient_shares", "state_bars"]
 
 _ENDS: Final = {"labelled": "labelled malignant", "called": "called malignant"}
 _CALLED_COLOURS: Final = (palette.GREY, palette.SKY, palette.VERMILLION, palette.PURPLE)
+
+
+def by_course(shares: pd.DataFrame) -> pd.DataFrame:
+    """Return rows in clinical order, those with most malignant cells first at each timepoint."""
+    places = {name: place for place, name in enumerate(TIMEPOINTS)}
+    keys = pd.DataFrame({
+        "place": shares.timepoint.map(places).fillna(len(places)),
+        "share": -shares.labelled_share,
+    })  # fmt: skip
+    return shares.loc[keys.sort_values(["place", "share"], kind="stable").index]
 
 
 def patient_shares(shares: pd.DataFrame, *, donors: Sequence[str], dark: bool) -> alt.LayerChart:
@@ -45,6 +60,7 @@ def patient_shares(shares: pd.DataFrame, *, donors: Sequence[str], dark: bool) -
         "donor_name:N",
         sort=list(donors),
         title=None,
+        scale=alt.Scale(type="point", padding=0.6),
         axis=alt.Axis(labelLimit=240, labelFontSize=12, labelOverlap=False, ticks=False),
     )
     axis = alt.Axis(format="%", values=np.linspace(0, 1, 6).tolist())
@@ -69,7 +85,12 @@ def patient_shares(shares: pd.DataFrame, *, donors: Sequence[str], dark: bool) -
                 scale=alt.Scale(
                     domain=["too few", "too many"], range=[palette.VERMILLION, palette.BLUE]
                 ),
-                legend=alt.Legend(orient="top", title="The model finds", symbolType="stroke"),
+                legend=alt.Legend(
+                    orient="bottom",
+                    title="The model finds",
+                    symbolType="stroke",
+                    direction="horizontal",
+                ),
             ),
             tooltip=tooltip,
         )
@@ -103,20 +124,25 @@ def patient_shares(shares: pd.DataFrame, *, donors: Sequence[str], dark: bool) -
     )
 
 
+def _support(row: Any) -> str:
+    """Return "534 cells, 7 donors" and, on a line of its own, "80% one donor's"."""
+    text = f"{plural(int(row.n_label), 'cell')}, {plural(int(row.n_donors), 'donor')}"
+    is_one = row.n_donors > 1 and row.top >= TOP_DONOR_MARK
+    return f"{text}\n{row.top:.0%} one donor's" if is_one else text
+
+
 def state_bars(states: pd.DataFrame, *, dark: bool) -> alt.Chart:
     """Draw what the cells of each malignant state are called, as shares of a bar.
 
     A click selects `label` and `called`.
     """
     rows = states.groupby(["label", "called"], as_index=False, observed=True).agg(
-        share=("share", "sum"), n_cells=("n_cells", "sum"), n_label=("n_label", "first")
-    )
+        share=("share", "sum"), n_cells=("n_cells", "sum"), n_label=("n_label", "first"),
+        n_donors=("n_label_donors", "first"), top=("label_top_donor_share", "first"),
+    )  # fmt: skip
     rows["order"] = rows.called.map({name: index for index, name in enumerate(CALLED)})
     support = rows.drop_duplicates("label").sort_values("n_label", ascending=False)
-    names = {
-        label: f"{label} ({int(n):,} cells)"
-        for label, n in zip(support.label, support.n_label, strict=True)
-    }
+    names = {row.label: f"{shortened(row.label)}\n{_support(row)}" for row in support.itertuples()}
     rows["state"] = rows.label.map(names)
     chosen = alt.selection_point(
         name=SELECTION, fields=["label", "called"], on="click", empty=False
@@ -130,7 +156,13 @@ def state_bars(states: pd.DataFrame, *, dark: bool) -> alt.Chart:
                 sort=list(names.values()),
                 title=None,
                 axis=alt.Axis(
-                    labelLimit=240, labelFontSize=12, labelOverlap=False, ticks=False, domain=False
+                    labelLimit=240,
+                    labelFontSize=11,
+                    labelOverlap=False,
+                    ticks=False,
+                    domain=False,
+                    labelExpr="split(datum.label, '\\n')",
+                    labelLineHeight=13,
                 ),
             ),
             x=alt.X(
@@ -155,5 +187,5 @@ def state_bars(states: pd.DataFrame, *, dark: bool) -> alt.Chart:
             ],
         )
         .add_params(chosen)
-        .properties(height=max(len(names), 2) * 30, width=620, usermeta={AROUND: 150})
+        .properties(height=max(len(names), 2) * 46, width=620, usermeta={AROUND: 150})
     )

@@ -11,6 +11,7 @@ from backend.evaluation.f1 import TOP_DONOR_MARK
 from backend.evaluation.wording import number, plain, plural, range_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 __all__ = ["RATES", "blast_sentences", "mutant_sentences"]
@@ -24,19 +25,21 @@ RATES: Final = {
 
 
 def _rate(row: Any, word: str) -> str:
-    """Return "sensitivity 0.59 (0.50–0.70; 11 donors, 5,000 cells)"."""
-    interval = f"{range_text(row.low, row.high)}; " if pd.notna(row.low) else ""
+    """Return "sensitivity 0.59, 0.50–0.70; 11 donors, 5,000 cells"."""
+    interval = f", {range_text(row.low, row.high)}" if pd.notna(row.low) else ""
     who = f"{plural(int(row.n_donors), 'donor')}, {plural(int(row.n_cells), 'cell')}"
-    return f"{word} {number(row.value)} ({interval}{who})"
+    return f"{word} {number(row.value)}{interval}; {who}"
 
 
-def blast_sentences(rates: pd.DataFrame, model: str) -> list[str]:
+def blast_sentences(rates: pd.DataFrame, missing: Sequence[str] = ()) -> list[str]:
     """Say by timepoint how many malignant cells one model calls normal, and the other way round.
 
     Parameters
     ----------
     rates
         Rows of one model.
+    missing
+        Timepoints without cells.
     """
     sentences = []
     for timepoint in in_order(rates.timepoint, "timepoint"):
@@ -49,7 +52,7 @@ def blast_sentences(rates: pd.DataFrame, model: str) -> list[str]:
                 f"({_rate(row, 'sensitivity')})"
             )
             if row.n_donors > 1 and row.top_donor_share >= TOP_DONOR_MARK:
-                parts[-1] += f", {row.top_donor_share:.0%} of them from one patient"
+                parts[-1] += f", {row.top_donor_share:.0%} of the cells one donor's"
         if "specificity" in mine.index and pd.notna(mine.value["specificity"]):
             row = mine.loc["specificity"]
             parts.append(
@@ -57,8 +60,9 @@ def blast_sentences(rates: pd.DataFrame, model: str) -> list[str]:
                 f"({_rate(row, 'specificity')})"
             )
         if parts:
-            sentences.append(f"**{plain(timepoint)}**, {plain(model)}: {'; '.join(parts)}.")
-    return sentences
+            sentences.append(f"**{plain(timepoint)}**: {'; '.join(parts)}.")
+    without = [f"**{plain(name)}**: no data; nothing is filled in." for name in missing]
+    return [*sentences, *without]
 
 
 def mutant_sentences(mutants: pd.DataFrame, model: str) -> list[str]:

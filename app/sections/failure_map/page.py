@@ -24,7 +24,7 @@ from app.state import CELL_TYPE, current_source
 from backend.evaluation.cells.colours import colour_column
 from backend.evaluation.cells.map_cells import count_outcomes
 from backend.evaluation.cells.selection import SavedSelection, scope_json
-from backend.evaluation.wording import plain
+from backend.evaluation.wording import plain, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,15 +127,19 @@ def _where_words(shown: list[view.DrawnMap], n_left_out: int) -> str:
     """Say what is not on the map and why."""
     cells, facets, in_scope = shown[0].cells, shown[0].facets, shown[0].in_scope
     n = int(np.count_nonzero(in_scope & cells.coordinates.is_placed))
-    words = [f"All {n:,} cells in scope are drawn, failures last and larger."]
+    words = [f"{plural(n, 'cell')} in scope, all drawn, failures last and larger."]
     if n_context := int(np.count_nonzero(~in_scope & cells.coordinates.is_placed)):
-        words.append(f"{n_context:,} cells outside the filters are grey.")
+        words.append(f"Grey: {plural(n_context, 'cell')} outside the filters.")
     if n_unplaced := int(np.count_nonzero(in_scope & ~cells.coordinates.is_placed)):
-        words.append(f"{n_unplaced:,} cells have no place on the map; they are in all numbers.")
+        words.append(
+            f"Without a place on the map, but in all numbers: {plural(n_unplaced, 'cell')}."
+        )
     if facets.names and (n_in_none := int(np.count_nonzero(in_scope & (facets.codes == NO_FACET)))):
-        words.append(f"{n_in_none:,} cells have no timepoint and are in no panel.")
+        words.append(f"In no panel, without a timepoint: {plural(n_in_none, 'cell')}.")
     if n_left_out:
-        words.append(f"{n_left_out} more models are not shown; choose models in the sidebar.")
+        words.append(
+            f"Not shown: {plural(n_left_out, 'more model')}; choose models in the sidebar."
+        )
     if cells.is_computed:
         words.append("Places were computed from class probabilities, not from expression.")
     words.append("UMAP is for display only; distances between groups are not evidence.")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["score_dots"]
 
 
+_HIDDEN: Final = "right · worst type"
 _ROOM: Final = 0.5
 """Share of the range that is kept free at the right end, for what an average hides."""
 
@@ -116,7 +117,7 @@ def score_dots(
     shown = ["configuration", "timepoint", "accuracy", "worst_type", "worst_f1"]
     said = rows.merge(averages[shown], on=["configuration", "timepoint"])
     said["text"] = [
-        f"{accuracy:.2f} right · {shortened(worst, 14)} {f1:.2f}"
+        f"{accuracy:.2f} · {shortened(worst, 14)} {f1:.2f}"
         for accuracy, worst, f1 in zip(said.accuracy, said.worst_type, said.worst_f1, strict=True)
     ]
     hidden = (
@@ -129,7 +130,15 @@ def score_dots(
             text="text:N",
         )
     )
+    heading = (
+        alt.Chart(said.head(1))
+        .mark_text(
+            align="left", baseline="bottom", fontSize=12, fontWeight=600,
+            color=palette.ink(dark=dark),
+        )
+        .encode(x=alt.datum(high + 0.03 * (high - low)), y=alt.value(-4), text=alt.value(_HIDDEN))
+    )  # fmt: skip
     height = len(names) * (charts.ROW * len(timepoints) + 12)
-    return alt.layer(rule, dot, hidden, missing).properties(
+    return alt.layer(rule, dot, hidden, heading, missing).properties(
         height=height, width=620, usermeta={AROUND: 104 + 26 * len(timepoints)}
     )

@@ -29,13 +29,17 @@ _FLOOR: Final = "majority"
 """A model that loses all types but one by construction; it says nothing about models."""
 
 
-def landing_sentence(n_models: int, provenance: Provenance, timepoints: Sequence[str]) -> str:
+def landing_sentence(
+    n_models: int, provenance: Provenance, timepoints: Sequence[str], missing: Sequence[str] = ()
+) -> str:
     """Say what the dashboard shows: models, cells, people and the clinical course.
 
     Parameters
     ----------
     timepoints
         Those with cells, in clinical order.
+    missing
+        Those of the course without cells.
     """
     number = _NUMBERS[n_models] if n_models < len(_NUMBERS) else f"{n_models}"
     models = "model names" if n_models == 1 else "models name"
@@ -43,6 +47,7 @@ def landing_sentence(n_models: int, provenance: Provenance, timepoints: Sequence
     people = "donor" if provenance.simulated else "person"
     who = plural(provenance.n_donors, people).replace("persons", "people")
     words = [_COURSE.get(name, plain(name)) for name in timepoints if name in _COURSE]
+    words += ["no data at relapse"] if "Relapse" in missing and words else []
     course = f": {', '.join(words)}" if words else ""
     return (
         f"{number} {models} the cell types of {provenance.n_cells:,} {of} from {who}{course}. "
@@ -77,7 +82,10 @@ def standing_out(
             for is_baseline, name in ((False, "foundation models"), (True, "baselines"))
             if len(part := at[at.is_baseline == is_baseline])
         ]
-        support = f"{plural(int(at.n_donors.max()), 'donor')}, {int(at.n_cells.max()):,} cells"
+        support = (
+            f"{plural(int(at.n_donors.max()), 'donor')}, {int(at.n_cells.max()):,} cells of "
+            f"{plural(int(at.n_types.max()), 'type')}"
+        )
         facts.append(("Wrong at diagnosis", f"{'; '.join(parts)} ({support})."))
     rates = blasts.rates
     found = rates[

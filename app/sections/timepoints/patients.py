@@ -52,7 +52,9 @@ def patient_lines(points: pd.DataFrame, *, by: str, dark: bool) -> alt.LayerChar
     colour = alt.Color(
         "donor:N",
         sort=donors,
-        scale=alt.Scale(domain=donors, range=list(palette.donor_colours(donors).values())),
+        scale=alt.Scale(
+            domain=donors, range=list(palette.donor_colours(donors, dark=dark).values())
+        ),
         legend=alt.Legend(
             title=None, orient="right", symbolLimit=0, columns=1 + (len(donors) - 1) // 12
         ),

@@ -91,6 +91,8 @@ _STATES: Final = [
     "n_label",
     "n_donors",
     "top_donor_share",
+    "n_label_donors",
+    "label_top_donor_share",
 ]
 _MUTANTS: Final = [
     "configuration",
@@ -123,7 +125,8 @@ class Blasts:
         healthy donors are left out, because some of their samples are sorted.
     states
         What each malignant state is called: `share` of its `n_label` cells, `called` is one of
-        `CALLED`, `n_donors` and `top_donor_share` are of the cells so called. Over all timepoints.
+        `CALLED`, `n_donors` and `top_donor_share` are of the cells so called, `n_label_donors` and
+        `label_top_donor_share` of all cells of the state. Over all timepoints.
     mutants
         Labelled cells in which a mutant transcript was seen, the check that needs no label: share
         labelled and share called malignant.
@@ -333,6 +336,10 @@ def _states(rows: pd.DataFrame, configurations: Sequence[Configuration]) -> pd.D
         n=("n", "sum"), n_donors=("donor", "nunique"), largest=("n", "max")
     )
     n_label = by_pair.groupby(["configuration", "label"])["n"].transform("sum")
+    of_label = by_donor.groupby(["configuration", "label", "donor"])["n"].sum()
+    largest = of_label.groupby(level=[0, 1]).max()
+    label_donors = of_label.groupby(level=[0, 1]).size()
+    key = pd.MultiIndex.from_frame(by_pair[["configuration", "label"]])
     divisor = by_pair["configuration"].map(seeds)
     table = by_pair.assign(
         display_name=by_pair["configuration"].map(names),
@@ -344,6 +351,8 @@ def _states(rows: pd.DataFrame, configurations: Sequence[Configuration]) -> pd.D
         n_cells=by_pair["n"] / divisor,
         n_label=n_label // divisor,
         top_donor_share=by_pair["largest"] / by_pair["n"],
+        n_label_donors=label_donors.reindex(key).to_numpy(),
+        label_top_donor_share=largest.reindex(key).to_numpy() / n_label.to_numpy(),
     )
     return table.sort_values(
         ["configuration", "label", "share"], ascending=[True, True, False], ignore_index=True

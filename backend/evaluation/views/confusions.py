@@ -262,7 +262,7 @@ def _sentences(view: Confusions) -> tuple[str, ...]:
         sentences.append(f"Of the wrong cells: {'; '.join(parts)}.")
         common = view.cells[view.cells["kind"] != CORRECT].head(_NAMED)
         parts = [
-            f"{plain(row.label)} called {plain(row.predicted)} ({row.n_cells:,} cells, "
+            f"{plain(row.label)} called {plain(row.predicted)} ({plural(int(row.n_cells), 'cell')}, "
             f"{plural(int(row.n_donors), 'donor')})"
             for row in common.itertuples()
         ]
@@ -271,13 +271,13 @@ def _sentences(view: Confusions) -> tuple[str, ...]:
     if len(unable):
         sentences.append(
             f"The model cannot output {_named(unable['cell_type'].tolist())}: no training fold has "
-            f"it ({int(unable['n_cells'].sum()):,} cells, all of them wrong)."
+            f"it ({plural(int(unable['n_cells'].sum()), 'cell')}, all of them wrong)."
         )
     absent = view.predictions[view.predictions["is_absent"]]
     if len(absent):
         sentences.append(
             f"Predicted although no cell here is labelled so: {_named(absent['cell_type'].tolist())} "
-            f"({int(absent['n_cells'].sum()):,} cells)."
+            f"({plural(int(absent['n_cells'].sum()), 'cell')})."
         )
     return tuple(sentences)
 

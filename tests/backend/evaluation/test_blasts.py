@@ -72,6 +72,9 @@ def test_states_name_what_each_is_called(store, results, called):
     mine = called[called.is_blast]
     assert set(states.label) == set(mine.cell_type_fine)
     for label, part in states.groupby("label"):
+        per_donor = mine[mine.cell_type_fine == label].donor.value_counts()
+        assert set(part.n_label_donors) == {len(per_donor)}
+        assert set(part.label_top_donor_share) == {per_donor.max() / per_donor.sum()}
         cells = mine[mine.cell_type_fine == label]
         assert part.share.sum() == pytest.approx(1)
         for row in part.itertuples():

@@ -1,0 +1,99 @@
+"""What pictures and sentences of the first pages say: support in the picture, donors counted once."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from app.components import heatmap
+from app.components.course_lines import course_lines
+from app.sections.blasts.charts import by_course, state_bars
+from app.sections.blasts.words import blast_sentences
+from app.sections.donors.rows import donor_sentence, laid_out
+from tests.helpers import as_read
+
+
+def scores(shares: list[float]) -> pd.DataFrame:
+    names = ["Diagnosis", "Post-treatment"]
+    return pd.DataFrame({
+        "configuration": "logreg", "display_name": "L1", "metric": "sensitivity",
+        "timepoint": names, "value": [0.4, 0.6], "low": [0.3, 0.5], "high": [0.5, 0.7],
+        "interval": "jackknife", "n_donors": [9, 7], "n_cells": [600, 180],
+        "top_donor_share": shares,
+    })  # fmt: skip
+
+
+def rows_of(chart) -> list[dict]:
+    return next(iter(chart.to_dict()["datasets"].values()))
+
+
+@pytest.mark.parametrize(("n_columns", "said"), [(2, "1,147 / 7 · ‡93%"), (9, "1,147 / 7")])
+def test_the_largest_donors_share_stands_in_a_cell_with_room(n_columns, said):
+    cells = pd.DataFrame({
+        "cell_type": ["ProMono-like", "B"], "column": "Diagnosis", "f1": [0.2, float("nan")],
+        "n_cells": [1147, 0], "n_donors": [7, 0], "top_donor_share": [0.93, float("nan")],
+    })  # fmt: skip
+    chart = heatmap.heatmap(
+        cells, row="cell_type", column="column", rows=["ProMono-like", "B"],
+        columns=["Diagnosis", *map(str, range(n_columns - 1))], row_title="", column_title="",
+        dark=True,
+    )  # fmt: skip
+    first, empty = rows_of(chart)
+    assert (first["value_text"], first["n_text"]) == ("0.20‡", said)
+    # Without a label there is nothing to count, and no fill behind the text.
+    assert (empty["value_text"], empty["n_text"]) == ("–", "")
+    assert empty["ink"] not in ("black", "white")
+
+
+@pytest.mark.parametrize(("share", "is_said"), [(0.8, True), (0.3, False)])
+def test_a_timepoint_that_is_mostly_one_donor_says_so_at_its_axis(share, is_said):
+    table = scores([0.2, share])
+    chart = course_lines(table, table.head(0).assign(donor=""), timepoints=["Diagnosis", "Post-treatment"], dark=False)  # fmt: skip
+    text = str(chart.to_dict())
+    assert ("Post-treatment|7 donors|180 cells|80% one donor" in text) == is_said
+    assert "Diagnosis|9 donors|600 cells'" in text
+
+
+def test_a_state_that_is_mostly_one_donor_says_so_in_its_row():
+    states = pd.DataFrame({
+        "label": ["HSC-like", "GMP-like"], "called": "another normal type", "share": 1.0,
+        "n_cells": [60, 30], "n_label": [60, 30], "n_label_donors": [7, 1],
+        "label_top_donor_share": [0.8, 1.0],
+    })  # fmt: skip
+    text = str(state_bars(states, dark=False).to_dict())
+    assert "HSC-like\\n60 cells, 7 donors\\n80% one donor's" in text
+    assert "GMP-like\\n30 cells, 1 donor'" in text
+
+
+def test_patients_stand_in_clinical_order_with_most_blasts_first():
+    shares = pd.DataFrame({
+        "timepoint": ["Post-treatment", "Diagnosis", "Diagnosis"], "donor": ["a", "b", "c"],
+        "labelled_share": [0.9, 0.1, 0.5],
+    })  # fmt: skip
+    assert list(by_course(shares).donor) == ["c", "b", "a"]
+
+
+def test_blasts_says_what_is_missing_and_whose_the_cells_are():
+    said = blast_sentences(scores([0.2, 0.8]), missing=("Relapse",))
+    assert (
+        "60% of malignant cells are called normal (sensitivity 0.40, 0.30–0.50; 9 donors" in said[0]
+    )
+    assert "80% of the cells one donor's" in said[1]
+    assert said[2].endswith("no data; nothing is filled in.")
+
+
+def test_types_that_are_too_many_for_columns_stand_in_rows():
+    donors, types = [f"d{i}" for i in range(30)], [f"t{i}" for i in range(60)]
+    assert laid_out(donors, types)["rows"] == types
+    assert laid_out(donors, types)["column"] == "donor_name"
+    assert laid_out(donors, types[:15])["rows"] == donors
+
+
+def test_a_donor_is_counted_once_over_timepoints():
+    totals = pd.DataFrame({
+        "donor": ["a", "a", "b"], "timepoint": ["Diagnosis", "Post-treatment", "Diagnosis"],
+        "value": [0.5, 0.6, 0.7], "n_cells": [1, 50, 60], "metric": "macro_f1",
+    })  # fmt: skip
+    said = as_read(donor_sentence(totals, "L1"))
+    assert "over 2 donors, each at its timepoints (3 scores)." in said
+    assert "(a, Diagnosis, 1 cell)" in said
