@@ -15,8 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ABSTAINED", "Counterpart", "counterpart", "names_no_type", "tokens_of"]
+__all__ = ["ABSTAINED", "RULES", "Counterpart", "counterpart", "names_no_type", "tokens_of"]
 
+RULES: Final = "spelling rules"
+"""Source of what no table lists."""
 ABSTAINED: Final = "unassigned"
 """What stands as the prediction of a cell that a model gave no type: it is none of the types."""
 
@@ -91,6 +93,11 @@ _ONE_WORD: Final = (
     (r"\b(?:gamma|g) (?:delta|d)\b|\bgammadelta\b", "gd"),
     (r"\bnatural killer t\b", "nkt"),
     (r"\bnatural killer\b", "nk"),
+    (r"\bnk t\b", "nkt"),
+    (r"\blymphoid primed multipotent progenitor\b", "lmpp"),
+    (r"\beryth(?:ro|roid)? myeloid progenitor\b", "emp"),
+    (r"\bearly erythroid progenitor\b", "early erythroid"),
+    (r"\bnon switched\b", "nonswitched"),
     (r"\b(?:plasmacytoid|p) (?:dendritic|dc)\b", "pdc"),
     (r"\b(?:conventional|classical|myeloid|c|m) (?:dendritic|dc)\b|\bmdc\b", "cdc"),
     (r"\bdendritic\b", "dc"),
@@ -101,6 +108,8 @@ _ONE_WORD: Final = (
     (r"\b(?:monocyte|monocytic)\b", "mono"),
     (r"\b(?:pro mono|promono|promonocyte)\b", "promono"),
     (r"\b(?:erythroid|ery)\b", "eryth"),
+    (r"\b(?:bfu ?e|bfue)\b", "bfue"),
+    (r"\b(?:cfu ?e|cfue)\b", "cfue"),
     (r"\b(?:pro eryth\w*|proeryth\w*)\b", "proerythroblast"),
     (r"\bh(?:a)?ematopoietic stem\b|\bhemopoietic stem\b|\bhsc mpp\b", "hsc"),
     (r"\bh(?:a)?ematopoietic stem (?:and )?progenitor\b", "hspc"),
@@ -118,6 +127,7 @@ _ONE_WORD: Final = (
     (r"\btn\b", "t naive"),
     (r"\bpre pro ?b\b|\bpreprob\b", "preprob"),
     (r"\bpro ?b\b", "prob"),
+    (r"\bpre bi\b", "preb i"),
     (r"\bpre ?b\b", "preb"),
     (r"\bplasma b\b", "plasma"),
     (r"\bcycle\b|\bcycling\b|\bproliferat(?:ing|ive)\b|\bprolif\b|\bdividing\b", "cycling"),
@@ -149,6 +159,8 @@ _STATES: Final = frozenset(
         "marrow",
         "normal",
         "healthy",
+        "other",
+        "stimulated",
     ]
 )
 _T_WORDS: Final = frozenset(
@@ -165,12 +177,27 @@ _T_WORDS: Final = frozenset(
         "conventional",
         "conv",
         "resident",
+        "tissue",
         "trm",
+        "alpha",
+        "beta",
+        "type",
+        "diff",
+        "terminal",
+        "vd1",
+        "vd2",
+        "non",
+        "cd103",
+        "cd25",
+        "cd25neg",
+        "cd127",
+        "crtam",
+        "pd1",
     ]
 )
 _HEADS: Final[dict[str, tuple[re.Pattern[str], frozenset[str]]]] = {
     "T": (
-        re.compile(r"t|cd[348]t|gdt?|treg|tfh|mait|th\d+|tconv|dnt"),
+        re.compile(r"t|cd[348]t|gdt?|treg|tfh|mait|th\d+|helper\d+|tconv|dnt"),
         _T_WORDS | {"cd3", "cd4", "cd8", "cd8a", "gd", "cd45ra", "cd45ro", "il7r", "ccr7"},
     ),
     "CTL": (
@@ -191,6 +218,7 @@ _HEADS: Final[dict[str, tuple[re.Pattern[str], frozenset[str]]]] = {
                 "bright",
                 "dim",
                 "adaptive",
+                "transitional",
             ]
         ),
     ),
@@ -204,6 +232,8 @@ _HEADS: Final[dict[str, tuple[re.Pattern[str], frozenset[str]]]] = {
                 "ms4a1",
                 "switched",
                 "unswitched",
+                "nonswitched",
+                "cd11c",
                 "class",
                 "follicular",
                 "marginal",
@@ -219,6 +249,8 @@ _HEADS: Final[dict[str, tuple[re.Pattern[str], frozenset[str]]]] = {
                 "atypical",
                 "intermediate",
                 "immature",
+                "kappa",
+                "lambda",
             ]
         ),
     ),
@@ -228,21 +260,39 @@ _HEADS: Final[dict[str, tuple[re.Pattern[str], frozenset[str]]]] = {
             ["cd14", "cd16", "classical", "nonclassical", "intermediate", "lyz", "s100a8", "s100a9"]
         ),
     ),
-    "cDC": (re.compile(r"cdc[123]?"), frozenset({"cd1c", "clec9a", "cd141", "cdc"})),
+    "cDC": (
+        re.compile(r"cdc[123]?|dc|mregdc"),
+        frozenset({"cd1c", "clec9a", "cd141", "cdc", "migratory"}),
+    ),
     "pDC": (re.compile(r"pdc"), frozenset({"lilra4", "clec4c"})),
-    "Plasma": (re.compile(r"plasma"), frozenset({"igg", "iga", "igm", "cd138"})),
-    "HSC": (re.compile(r"hsc"), frozenset({"mpp", "cd34", "lt", "st", "quiescent"})),
+    "Plasma": (re.compile(r"plasma"), frozenset({"igg", "iga", "igm", "cd138", "kappa", "lambda"})),
+    "Prog": (
+        re.compile(r"cmp|lmpp|mep|emp|memp|mpp|progenitor"),
+        frozenset({"mkery", "myly", "mk", "ery", "eryth", "my", "ly"}),
+    ),
+    "HSC": (re.compile(r"hsc"), frozenset({"mpp", "cd34", "lt", "st", "quiescent", "g", "csf"})),
     "GMP": (re.compile(r"gmp"), frozenset({"early", "late", "mono", "neut", "neutrophil"})),
     "CLP": (re.compile(r"clp"), frozenset()),
+    "earlyEry": (re.compile(r"cfue|bfue|earlyeryth"), frozenset()),
+    "lateEry": (re.compile(r"lateeryth"), frozenset()),
     "ProMono": (re.compile(r"promono"), frozenset({"early", "late"})),
-    "ProB": (re.compile(r"prob"), frozenset({"early", "late", "vdj"})),
-    "Pre-B": (re.compile(r"preb"), frozenset({"large", "small"})),
+    "ProB": (re.compile(r"prob"), frozenset({"early", "late", "vdj", "cd34"})),
+    "Pre-B": (re.compile(r"preb"), frozenset({"large", "small", "cd34neg"})),
 }
 # A marker alone that names one lineage.
 _MARKERS: Final = {
     "cd3": "T", "cd4": "T", "cd8": "T", "cd14": "Mono", "cd19": "B", "cd20": "B", "cd56": "NK",
     "cd138": "Plasma",
 }  # fmt: skip
+
+
+# Of these stages it is not agreed to which of our types they belong.
+_DOUBTFUL: Final = {
+    frozenset({"plasmablast"}): "Plasma",
+    frozenset({"thymocyte"}): "T",
+    frozenset({"preb", "i"}): "ProB",
+    frozenset({"nkt"}): "T",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +302,7 @@ class Counterpart:
     cell_type : one of `EXPECTED_TYPES`, or None
     suggestion : a type that may be meant, to be offered and not taken, or None
     term : its Cell Ontology id, or ""
-    source : the vocabulary that lists it, or "spelling rules"
+    source : the vocabulary that lists it, or `RULES`
     """
 
     cell_type: str | None
@@ -280,8 +330,11 @@ def counterpart(label: str) -> Counterpart | None:
         found = _table().get(_key(tokens[:-1]))
     if found is not None:
         return found
+    for words, suggestion in _DOUBTFUL.items():
+        if words <= set(tokens):
+            return Counterpart(None, suggestion, "", RULES)
     cell_type = _by_head(tuple(t for t in tokens if not t.isdigit()))
-    return None if cell_type is None else Counterpart(cell_type, None, "", "spelling rules")
+    return None if cell_type is None else Counterpart(cell_type, None, "", RULES)
 
 
 def tokens_of(label: str) -> tuple[str, ...]:
@@ -292,11 +345,12 @@ def tokens_of(label: str) -> tuple[str, ...]:
     text = _plain(label)
     text = re.sub(r"(?<=\w)(?:\+|[ -]?pos(?:itive)?\b|hi\b)", " ", text)
     text = re.sub(r"(?<=\d)(?:[-−](?=$|[^a-z0-9])|[ -]?neg(?:ative)?\b)", "neg ", text)
+    text = re.sub(r"(?<=[a-z])(?=cd\d)", " ", text)
     words = re.findall(r"[a-z0-9]+", text.replace("_", " "))
     while len(words) > 1 and re.fullmatch(r"c?\d+", words[0]):
         words = words[1:]
     words = [word for word in map(_singular, words) if word not in {"cell", "lymphocyte", "the"}]
-    words = [re.sub(r"^(hsc|mpp|gmp|clp|mono|nk|b|t)(?:\d)$", r"\1", word) for word in words]
+    words = [re.sub(r"^(hsc|mpp|gmp|clp|mono|nk|b|t|n|m)(?:\d)$", r"\1", word) for word in words]
     text = " ".join(words)
     for pattern, word in _ONE_WORD_COMPILED:
         text = pattern.sub(word, text)
@@ -315,6 +369,8 @@ def _plain(label: str) -> str:
 def _singular(word: str) -> str:
     if word.endswith("cells") or (word.endswith("cell") and len(word) > 4):
         word = word.removesuffix("s").removesuffix("cell") or "cell"
+    if word == "dcs":
+        return "dc"
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
@@ -341,7 +397,11 @@ def _by_head(tokens: tuple[str, ...]) -> str | None:
     words = [token for token in tokens if token not in _STATES]
     if len(words) == 1 and words[0] in _MARKERS:
         return _MARKERS[words[0]]
-    if {"cytotoxic", "t"} <= set(words) and "naive" in tokens:
+    if {"early", "eryth"} == set(words) or {"late", "eryth"} == set(words):
+        words = ["".join(sorted(words, key="eryth".__eq__))]
+    if {"cd8", "terminal", "effector"} <= set(words):
+        words.append("temra")
+    if "cytotoxic" in words and {"t", "cd8"} & set(words) and "naive" in tokens:
         words.remove("cytotoxic")
     found = {
         name

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from backend.data.labels import is_malignant_label, to_lineage
 from backend.data.problems import some
-from backend.data.vocabularies import Counterpart, counterpart, names_no_type
+from backend.data.vocabularies import RULES, Counterpart, counterpart, names_no_type
 from backend.errors import LabelError
 
 if TYPE_CHECKING:
@@ -229,6 +229,10 @@ class _Matcher:
         if (known := counterpart(label)) is not None:
             listed = self._listed(known)
             by_name = self._by_term(term) if term is not None else listed
+            is_contested = by_name[0] is not None and by_name[0] != listed[0]
+            if known.source == RULES and is_contested and listed[0] is not None:
+                shown = f"{by_name[2]} is {by_name[0]} by the ontology; not certain"
+                return None, "none", shown, listed[0]
             # Where both agree, the term of the ontology says more than the name of a vocabulary.
             return by_name if by_name[0] == listed[0] is not None else listed
         if lacking := self._lacking(_OWN_TYPES.get(term or ""), term):
@@ -241,13 +245,15 @@ class _Matcher:
     def _listed(self, known: Counterpart) -> tuple[str | None, How, str, str | None]:
         """Return what an entry of a vocabulary means to these models."""
         suggestion = known.suggestion if known.suggestion in self.types else None
+        # The rules name one of our types; its term leads to what other models call it.
+        term = known.term or _TERMS.get(known.cell_type or "", "")
         if known.cell_type in self.types:
             return known.cell_type, "vocabulary", known.source, None
-        if lacking := self._lacking(known.cell_type, known.term):
+        if lacking := self._lacking(known.cell_type, term):
             return lacking
-        if suggestion is not None or not known.term:
+        if suggestion is not None or not term:
             return None, "none", f"{known.source}: not certain", suggestion
-        found = self._by_term(known.term)
+        found = self._by_term(term)
         # What the table holds without a type of ours is not below one of ours either.
         is_ours = known.cell_type is None and found[0] in _TERMS
         return (None, "none", found[2], None) if is_ours else found

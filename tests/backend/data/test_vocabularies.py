@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 import backend.data
+from backend.data import vocabularies
 from backend.data.labels import EXPECTED_TYPES
 from backend.data.vocabularies import counterpart, names_no_type, tokens_of
 from backend.evaluation.mapping import match_labels
+from tests.backend.data.held_back import HELD_BACK
 
 TABLE = Path(backend.data.__file__).with_name("vocabularies.csv")
 with TABLE.open(encoding="utf-8", newline="") as file:
@@ -56,7 +58,68 @@ def test_labels_of_other_vocabularies(label, cell_type):
     assert find(label).cell_type == cell_type
 
 
-@pytest.mark.parametrize("label", ["metamyelocyte", "plasmablast", "Eryth", "HSPC", "NKT cells"])
+def found_and_wrong(rows):
+    """Return the share of labels with a type that are found, and those that get another type."""
+    found, wrong, n = 0, [], 0
+    for label, cell_type in rows:
+        right = (cell_type or "").split("|")
+        match = find(label)
+        n += bool(cell_type)
+        found += bool(match.cell_type in right)
+        if match.cell_type and match.cell_type not in right:
+            wrong.append((label, match.cell_type))
+    return found / n, wrong
+
+
+def only_rows(monkeypatch, rows):
+    """Let the table hold some of its rows only."""
+    table = {
+        vocabularies._key(tokens_of(row["label"])): vocabularies.Counterpart(
+            row["cell_type"] or None, row["suggestion"] or None, row["term"], row["vocabulary"]
+        )
+        for row in reversed(rows)
+    }
+    monkeypatch.setattr(vocabularies, "_table", lambda: table)
+
+
+def test_rules_alone_find_the_published_labels_and_none_is_wrong(monkeypatch):
+    only_rows(monkeypatch, [])
+    share, wrong = found_and_wrong((row["label"], row["cell_type"]) for row in ROWS)
+    assert wrong == []
+    assert share >= 0.95
+
+
+def test_half_of_the_table_finds_the_other_half(monkeypatch):
+    kept = set(random.Random(0).sample(range(len(ROWS)), len(ROWS) // 2))
+    only_rows(monkeypatch, [ROWS[i] for i in sorted(kept)])
+    others = [row for i, row in enumerate(ROWS) if i not in kept]
+    share, wrong = found_and_wrong((row["label"], row["cell_type"]) for row in others)
+    assert wrong == []
+    assert share >= 0.95
+
+
+def test_vocabularies_that_are_not_in_the_table():
+    rows = [pair for labels in HELD_BACK.values() for pair in labels.items()]
+    share, wrong = found_and_wrong(rows)
+    assert wrong == []
+    assert share >= 0.95
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "metamyelocyte",
+        "plasmablast",
+        "Eryth",
+        "HSPC",
+        "NKT cells",
+        "late pro-B cell",
+        "Pre-B I",
+        "pre-BI cell",
+        "IgG plasmablast",
+        "Double-negative thymocytes",
+    ],
+)
 def test_what_is_doubtful_is_offered_and_not_taken(label):
     assert find(label).cell_type is None
 

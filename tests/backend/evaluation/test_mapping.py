@@ -70,11 +70,18 @@ def test_a_fine_model_keeps_malignant_types_apart():
 
 
 def test_equally_near_types_are_not_chosen_between():
+    parents = ("glial cell", "central nervous system macrophage")
+    (match,) = match_labels({"microglial cell": 1}, parents)
+    assert match.how == "none"
+    assert "equally near" in match.term
+
+
+def test_where_rules_and_ontology_disagree_the_type_is_offered():
     parents = ("cytotoxic T cell", "alpha-beta T cell")
     (match,) = match_labels({"CD8-positive, alpha-beta cytotoxic T cell": 1}, parents)
-    assert match.how in ("none", "narrower term")
-    if match.how == "none":
-        assert "equally near" in match.term
+    assert (match.cell_type, match.suggestion) == (None, "cytotoxic T cell")
+    (match,) = match_labels({"late pro-B cell": 1}, ("ProB", "Pre-B"))
+    assert (match.cell_type, match.suggestion) == (None, "ProB")
 
 
 def test_the_users_choice_wins():
