@@ -6,21 +6,24 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing
+from asyncio import to_thread
+from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from streamlit.starlette import App
 
-from backend.config import home, served_by
+from backend.config import served_by
 from backend.errors import FaultlineError
 from backend.processes import end_with
-from backend.store.cache import Store
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["POLICY", "app"]
@@ -42,16 +45,8 @@ POLICY: Final = "; ".join(
     )
 )
 _LOG: Final = logging.getLogger(__name__)
-_FIRST_PAGE: Final = (
-    "altair",
-    "backend.evaluation.views",
-    "backend.evaluation.cells.map_cells",
-    "backend.prediction.model_choices",
-    "pandas",
-    "pyarrow.pandas_compat",
-    "vl_convert",
-)
-"""Modules that take long to load; Streamlit would load them in the first session."""
+_QUIET_SECONDS: Final = 4.0
+"""Until what the other pages ask is prepared: the first page, which is asked for at once, comes first."""
 
 _HEADERS: Final = {
     "Content-Security-Policy": POLICY,
@@ -77,21 +72,31 @@ class _Guarded:
         await self.app(scope, receive, guarded)
 
 
-def _warm_up() -> None:
-    """Load what the first page needs and read the results, before the first visitor waits for it."""
-    for name in _FIRST_PAGE:
-        import_module(name)
-    if (home() / "store.duckdb").exists():
-        # Brought up to date by the first session, which tells what became of a damaged file.
-        return
+def _prepare(answer: Callable[[], None]) -> None:
+    """Ask early; what is wrong with the results is said by the page that asks for them."""
     try:
-        with closing(Store.open_default()) as store:
-            store.sync()
+        answer()
     except FaultlineError as error:
-        # The page says it to whoever opens it.
         _LOG.warning("%s %s", error.message, error.hint)
+    except Exception:  # noqa: BLE001 - the server answers all the same, and the log has it
+        _LOG.exception("Pages are not prepared; they ask for themselves.")
+
+
+@asynccontextmanager
+async def _prepared(_: App) -> AsyncIterator[None]:
+    """Answer what the first page asks before the server does, and what the others ask after it."""
+    # Here, because Streamlit keeps answers from now on only.
+    warm_up = await to_thread(import_module, "app.warm_up")
+    await to_thread(warm_up.load_modules)
+    await to_thread(_prepare, warm_up.ask_first_page)
+    later = Timer(_QUIET_SECONDS, _prepare, [warm_up.ask_other_pages])
+    later.daemon = True
+    later.start()
+    yield
+    later.cancel()
 
 
 end_with(served_by())
-_warm_up()
-app = App(Path(__file__).with_name("main.py"), middleware=[Middleware(_Guarded)])
+app = App(
+    Path(__file__).with_name("main.py"), middleware=[Middleware(_Guarded)], lifespan=_prepared
+)

@@ -18,7 +18,7 @@ from backend.protocols import protocol_label, tested_on
 from backend.types import TIMEPOINTS, TRUTHS, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from backend.evaluation.metrics import Metric
 
@@ -44,6 +44,7 @@ __all__ = [
     "current_scope",
     "current_source",
     "go",
+    "models_in_order",
     "ordered",
     "pop_target",
     "remember",
@@ -220,6 +221,13 @@ def pop_target() -> tuple[str, dict[str, str | list[str]]] | None:
     return st.session_state.pop(_TARGET, None)
 
 
+def models_in_order(
+    models: Iterable[str], complete: Collection[str], baselines: Collection[str]
+) -> list[str]:
+    """Return configurations, those with all folds first, among them foundation models first."""
+    return sorted(models, key=lambda name: (name not in complete, name in baselines))
+
+
 def choose_model(
     models: Mapping[str, str],
     *,
@@ -234,7 +242,7 @@ def choose_model(
     """
     complete, baselines = st.session_state[_COMPLETE], st.session_state[_BASELINES]
     # The first option is the default, and a default is not written into the URL.
-    keys = sorted(models, key=lambda name: (name not in complete, name in baselines))
+    keys = models_in_order(models, complete, baselines)
     if key == CONFIGURATION and key not in st.session_state and key not in st.query_params:
         kept = _model_of(st.session_state.get(_CHOSEN, ""))
         same = next((name for name in keys if _model_of(name) == kept), None)
