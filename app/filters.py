@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FILTERS", "narrowed", "reset", "sidebar_metric", "sidebar_scope"]
 
-FILTERS: Final = (DATASET, LABEL_LEVEL, PROTOCOL, BUDGET, MODEL, TIMEPOINT, TRUTH)
+FILTERS: Final = (DATASET, LABEL_LEVEL, PROTOCOL, BUDGET, TRUTH, MODEL, TIMEPOINT)
 """In the order in which they are drawn: what is counted before what hides rows."""
 
 _NARROWING: Final = {MODEL: [], TIMEPOINT: [], TRUTH: "all"}
@@ -261,14 +261,6 @@ def sidebar_scope(
         protocol=protocol,
         budget=budget,
     )
-    models = models_of(scope)
-    defaults = models.configuration[models.is_default.astype(bool)].tolist()
-    labels = _unique_labels(dict(zip(models.configuration, models.display_name, strict=True)))
-    chosen = _choose_many("Models", labels, MODEL, everything="All models", is_drawn=MODEL in drawn)
-    found = {name: name for name in ordered(timepoints_of(scope), TIMEPOINTS)}
-    timepoints = _choose_many(
-        "Timepoints", found, TIMEPOINT, everything="All timepoints", is_drawn=TIMEPOINT in drawn
-    )
     truth = _choose_from(
         "Labels counted",
         TRUTHS,
@@ -279,6 +271,14 @@ def sidebar_scope(
             "proves that a cell is malignant; it does not prove its type."
         ),
         is_drawn=TRUTH in drawn,
+    )
+    models = models_of(scope)
+    defaults = models.configuration[models.is_default.astype(bool)].tolist()
+    labels = _unique_labels(dict(zip(models.configuration, models.display_name, strict=True)))
+    chosen = _choose_many("Models", labels, MODEL, everything="All models", is_drawn=MODEL in drawn)
+    found = {name: name for name in ordered(timepoints_of(scope), TIMEPOINTS)}
+    timepoints = _choose_many(
+        "Timepoints", found, TIMEPOINT, everything="All timepoints", is_drawn=TIMEPOINT in drawn
     )
     scope = scope.with_(
         configurations=tuple(chosen),

@@ -29,7 +29,7 @@ if not view.malignant:
 if view.rates.empty:
     st.info(
         "No model was trained on malignant labels (level fine) under this protocol and training "
-        "size. Choose others, or widen the timepoints or the truth."
+        "size. Choose others, or widen the timepoints or the labels counted."
     )
     st.stop()
 

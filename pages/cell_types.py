@@ -36,7 +36,9 @@ with errors.shown_to_user():
     view = cache.f1_by_cell_type(scope, by=by, configuration=configuration)
 
 if view.scores.empty:
-    st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
+    st.info(
+        "No scored cells for this choice. Widen the timepoints, the models or the labels counted."
+    )
     st.stop()
 
 provenance.described(view.kind, view.n_donors)

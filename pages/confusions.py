@@ -23,7 +23,7 @@ with errors.shown_to_user():
 
 st.markdown("\n\n".join(" ".join(view.sentences) for view in views))
 if not all(view.n_cells for view in views):
-    st.info("No scored cells for this choice. Widen the timepoints or the truth.")
+    st.info("No scored cells for this choice. Widen the timepoints or the labels counted.")
     st.stop()
 
 # The choice of cells stands below the pictures, which outline what is chosen.

@@ -21,7 +21,7 @@ with errors.shown_to_user():
 if view.scores.empty:
     st.info(
         f"No scored cells of {view.display_name} ({view.status_text}). Choose another model, or "
-        "widen the timepoints or the truth."
+        "widen the timepoints or the labels counted."
     )
     st.stop()
 

@@ -20,7 +20,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 
 in_scope = cells.in_scope(scope)
 if not in_scope.any():
-    st.info("No cells for this choice. Widen the timepoints, the types or the truth.")
+    st.info("No cells for this choice. Widen the timepoints, the types or the labels counted.")
     st.stop()
 
 counts = page.counts(cells, in_scope)

@@ -32,7 +32,9 @@ with errors.shown_to_user():
     blasts = cache.blasts(scope)
 
 if view.scores.empty:
-    st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
+    st.info(
+        "No scored cells for this choice. Widen the timepoints, the models or the labels counted."
+    )
     st.stop()
 
 timepoints = frames.in_order(view.scores.timepoint, "timepoint")

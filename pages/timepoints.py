@@ -34,7 +34,9 @@ with errors.shown_to_user():
     averages = cache.averages(scope)
 
 if view.scores.empty:
-    st.info("No scored cells for this choice. Widen the timepoints, the models or the truth.")
+    st.info(
+        "No scored cells for this choice. Widen the timepoints, the models or the labels counted."
+    )
     st.stop()
 
 is_comparison = view.kind == COMPARISON
@@ -80,11 +82,10 @@ st.caption(
 convergence_badges(view.scores)
 provenance.types_note(view, metric)
 page_links()
-averages_table(averages)
+averages_table(averages, is_folded=False)
 with errors.shown_to_user():
     same_patients(scope, models, metric)
 
-st.markdown("##### The same numbers as a table")
 tables.show(
     view.scores,
     name=f"{metric.key}-by-timepoint",
@@ -93,6 +94,7 @@ tables.show(
         "display_name", "timepoint", "value", "low", "high", "interval", "n_donors", "n_cells",
         "n_types_scored", "status_text", "convergence",
     ),
+    folded=f"The numbers of the first picture: {metric.label} with its interval",
 )  # fmt: skip
 if is_comparison:
     tables.show(

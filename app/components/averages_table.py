@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import streamlit as st
 
 from app.components import tables
 
@@ -11,8 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["averages_table"]
 
+_TITLE: Final = "What each average hides: accuracy, weighted and macro-F1 beside the worst types"
 
-def averages_table(averages: pd.DataFrame) -> None:
+
+def averages_table(averages: pd.DataFrame, *, is_folded: bool = True) -> None:
     """Show accuracy, weighted and macro-F1 beside the worst types, by model and timepoint.
 
     Parameters
@@ -20,6 +24,8 @@ def averages_table(averages: pd.DataFrame) -> None:
     averages
         What `backend.evaluation.views.averages` returns.
     """
+    if not is_folded:
+        st.markdown(f"##### {_TITLE}")
     rows = averages.drop(columns=["is_baseline", "worst_types"])
     rows["worst"] = [
         ", ".join(f"{name} {f1:.2f}" for name, f1 in types) for types in averages.worst_types
@@ -34,5 +40,5 @@ def averages_table(averages: pd.DataFrame) -> None:
             "n_donors", "n_types",
         ),
         labels={"worst": "Worst types, F1"},
-        folded="What each average hides: accuracy, weighted and macro-F1 beside the worst types",
+        folded=_TITLE if is_folded else "",
     )  # fmt: skip

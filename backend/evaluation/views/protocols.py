@@ -16,7 +16,7 @@ from backend.evaluation.views.results import OptimismScores
 from backend.evaluation.views.series import Configuration, Reader, configurations_in
 from backend.evaluation.views.source import Labels, load_counts, load_labels
 from backend.evaluation.views.timepoints import interval_columns
-from backend.evaluation.wording import budget_text, gap_sentence
+from backend.evaluation.wording import budget_text, gap_sentence, plain
 from backend.protocols import PROTOCOLS, Protocol
 
 if TYPE_CHECKING:
@@ -235,11 +235,15 @@ def _pairs(
         if first is not None and second is not None and shared:
             pairs.append((_matched(first, shared), _matched(second, shared)))
         else:
-            apart.append(
-                f"{key}: not tested both on {step.first.tested_on} and on {step.second.tested_on} "
-                f"with the same seed and {budget_text(given.scope.budget)}."
-            )
-    return pairs, apart
+            item = first or second
+            apart.append(item.display_name if item is not None else key)
+    if not apart:
+        return pairs, []
+    note = (
+        f"Not tested both on {step.first.tested_on} and on {step.second.tested_on} with the same "
+        f"seed and {budget_text(given.scope.budget)}: {', '.join(map(plain, apart))}."
+    )
+    return pairs, [note]
 
 
 def _gaps(

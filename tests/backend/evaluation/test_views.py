@@ -281,7 +281,7 @@ def test_the_optimism_gap_is_random_minus_donor_on_one_panel(store, results):
     assert row["n_seeds"] == 2
     by_type = view.by_type[view.by_type["configuration"] == "logreg"]
     assert by_type["gap"].mean() == pytest.approx(row["gap"])
-    assert "hgb: not tested both on known patients and on new patients" in view.notes[0]
+    assert "Not tested both on known patients and on new patients" in view.notes[0]
     assert any("no complete study-held-out series" in note for note in view.notes)
     assert view.sentences[0].startswith("`logreg` on *simulated* data: macro-F1 0.")
 
