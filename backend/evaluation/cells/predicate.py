@@ -9,7 +9,7 @@ import numpy as np
 
 from backend.errors import InputError, is_utf8
 from backend.evaluation.outcomes import KINDS, OUTCOMES, error_kind, threshold_of
-from backend.evaluation.views.series import Reader, shown_series
+from backend.evaluation.views.series import Reader, rows_of_series, shown_series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -155,15 +155,7 @@ def predicate_cells(
             raise refused(msg, f"Name it as `{what}` in the scope.")
     parameters = {_PARAMETER[key]: list(predicate[key]) for key in asked - {"error_kind"}}
     if "error_kind" in asked:
-        counts = store.query(
-            "confusion",
-            owner=scope.owner,
-            dataset_id=scope.dataset_id,
-            label_level=scope.label_level,
-            series_ids=[series],
-            timepoints=list(scope.timepoints) or None,
-            truth=scope.truth,
-        )
+        counts = rows_of_series(store, "confusion", scope, [series])
         kinds = set(predicate["error_kind"])
         parameters["pairs"] = [
             f"{label}\x1f{predicted}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from backend.evaluation.description import describe_slice, describes
 from backend.evaluation.f1 import f1_by_class
 from backend.evaluation.metrics import METRICS
+from backend.evaluation.views.series import rows_of_series
 from backend.evaluation.views.source import load_scored
 from backend.evaluation.wording import number, plain, plural
 
@@ -128,16 +129,7 @@ def _failing(
     store: Reader, scope: Scope, tallies: Tallies, series: tuple[str, ...], types: tuple[str, ...]
 ) -> tuple[Failing, ...]:
     """Return the types with the lowest F1, and what their cells are called under the first seed."""
-    rows = store.query(
-        "confusion",
-        owner=scope.owner,
-        dataset_id=scope.dataset_id,
-        label_level=scope.label_level,
-        series_ids=[series[0]],
-        timepoints=list(scope.timepoints) or None,
-        donors=None,
-        truth=scope.truth,
-    )
+    rows = rows_of_series(store, "confusion", scope, [series[0]])
     wrong = rows[rows["label"] != rows["predicted"]].sort_values(
         ["n", "predicted"], ascending=[False, True]
     )

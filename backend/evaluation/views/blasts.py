@@ -15,6 +15,7 @@ from backend.evaluation.views.series import (
     Configuration,
     Reader,
     configurations_in,
+    rows_of_series,
     trained_at,
 )
 from backend.evaluation.views.source import (
@@ -24,7 +25,7 @@ from backend.evaluation.views.source import (
     Labels,
     load_labels,
 )
-from backend.evaluation.views.timepoints import interval_columns
+from backend.evaluation.views.timepoints import INTERVAL_COLUMNS, interval_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,10 +50,7 @@ _RATES: Final = [
     "timepoint",
     "metric",
     "value",
-    "low",
-    "high",
-    "interval",
-    "reason",
+    *INTERVAL_COLUMNS,
     "n_cells",
     "n_donors",
     "top_donor_share",
@@ -189,15 +187,7 @@ def _rows(
 ) -> pd.DataFrame:
     """Return confusion counts of all complete series, with `configuration` and both sides' kind."""
     owner = {name: item.key for item in configurations for name in item.series}
-    rows = store.query(
-        "confusion_slices",
-        dataset_id=scope.dataset_id,
-        label_level=scope.label_level,
-        series_ids=list(owner),
-        timepoints=list(scope.timepoints) or None,
-        truth=scope.truth,
-        owner=scope.owner,
-    )
+    rows = rows_of_series(store, "confusion_slices", scope, owner)
     rows = rows.assign(
         donor=rows["donor"].fillna(NO_DONOR), configuration=rows["series_id"].map(owner)
     )

@@ -14,7 +14,7 @@ from backend.evaluation.intervals import jackknife, leave_one_out
 from backend.evaluation.views.results import CellTypeScores
 from backend.evaluation.views.series import Reader, one_configuration
 from backend.evaluation.views.source import load_scored
-from backend.evaluation.views.timepoints import interval_columns
+from backend.evaluation.views.timepoints import INTERVAL_COLUMNS, interval_columns
 
 if TYPE_CHECKING:
     from backend.evaluation.tallies import Tallies
@@ -29,10 +29,7 @@ _COLUMNS: Final = [
     "f1",
     "precision",
     "recall",
-    "low",
-    "high",
-    "interval",
-    "reason",
+    *INTERVAL_COLUMNS,
     "n_cells",
     "n_donors",
     "top_donor_share",

@@ -11,7 +11,7 @@ import pandas as pd
 from backend.data.labels import to_lineage
 from backend.evaluation.f1 import SMALL_CELLS, SMALL_DONORS
 from backend.evaluation.outcomes import CORRECT, KINDS, error_kind
-from backend.evaluation.views.series import Reader, series_of, shown_series
+from backend.evaluation.views.series import Reader, rows_of_series, series_of, shown_series
 from backend.evaluation.views.source import load_labels
 from backend.evaluation.wording import plain, plural
 
@@ -117,16 +117,12 @@ def confusions(
     row = shown_series(store, scope, configuration, seed)
     series = series_of(store, scope)
     series_id = str(row["series_id"])
-    counted = store.query(
-        "confusion_donors",
-        owner=scope.owner,
-        dataset_id=scope.dataset_id,
-        label_level=scope.label_level,
-        series_ids=[series_id],
-        timepoints=list(scope.timepoints) or None,
-        truth=scope.truth,
+    slices = rows_of_series(store, "confusion_slices", scope, [series_id])
+    counted = (
+        slices.assign(donor=slices["donor"].fillna(_NO_DONOR))
+        .groupby(["label", "predicted", "donor"], as_index=False)["n"]
+        .sum()
     )
-    counted["donor"] = counted["donor"].fillna(_NO_DONOR)
     cells = _counts(counted, ["label", "predicted"])
     labels = _counts(counted, ["label"]).rename(columns={"label": "cell_type"})
     predictions = _counts(counted, ["predicted"]).rename(columns={"predicted": "cell_type"})

@@ -11,7 +11,7 @@ from backend.evaluation.description import is_grey, kind_of, scores_of_donors
 from backend.evaluation.f1 import f1_by_class
 from backend.evaluation.metrics import DEFAULT, metric_named
 from backend.evaluation.views.results import DonorScores
-from backend.evaluation.views.series import Reader, one_configuration
+from backend.evaluation.views.series import Reader, one_configuration, rows_of_series
 from backend.evaluation.views.source import NO_DONOR, NO_TIMEPOINT, load_scored
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backend.evaluation.tallies import Tallies
     from backend.types import Scope
 
-__all__ = ["scores_by_donor"]
+__all__ = ["joined", "scores_by_donor", "totals_of_donors"]
 
 _SCORES: Final = ["donor", "timepoint", "cell_type", "f1", "n_cells", "is_small"]
 _TOTALS: Final = ["donor", "timepoint", "metric", "value", "n_types", "n_cells"]
@@ -54,13 +54,13 @@ def scores_by_donor(
     for timepoint in labels.timepoints if chosen.is_complete else ():
         tallies = counts.of(chosen.series, timepoint)
         scores.append(_types_of_donors(tallies, timepoint, scope.cell_types))
-        totals.append(_totals_of_donors(tallies, timepoint, panel, scored_with, scope))
+        totals.append(totals_of_donors(tallies, timepoint, panel, scored_with, scope))
     return DonorScores(
         configuration=chosen.key,
         display_name=chosen.display_name,
         status_text=chosen.status_text,
-        scores=_joined(scores, _SCORES),
-        totals=_joined(totals, _TOTALS),
+        scores=joined(scores, _SCORES),
+        totals=joined(totals, _TOTALS),
         composition=_composition(store, scope, chosen.series),
         panel=panel,
         kind=kind_of(panel),
@@ -68,7 +68,8 @@ def scores_by_donor(
     )
 
 
-def _joined(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+def joined(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """Return tables below one another, or an empty one."""
     if not parts:
         return pd.DataFrame(columns=columns)
     return pd.concat(parts, ignore_index=True)[columns]
@@ -91,9 +92,10 @@ def _types_of_donors(tallies: Tallies, timepoint: str, types: Sequence[str]) -> 
     return table[table["cell_type"].isin(types)] if types else table
 
 
-def _totals_of_donors(
+def totals_of_donors(
     tallies: Tallies, timepoint: str, panel: Panel, metric: Metric, scope: Scope
 ) -> pd.DataFrame:
+    """Return the score of each donor, seeds averaged, with its types and its labelled cells."""
     values, n_types = scores_of_donors(tallies, panel, metric, chosen=scope.cell_types)
     return pd.DataFrame(
         {
@@ -110,17 +112,21 @@ def _totals_of_donors(
 def _composition(store: Reader, scope: Scope, series: Sequence[str]) -> pd.DataFrame:
     if not series:
         return pd.DataFrame(columns=_COMPOSITION)
-    rows = store.query(
-        "composition",
-        dataset_id=scope.dataset_id,
-        label_level=scope.label_level,
-        series_ids=list(series),
-        timepoints=list(scope.timepoints) or None,
-        truth=scope.truth,
-        owner=scope.owner,
+    samples = rows_of_series(store, "sample_tallies", scope, series)
+    slices = ["series_id", "donor", "timepoint"]
+    rows = (
+        samples.assign(
+            timepoint=samples["timepoint"].fillna(NO_TIMEPOINT),
+            donor=samples["donor"].fillna(NO_DONOR),
+        )
+        .groupby([*slices, "cell_type"], as_index=False)[["n_label", "n_predicted"]]
+        .sum()
     )
+    n_cells = rows.groupby(slices)["n_label"].transform("sum")
     rows = rows.assign(
-        timepoint=rows["timepoint"].fillna(NO_TIMEPOINT), donor=rows["donor"].fillna(NO_DONOR)
+        n_cells=n_cells,
+        labelled_share=rows["n_label"] / n_cells,
+        predicted_share=rows["n_predicted"] / n_cells,
     )
     # A type that one seed never predicts has no row there: its share is 0, so divide by all seeds.
     shares = rows.groupby(["donor", "timepoint", "cell_type"], as_index=False).agg(

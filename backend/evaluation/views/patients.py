@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from backend.evaluation.description import is_grey, scores_of_donors
+from backend.evaluation.description import is_grey
 from backend.evaluation.f1 import f1_by_class
 from backend.evaluation.intervals import leave_one_out, paired_difference
 from backend.evaluation.metrics import DEFAULT, metric_named
 from backend.evaluation.tallies import Tallies
-from backend.evaluation.views.series import Reader, one_configuration
+from backend.evaluation.views.donors import joined, totals_of_donors
+from backend.evaluation.views.series import Reader, one_configuration, rows_of_series
 from backend.evaluation.views.source import NO_TIMEPOINT, Scored, load_scored
-from backend.evaluation.views.timepoints import interval_columns
+from backend.evaluation.views.timepoints import INTERVAL_COLUMNS, interval_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,10 +36,7 @@ _CHANGES: Final = [
     "before",
     "after",
     "difference",
-    "low",
-    "high",
-    "interval",
-    "reason",
+    *INTERVAL_COLUMNS,
     "n_donors",
     "n_types",
     "n_cells",
@@ -50,10 +48,7 @@ _BY_TYPE: Final = [
     "before",
     "after",
     "difference",
-    "low",
-    "high",
-    "interval",
-    "reason",
+    *INTERVAL_COLUMNS,
     "n_donors",
     "n_cells_before",
     "n_cells",
@@ -107,10 +102,9 @@ def patient_courses(
     parts = {name: scored.counts.of(item.series, name) for name in timepoints if item.is_complete}
     seen = [donor for part in parts.values() for donor in part.donors]
     followed = {donor for donor in seen if seen.count(donor) > 1}
-    rows = [
-        row
+    totals = [
+        totals_of_donors(_of(part, followed), name, panel, chosen, scope)
         for name, part in parts.items()
-        for row in _points(_of(part, followed), name, panel, chosen, scope)
     ]
     changes, by_type = [], []
     for place, later in enumerate(parts):
@@ -121,7 +115,7 @@ def patient_courses(
                 changes += _change(both, (earlier, later), chosen, scope)
                 by_type += _change_by_type(both, (earlier, later), scope)
     return PatientCourses(
-        by_timepoint=pd.DataFrame(rows, columns=_BY_TIMEPOINT),
+        by_timepoint=joined(totals, _BY_TIMEPOINT),
         by_sample=_samples(store, scope, scored, item.series, followed, panel, chosen),
         changes=pd.DataFrame(changes, columns=_CHANGES),
         by_type=pd.DataFrame(by_type, columns=_BY_TYPE),
@@ -130,29 +124,6 @@ def patient_courses(
 
 def _of(tallies: Tallies, donors: set[str]) -> Tallies:
     return tallies.with_donors(np.array([name in donors for name in tallies.donors], dtype=bool))
-
-
-def _points(
-    tallies: Tallies, timepoint: str, panel: Panel, metric: Metric, scope: Scope
-) -> list[dict[str, Any]]:
-    values, n_types = scores_of_donors(tallies, panel, metric, chosen=scope.cell_types)
-    return [
-        {
-            "donor": donor,
-            "timepoint": timepoint,
-            "metric": metric.key,
-            "value": value,
-            "n_cells": int(n),
-            "n_types": int(types),
-        }
-        for donor, value, n, types in zip(
-            tallies.donors,
-            values.mean(axis=0),
-            tallies.n_label[0].sum(axis=-1),
-            n_types[0],
-            strict=True,
-        )
-    ]
 
 
 def _samples(
@@ -166,15 +137,7 @@ def _samples(
 ) -> pd.DataFrame:
     if not followed:
         return pd.DataFrame(columns=_BY_SAMPLE)
-    rows = store.query(
-        "sample_tallies",
-        dataset_id=scope.dataset_id,
-        label_level=scope.label_level,
-        series_ids=list(series),
-        timepoints=list(scope.timepoints) or None,
-        truth=scope.truth,
-        owner=scope.owner,
-    )
+    rows = rows_of_series(store, "sample_tallies", scope, series)
     rows = rows[rows["donor"].isin(followed) & rows["timepoint"].ne("Healthy")]
     samples = rows.drop_duplicates(["donor", "timepoint", "sample", "day"])
     samples = samples[["donor", "timepoint", "sample", "day"]].reset_index(drop=True)
@@ -190,8 +153,8 @@ def _samples(
             for name in series
         ]
     )
-    points = pd.DataFrame(_points(tallies, "", panel, metric, scope))
-    columns = points[["metric", "value", "n_cells", "n_types"]]
+    totals = totals_of_donors(tallies, "", panel, metric, scope)
+    columns = totals[["metric", "value", "n_cells", "n_types"]]
     return pd.concat([samples, columns], axis=1)[_BY_SAMPLE]
 
 

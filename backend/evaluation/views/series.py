@@ -12,6 +12,8 @@ from backend.errors import InputError
 from backend.types import LABEL_LEVELS, STILL_IMPROVING, STOPPED_IMPROVING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from backend.types import Scope
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "all_shown_series",
     "configurations_in",
     "one_configuration",
+    "rows_of_series",
     "series_of",
     "shown_first",
     "shown_series",
@@ -39,6 +42,19 @@ class Reader(Protocol):
 
     def query(self, name: str, **params: Any) -> pd.DataFrame:
         """Run a named query and return its rows."""
+
+
+def rows_of_series(store: Reader, query: str, scope: Scope, series: Iterable[str]) -> pd.DataFrame:
+    """Run a query on the test cells of some series, of the timepoints and the truth of a scope."""
+    return store.query(
+        query,
+        owner=scope.owner,
+        dataset_id=scope.dataset_id,
+        label_level=scope.label_level,
+        series_ids=list(series),
+        timepoints=list(scope.timepoints) or None,
+        truth=scope.truth,
+    )
 
 
 @dataclass(frozen=True)

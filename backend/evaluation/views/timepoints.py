@@ -40,7 +40,15 @@ if TYPE_CHECKING:
     from backend.evaluation.tallies import Tallies
     from backend.types import Scope
 
-__all__ = ["interval_columns", "model_differences", "scores_by_timepoint", "timepoint_scores"]
+__all__ = [
+    "INTERVAL_COLUMNS",
+    "interval_columns",
+    "model_differences",
+    "scores_by_timepoint",
+    "timepoint_scores",
+]
+
+INTERVAL_COLUMNS: Final = ("low", "high", "interval", "reason")
 
 _SCORE_COLUMNS: Final = [
     "configuration",
@@ -48,10 +56,7 @@ _SCORE_COLUMNS: Final = [
     "timepoint",
     "metric",
     "value",
-    "low",
-    "high",
-    "interval",
-    "reason",
+    *INTERVAL_COLUMNS,
     "n_cells",
     "n_donors",
     "n_types_scored",
@@ -79,22 +84,14 @@ _DIFFERENCE_COLUMNS: Final = [
     "reference",
     "metric",
     "difference",
-    "low",
-    "high",
-    "interval",
-    "reason",
+    *INTERVAL_COLUMNS,
     "n_donors",
 ]
 
 
 def interval_columns(estimate: Estimate) -> dict[str, Any]:
     """Return `low`, `high`, `interval` and `reason` of an estimate."""
-    return {
-        "low": estimate.low,
-        "high": estimate.high,
-        "interval": estimate.interval,
-        "reason": estimate.reason,
-    }
+    return {name: getattr(estimate, name) for name in INTERVAL_COLUMNS}
 
 
 def scores_by_timepoint(store: Reader, scope: Scope, *, metric: str = DEFAULT) -> TimepointScores:

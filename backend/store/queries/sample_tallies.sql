@@ -1,5 +1,6 @@
--- Per sample and cell type its test cells, the cells predicted as it, and both. A sample without a
--- name is the donor's at that timepoint. Sorted healthy samples (`BM5-34p`) are left out.
+-- Per sample and cell type its labelled test cells, the cells predicted as it, and both. A sample
+-- without a name is the donor's at that timepoint. Healthy samples that were sorted before
+-- sequencing (`BM5-34p`) are left out: their composition is the sorter's.
 -- Parameters: $owner, $dataset_id, $label_level, $series_ids. Optional: $timepoints, $truth.
 -- Grain: series, donor, timepoint, sample, day, cell_type.
 with scored as (
@@ -14,7 +15,6 @@ with scored as (
         and p.role = 'test'
         and p.label_level = $label_level::level_name
         and p.label_key is not null
-        and c.donor is not null
         and is_listed($timepoints, c.timepoint)
         and is_truth($truth, c.label_source, c.genotype)
         and not coalesce(c.timepoint = 'Healthy' and regexp_matches(c.sample, '^BM[0-9]+-'), false)

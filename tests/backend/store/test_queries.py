@@ -208,13 +208,15 @@ def test_cells_of_a_series_are_whole(tmp_path: Path) -> None:
         assert thresholds["threshold"].tolist() == pytest.approx([valid["confidence"].median()])
         assert thresholds["n_cells"].tolist() == [len(valid)]
 
-        shares = ask(store, "composition")
-        sums = shares.groupby(["donor", "timepoint"])[["labelled_share", "predicted_share"]].sum()
-        assert np.allclose(sums, 1)
-        assert (
-            shares["n_label"].sum()
-            == shares["n_predicted"].sum()
-            == cells["cell_type_fine"].count()
+        samples = ask(store, "sample_tallies")
+        sums = samples.groupby(["donor", "timepoint", "sample"])[["n_label", "n_predicted"]].sum()
+        assert (sums["n_label"] == sums["n_predicted"]).all()
+        assert samples["n_label"].sum() == cells["cell_type_fine"].count()
+        types = ["donor", "timepoint", "cell_type"]
+        counted = ["tp", "n_label", "n_predicted"]
+        pd.testing.assert_frame_equal(
+            samples.groupby(types)[counted].sum(),
+            ask(store, "tallies").groupby(types)[counted].sum(),
         )
 
         support = ask(store, "cell_support", label_level=None)
@@ -227,7 +229,7 @@ def test_cells_of_a_series_are_whole(tmp_path: Path) -> None:
         assert listed["n_donors"].tolist() == [2, 2]
 
 
-def test_composition_leaves_out_sorted_healthy_samples(tmp_path: Path) -> None:
+def test_samples_leave_out_sorted_healthy_samples(tmp_path: Path) -> None:
     cells = builders.cells()
     cells["sample"] = np.where(cells["donor"] == "donor0", "BM5-34p", cells["sample"])
     cells["sample"] = np.where(cells["donor"] == "donor1", "BM1", cells["sample"])
@@ -235,7 +237,7 @@ def test_composition_leaves_out_sorted_healthy_samples(tmp_path: Path) -> None:
     builders.fill_root(tmp_path, SERIES, dataset=False)
     with Store(":memory:", [("public", tmp_path)]) as store:
         store.sync()
-        assert set(ask(store, "composition")["donor"]) == {"donor1", "donor2", "donor3"}
+        assert set(ask(store, "sample_tallies")["donor"]) == {"donor1", "donor2", "donor3"}
         assert "donor0" in set(ask(store, "tallies")["donor"])
 
 
