@@ -155,7 +155,7 @@ def predicate_cells(
             raise refused(msg, f"Name it as `{what}` in the scope.")
     parameters = {_PARAMETER[key]: list(predicate[key]) for key in asked - {"error_kind"}}
     if "error_kind" in asked:
-        counts = rows_of_series(store, "confusion", scope, [series])
+        counts = rows_of_series(store, "confusion", scope, [series] if series else [])
         kinds = set(predicate["error_kind"])
         parameters["pairs"] = [
             f"{label}\x1f{predicted}"
