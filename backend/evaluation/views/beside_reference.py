@@ -203,6 +203,7 @@ def _dots(
                 for row in scores.itertuples()
             ]
             told.append(_range(scores["f1"].to_numpy(dtype=float), str(other)))
+        told = told or ["no donor of it has a type with 20 labelled cells"]
         sentences.append(
             f"{plain(place)}: macro-F1 {number(value)} ({plural(n_types, 'type')}, "
             f"{plural(support, 'cell')}); {'; '.join(told)} ({plain(reference)})."

@@ -6,21 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backend.data import cells_table, describe, load
 from backend.evaluation import views
 from backend.evaluation.calibration import calibrated_confidence, fit_temperature
 from backend.evaluation.outcomes import threshold_of
 from backend.evaluation.views.beside_reference import MALIGNANT, _range, _with_ranges
-from backend.prediction.evaluate import evaluate
-from backend.prediction.saved_models import find_saved_model
-from backend.splits import make_split
-from backend.store.bundle import list_runs, read_run, write_dataset
-from backend.training.runs import run_series
-from backend.types import Scope, Series
-from tests.backend.prediction.conftest import run_of
-from tests.backend.prediction.test_evaluate import new_cells
-from tests.conftest import build_adata
-from tests.helpers import open_store, two_components
+from backend.store.bundle import list_runs, read_run
+from backend.types import Scope
+from tests.helpers import open_store
+from tests.reference import evaluate_sample, fit_reference
 
 
 def draw(n, rng, temperature):
@@ -79,40 +72,16 @@ def test_a_type_that_a_reference_donor_lacks_counts_as_none():
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Fit logreg on donors enough for validation donors, three folds and finally."""
-    folder, home = tmp_path_factory.mktemp("reference"), tmp_path_factory.mktemp("home")
-    adata = build_adata(960, n_donors=24)
-    adata.uns["faultline"] = adata.uns["faultline"] | {"name": "Reference"}
-    adata.write_h5ad(folder / "reference.h5ad")
-    adata = load(folder / "reference.h5ad")
-    info = describe(adata)
-    write_dataset(home, info.to_json(), cells_table(adata))
-    split = make_split(adata.obs, "donor", dataset_id=info.dataset_id, folds=3)
-    series = Series(
-        dataset_id=info.dataset_id,
-        protocol="donor",
-        folds=3,
-        model="logreg",
-        settings={"grid": [1.0]},
-    )
-    run_series(adata, info, split, series, out=home, folds=[0, 1, 2, "final"])
+    home = tmp_path_factory.mktemp("home")
+    fit_reference(tmp_path_factory.mktemp("reference"), home)
     return home
 
 
 @pytest.fixture(scope="module")
 def uploaded(home, tmp_path_factory):
     """Evaluate new cells with and without labels beside the home of the model."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("backend.data.cell_map._umap", two_components)
-        folder = tmp_path_factory.mktemp("sample")
-        sample = new_cells(400)
-        sample.obs["donor"] = "Someone"
-        sample.write_h5ad(folder / "sample.h5ad")
-        model = find_saved_model(run_of(home, "logreg"), [home])
-        done = [
-            evaluate(folder / "sample.h5ad", [model], home, is_scored=scored, donor_names="other")
-            for scored in (True, False)
-        ]
+    folder = tmp_path_factory.mktemp("sample")
+    done = [evaluate_sample(folder, home, home, is_scored=scored) for scored in (True, False)]
     with open_store(home) as store:
         yield (
             store,
@@ -168,6 +137,9 @@ def test_a_sample_stands_among_the_donors_of_its_models_series(uploaded):
     mine = found.dots[found.dots["who"] == "sample"]
     assert len(mine) == len(found.sentences) >= 1
     assert json.dumps(found.sentences).count("macro-F1") == len(mine)
+    # The reference is small, and that is said.
+    assert set(found.dots["who"]) == {"sample"}
+    assert all("no donor of it has a type with 20 labelled cells" in s for s in found.sentences)
     of_types = found.types[found.types["who"] == "sample"]
     for row in mine.itertuples():
         own = of_types[(of_types["donor"] == row.donor) & (of_types["timepoint"] == row.timepoint)]

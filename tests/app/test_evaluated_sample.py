@@ -1,0 +1,99 @@
+"""Evaluate after its job: a sample beside the reference, and one without labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from backend.jobs.directory import add_log, create_job, job_folder, now, read_status, write_status
+from tests.helpers import as_read
+from tests.reference import evaluate_sample, fit_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+OWNER = "local"
+
+
+@pytest.fixture(scope="module")
+def jobs(home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, str]]:
+    """Jobs that evaluated a sample, with its labels (True) and without (False)."""
+    folder, models = tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("models")
+    own = tmp_path_factory.mktemp("own")
+    # 65 cells of a donor at a timepoint: its three types have 20 and more.
+    fit_reference(folder, models, n_cells=3_120)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAULTLINE_PRECOMPUTED", str(models))
+        patch.setenv("FAULTLINE_HOME", str(own))
+        yield {
+            is_scored: _finished(
+                own, evaluate_sample(folder, models, own / "users" / OWNER, is_scored=is_scored)
+            )
+            for is_scored in (True, False)
+        }
+
+
+def _finished(home: Path, done) -> str:
+    job_id = create_job(home, "evaluate", {"action": "evaluate"}, owner=OWNER)
+    status = read_status(home, job_id, owner=OWNER)
+    add_log(job_folder(home, job_id), "done")
+    write_status(
+        job_folder(home, job_id), status.with_(state="done", ended_at=now(), result=done.to_json())
+    )
+    return job_id
+
+
+def words(app) -> str:
+    parts = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.title]
+    return as_read("\n".join(str(part.value) for part in parts))
+
+
+def table(app, column: str):
+    return next(t.value for t in app.dataframe if column in t.value)
+
+
+def test_a_sample_with_labels_stands_beside_the_reference(jobs, open_page):
+    app = open_page("evaluate", job=jobs[True])
+    assert not app.exception
+    text = words(app)
+    assert "Beside the reference" in text
+    assert "held out of the model that scored them" in text
+    dots, types = table(app, "place"), table(app, "f1")
+    assert set(dots.place) == {"Someone · Diagnosis", "Someone · Post-treatment"}
+    for place, rows in dots.groupby("place"):
+        assert rows.who.value_counts().to_dict() == {"reference": 24, "sample": 1}
+        value = rows.value[rows.who == "sample"].iloc[0]
+        (said,) = [line for line in text.splitlines() if line.startswith(f"- {place}: macro-F1")]
+        assert f"macro-F1 {value:.2f} (3 types" in said
+        assert "of 24" in said
+        assert "donors lie between" in said
+        assert said.endswith("(Reference).")
+    assert set(types.who) == {"sample", "reference"}
+    assert (types.n_cells >= 20).all()
+    titles = ["Macro-F1 among reference donors", "F1 by cell type, among reference donors"]
+    assert all(title in text for title in titles)
+    assert len(app.get("vega_lite_chart")) == len(titles)
+    assert "Accuracy to expect" not in text
+
+
+def test_a_sample_without_labels_has_a_composition_and_an_expected_accuracy(jobs, open_page):
+    app = open_page("evaluate", job=jobs[False])
+    assert not app.exception
+    text = words(app)
+    assert "400 cells without a label: predicted, not scored." in text
+    assert "no labels, so this is a guess from confidence" in text
+    assert len(table(app, "expected")) == 24
+    shares = table(app, "low")
+    assert shares.groupby("timepoint").share.sum().tolist() == pytest.approx([1, 1])
+    assert set(shares.n_reference_donors) == {24}
+    assert (shares.low <= shares.high).all()
+    assert "Predicted composition of Someone · Diagnosis, beside Diagnosis" in text
+    n = shares.n_cells[shares.timepoint == "Post-treatment"].iloc[0]
+    app.selectbox(key="evaluate.composition.donor").set_value(
+        "Someone · Post-treatment, beside Post-treatment"
+    ).run()
+    assert not app.exception
+    assert f"{n} cells. This model has no malignant types" in words(app)
+    assert "Beside the reference" not in words(app)
