@@ -188,9 +188,14 @@ def current_source() -> Source:
 
 
 def current_models() -> dict[str, str]:
-    """Return configuration → display name of the models in scope."""
+    """Return configuration → display name of the models in scope.
+
+    Foundation models come first, then baselines, each by name: the order of pictures and lists.
+    """
     wanted = current_scope().configurations or st.session_state[_DEFAULTS]
-    return {k: name for k, name in st.session_state[_MODELS].items() if k in wanted}
+    baselines = st.session_state[_BASELINES]
+    shown = [(k, name) for k, name in st.session_state[_MODELS].items() if k in wanted]
+    return dict(sorted(shown, key=lambda item: (item[0] in baselines, item[1].casefold())))
 
 
 def go(page: str, **filters: str | Sequence[str]) -> None:

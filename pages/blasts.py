@@ -12,7 +12,7 @@ from app.components.selection_links import open_buttons, page_links
 from app.sections.blasts.charts import by_course, patient_shares, state_bars
 from app.sections.blasts.selections import cells_missed, cells_of_state
 from app.sections.blasts.words import RATES, blast_sentences, mutant_sentences
-from app.state import choose_model, choose_one, course, current_scope
+from app.state import choose_model, choose_one, course, current_models, current_scope
 from backend.evaluation.metrics import MALIGNANCY_METRICS
 from backend.evaluation.wording import plain
 
@@ -47,6 +47,7 @@ figure.draw(
         course_lines,
         rates,
         view.donors[view.donors.metric == asked].assign(seed=0),
+        models=list(current_models().values()),
         timepoints=[t for t in course(rates.timepoint) if t in set(rates.timepoint) | set(view.missing)],
     ),
     name=f"blasts-{asked}",

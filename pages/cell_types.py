@@ -19,6 +19,7 @@ from app.state import (
     current_models,
     current_scope,
     go,
+    ordered,
 )
 from backend.evaluation.wording import plain
 
@@ -47,7 +48,8 @@ if len(lost):
     frames.name_types(lost, by="kind")
 
 rows = labelled_rows(view.scores, first=None if configuration else chosen)
-columns = frames.in_order(view.scores["column"], by)
+found = frames.in_order(view.scores["column"], by)
+columns = found if configuration else ordered(found, list(models.values()))
 answer = st.container()
 points = figure.draw(
     partial(

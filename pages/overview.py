@@ -39,7 +39,7 @@ if view.scores.empty:
 
 timepoints = frames.in_order(view.scores.timepoint, "timepoint")
 st.markdown(f"**{landing_sentence(len(models), view.provenance, timepoints, view.missing)}**")
-facts = standing_out(averages, blasts, view.missing)
+facts = standing_out(averages, blasts, view.missing, is_normal_only=view.panel.is_normal_only)
 for column, (heading, text) in zip(st.columns(max(len(facts), 1)), facts, strict=False):
     column.markdown(f"**{heading}**  \n{text}")
 provenance.described(view.kind, view.provenance.n_donors)

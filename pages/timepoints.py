@@ -54,6 +54,7 @@ figure.draw(
         view.scores,
         view.donors,
         timepoints=course(view.scores.timepoint),
+        models=list(models.values()),
         has_lines=is_comparison,
     ),
     name=f"{metric.key}-by-timepoint",

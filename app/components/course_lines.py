@@ -47,6 +47,7 @@ def course_lines(
     donors: pd.DataFrame,
     *,
     timepoints: Sequence[str],
+    models: Sequence[str] = (),
     has_lines: bool = True,
     dark: bool,
 ) -> alt.LayerChart:
@@ -57,15 +58,19 @@ def course_lines(
     timepoints
         The course to draw, in order; those without a score are drawn as "no data", and lines
         are not carried across them.
+    models
+        Display names in the order of the legend; others follow by name.
     has_lines
         False where timepoints are scored over types of their own, so that none leads to the next.
     """
     metric = metric_of(scores)
     scale, axis = charts.score_scale(metric), charts.score_axis(metric)
     place = {t: i for i, t in enumerate(timepoints)}
+    place_of = {name: index for index, name in enumerate(models)}
     models = dict(
         sorted(
-            zip(scores.configuration, scores.display_name, strict=True), key=lambda pair: pair[1]
+            zip(scores.configuration, scores.display_name, strict=True),
+            key=lambda pair: (place_of.get(pair[1], len(place_of)), pair[1]),
         )
     )
     step = min(0.16, 0.64 / max(len(models), 1))

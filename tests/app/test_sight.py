@@ -97,3 +97,10 @@ def test_a_donor_is_counted_once_over_timepoints():
     said = as_read(donor_sentence(totals, "L1"))
     assert "over 2 donors, each at its timepoints (3 scores)." in said
     assert "(a, Diagnosis, 1 cell)" in said
+
+
+def test_models_stand_in_one_order_in_a_legend():
+    table = scores([0.2, 0.2])
+    both = pd.concat([table, table.assign(configuration="scgpt", display_name="scGPT")])
+    chart = course_lines(both, table.head(0).assign(donor=""), timepoints=["Diagnosis", "Post-treatment"], models=["scGPT", "L1"], dark=False)  # fmt: skip
+    assert "'sort': ['scGPT', 'L1']" in str(chart.to_dict())

@@ -67,11 +67,16 @@ def _percent_range(values: pd.Series) -> str:
 
 
 def standing_out(
-    averages: pd.DataFrame, blasts: Blasts, missing: Sequence[str]
+    averages: pd.DataFrame,
+    blasts: Blasts,
+    missing: Sequence[str],
+    *,
+    is_normal_only: bool = False,
 ) -> list[tuple[str, str]]:
     """Return what stands out as pairs of heading and sentence.
 
     The share of wrong cells at diagnosis by kind of model, blasts called normal, and relapse.
+    `is_normal_only` says that malignant types are not among those compared.
     """
     facts = []
     models = averages[averages.configuration.str.split("@").str[0] != _FLOOR]
@@ -84,7 +89,7 @@ def standing_out(
         ]
         support = (
             f"{plural(int(at.n_donors.max()), 'donor')}, {int(at.n_cells.max()):,} cells of "
-            f"{plural(int(at.n_types.max()), 'type')}"
+            f"{plural(int(at.n_types.max()), 'normal type' if is_normal_only else 'type')}"
         )
         facts.append(("Wrong at diagnosis", f"{'; '.join(parts)} ({support})."))
     rates = blasts.rates
