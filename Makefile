@@ -13,9 +13,10 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 export PYTHONPATH := $(CURDIR)
 
-# Tests of one file stay together, so that they share what the file makes once.
+# Tests of one file stay together, so that they share what the file makes once; the longest files
+# come first (tests/conftest.py), so that no worker ends alone with one of them.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=15
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
 
 .PHONY: help install dev run test test-slow lint benchmarks audit chromium clean
 

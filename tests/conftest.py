@@ -18,6 +18,23 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+_LONGEST = (
+    "tests/test_tutorial.py", "tests/browser/", "tests/backend/hostile/", "tests/app/",
+    "tests/mutants/", "tests/backend/studies/", "tests/backend/jobs/", "tests/backend/training/",
+)  # fmt: skip
+"""Files and folders whose files take longest, in the order in which workers are given them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: a worker that gets one last would work on alone."""
+
+    def place(item: pytest.Item) -> int:
+        ranks = (rank for rank, name in enumerate(_LONGEST) if item.nodeid.startswith(name))
+        return next(ranks, len(_LONGEST))
+
+    items.sort(key=place)
+
+
 FINE_TYPES = ("HSC-like", "Mono", "T")
 
 # Real symbols, so that files of these cells pass the check of gene names.
