@@ -6,6 +6,13 @@ from sklearn.metrics import f1_score
 from backend.cli import main
 
 
+@pytest.fixture
+def read_once(monkeypatch, small_store):
+    """Give the command the small results as another test has read them."""
+    monkeypatch.setattr("backend.store.cache.Store", lambda *_, **__: small_store)
+    monkeypatch.setattr(small_store, "close", lambda: None)
+
+
 def score(capsys, *words: str) -> dict:
     assert main(["score", *words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -50,7 +57,7 @@ def test_score_by_donor_names_every_donor(capsys, small):
 
 
 @pytest.mark.parametrize("by", ["timepoint", "donor"])
-def test_another_metric_stands_under_its_own_key(capsys, small, by):
+def test_another_metric_stands_under_its_own_key(capsys, small, read_once, by):
     words = ("--by", by, "--results", str(small.root))
     report = score(capsys, *words, "--metric", "accuracy")
     usual = score(capsys, *words)
@@ -78,7 +85,7 @@ def test_the_arguments_choose_the_scope(capsys, results):
 
 
 @pytest.mark.parametrize("by", ["timepoint", "cell_type", "donor"])
-def test_the_printed_table_carries_counts_sources_and_the_footer(capsys, small, by):
+def test_the_printed_table_carries_counts_sources_and_the_footer(capsys, small, read_once, by):
     assert main(["score", "--by", by, "--results", str(small.root)]) == 0
     text = capsys.readouterr().out
     assert "Real (real), lineage labels, protocol donor, budget equal" in text
@@ -100,7 +107,7 @@ def test_the_printed_table_carries_counts_sources_and_the_footer(capsys, small, 
         (["--model", "nix"], "No results of nix here. Found: logreg"),
     ],
 )
-def test_what_is_not_there_is_refused(capsys, small, words, said):
+def test_what_is_not_there_is_refused(capsys, small, read_once, words, said):
     assert main(["score", "--results", str(small.root), *words]) == 2
     captured = capsys.readouterr()
     assert said in captured.err
