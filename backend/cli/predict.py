@@ -58,6 +58,12 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
         help="whether donors whose names occur in training data are the same people, who are not "
         "scored, or others; by default the study decides, and the cells themselves always",
     )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE.h5ad",
+        help="the file that the models were fitted on: says what genes that the dataset lacks cost",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -106,6 +112,7 @@ def evaluate_file(
             is_scored=is_scored,
             least_scored=0.0 if not is_scored or args.few else 0.5,
             device=args.device,
+            reference=args.reference,
             progress=update,
         )
 

@@ -98,6 +98,7 @@ def evaluate(
     name: str | None = None,
     facts: Mapping[str, Any] | None = None,
     device: str = "auto",
+    reference: Path | None = None,
     progress: Callable[[float, str], None] = lambda share, message: None,
 ) -> Evaluated:
     """Predict a file with stored models and score it; write the bundles below `out`.
@@ -125,7 +126,7 @@ def evaluate(
         What pages call the dataset; by default what the file says.
     facts
         Further facts for `dataset.json`, such as when it expires.
-    device
+    device, reference
         See `Predictor`.
     progress
         Called with the share done and what is done now.
@@ -154,7 +155,7 @@ def evaluate(
             check_matches(matches, least_scored=least_scored)
         except LabelError as error:
             raise LabelError(error.message, _other_columns(dataset) + error.hint) from error
-        predictor = Predictor(models, device=device)
+        predictor = Predictor(models, device=device, reference=reference)
         donors = obs["donor"].astype(str).to_numpy()
         stream = ComponentStream(donors, fitted_on=QUICK_FIT)
         parts: list[pd.DataFrame] = []

@@ -9,9 +9,11 @@ import numpy as np
 
 from backend.data.fingerprint import cell_fingerprints
 from backend.errors import InputError
+from backend.prediction.gene_cost import ReferenceCells
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from anndata import AnnData
 
@@ -59,16 +61,20 @@ class Predictor:
         Stored models of one label level.
     device
         "auto" takes a GPU where there is one.
+    reference
+        The file that the models were fitted on, to say what missing genes cost.
 
     Raises
     ------
     InputError
-        If there is no model, or they answer at different label levels.
+        If there is no model, the reference is another file, or they answer at different label levels.
     ModelUnavailable
         If a model cannot be read.
     """
 
-    def __init__(self, models: Sequence[SavedModel], *, device: str = "auto") -> None:
+    def __init__(
+        self, models: Sequence[SavedModel], *, device: str = "auto", reference: Path | None = None
+    ) -> None:
         levels = sorted({model.run.label_level for model in models})
         if len(levels) != 1:
             msg = f"The models answer at the label levels {', '.join(levels) or 'of no model'}."
@@ -78,6 +84,7 @@ class Predictor:
         self.answers = [Answers() for _ in models]
         self._typers = [model.load(device=device) for model in models]
         self.gene_notes: tuple[str, ...] = ()
+        self._reference_file = reference
         self._references = [model.reference() for model in models]
         self._train_cells = [model.train_cells() for model in models]
 
@@ -91,7 +98,15 @@ class Predictor:
         """
         prints = cell_fingerprints(cells)
         if not self.answers[0].proba:
-            self.gene_notes = _gene_notes(self.models, self._typers, cells.var_names)
+            self.gene_notes = (
+                *_gene_notes(
+                    self.models,
+                    self._typers,
+                    cells.var_names,
+                    is_costed=self._reference_file is not None,
+                ),
+                *self._cost_notes(cells.var_names),
+            )
         for model, typer, reference, known, answers in zip(
             self.models, self._typers, self._references, self._train_cells, self.answers,
             strict=True,
@@ -112,15 +127,35 @@ class Predictor:
             # 0 is the fingerprint of a cell without counts: any two of them are "the same".
             answers.was_trained_on.append((known[places] == prints) & (prints != 0))
 
+    def _cost_notes(self, genes: Iterable[str]) -> tuple[str, ...]:
+        """Say of each model what it costs that the file lacks genes of its reference."""
+        if self._reference_file is None:
+            return ()
+        cells = ReferenceCells(self._reference_file, label_level=self.label_level)
+        own = set(genes)
+        return tuple(
+            f"{model.run.display_name}: {cells.cost(model, typer, own).sentence()}"
+            for model, typer in zip(self.models, self._typers, strict=True)
+        )
+
 
 def _gene_notes(
-    models: Sequence[SavedModel], typers: Sequence[CellTyper], genes: Iterable[str]
+    models: Sequence[SavedModel],
+    typers: Sequence[CellTyper],
+    genes: Iterable[str],
+    *,
+    is_costed: bool,
 ) -> tuple[str, ...]:
     """Say how much of a model's weight lies on genes that the file lacks.
 
     A share of all genes is no evidence: a file of a tenth of them may hold all that matter, or none.
     """
     own, notes = set(genes), []
+    unknown = (
+        ". What it costs on the donors that it was fitted on is not known without their counts "
+        "(--reference FILE)"
+    )
+    unknown = "" if is_costed else unknown
     for model, typer in zip(models, typers, strict=True):
         known = typer.gene_weights()
         if known is None or not known[1].sum():
@@ -136,6 +171,6 @@ def _gene_notes(
         notes.append(
             f"{model.run.display_name}: the file lacks {n} of the {len(first)} genes that move its "
             f"answers most{f' ({examples})' if n else ''} and {share:.0%} of the weight of all genes; its "
-            "confidence does not show that"
+            f"confidence does not show that{unknown}"
         )
     return tuple(notes)

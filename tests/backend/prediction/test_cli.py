@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 
 import numpy as np
@@ -79,6 +80,32 @@ def test_file_without_cell_types_is_predicted(trained_home, tmp_path, capsys):
     adata.obs["fine_annot"] = new_cells(60).obs["cell_type"].to_numpy()
     adata.write_h5ad(path)
     assert "column for the cell type" in refusal(["evaluate", *words], capsys)
+
+
+def test_what_missing_genes_cost_is_measured_on_the_reference(
+    trained_home, trained_file, tmp_path, capsys
+):
+    run_id = run_of(trained_home, "logreg")
+    adata = new_cells(60)
+    names, weights = find_saved_model(run_id, [trained_home]).load().gene_weights()
+    strongest = {names[k] for k in np.argsort(-weights)[: len(names) // 2]}
+    poor = tmp_path / "poor.h5ad"
+    adata[:, [name not in strongest for name in adata.var_names]].copy().write_h5ad(poor)
+    words = ["evaluate", "--run", run_id, "--out", str(tmp_path / "out"), "--dataset", str(poor)]
+    words += ["--models", str(trained_home)]
+    assert main(words) == 0
+    assert "is not known without their counts" in capsys.readouterr().out
+    assert main([*words, "--reference", str(trained_file)]) == 0
+    out = capsys.readouterr().out
+    found = re.search(
+        r"on 240 cells of 6 donors that it was fitted on, its accuracy is (\S+), and (\S+) without "
+        r"the (\d+) genes",
+        out,
+    )
+    assert float(found[1]) > float(found[2])
+    assert int(found[3]) > 0
+    assert "not known without" not in out
+    assert "was not fitted on poor.h5ad" in refusal([*words, "--reference", str(poor)], capsys)
 
 
 def refusal(words, capsys):
