@@ -4,6 +4,7 @@ import streamlit as st
 
 from app import address, cache, filters, header, identity, nav, state
 from app.components import errors, export, figure
+from app.sections.evaluate import unlabelled
 from backend.evaluation.wording import prose
 
 st.set_page_config(page_title="Faultline", page_icon=str(nav.ICON), layout="wide")
@@ -42,4 +43,7 @@ with body, errors.shown_to_user():
     is_scored = info.needs_results
     header.draw(info, cache.provenance(state.current_scope()).cautions if is_scored else ())
     address.say_what_is_not_here()
-    page.run()
+    if is_scored and info.needs_labels and unlabelled.is_shown():
+        unlabelled.draw()
+    else:
+        page.run()

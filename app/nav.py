@@ -34,7 +34,7 @@ WORDMARKS: Final = {
 class PageInfo:
     """One page: `key` is its file in `pages/` and, but for the first page, its address.
 
-    `has_metric` says whether its scores are of the chosen metric, `without` which shared filters
+    `needs_labels` says whether it has nothing to show of cells without a label, `has_metric` whether its scores are of the chosen metric, `without` which shared filters
     change nothing on it. `section` is what it stands under.
     """
 
@@ -43,6 +43,7 @@ class PageInfo:
     icon: str
     question: str
     needs_results: bool = True
+    needs_labels: bool = True
     has_metric: bool = False
     without: tuple[str, ...] = ()
     section: str = "Failures"
@@ -88,6 +89,7 @@ PAGES: Final = (
         "Failure map",
         ":material/scatter_plot:",
         "Which cells fail?",
+        needs_labels=False,
     ),
     PageInfo(
         "confusions",

@@ -14,7 +14,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     configuration = choose_model(models, width=page.WIDTH)
     with errors.shown_to_user():
         cells = cache.cells_on_map(scope, configuration)
-    colour_by = page.choose_colour()
+    colour_by = page.choose_colour(cells)
     scope = page.choose_types(scope, cells)
     facet_by = page.choose_panels()
 
@@ -34,13 +34,14 @@ if map_first := page.is_coloured_anew(colour_by, facet_by):
     page.draw(place_of_map, maps, colour_by=colour_by, models=models)
 page.numbers_of_selected(scope, cells, in_scope, configuration, answer=answer)
 
-st.markdown("##### Outcomes")
-tables.show(
-    counts,
-    name="outcomes",
-    alt_text="Cells and donors per outcome",
-    columns=("outcome", "n_cells", "n_donors", "share"),
-)
+if page.has_labels(cells):
+    st.markdown("##### Outcomes")
+    tables.show(
+        counts,
+        name="outcomes",
+        alt_text="Cells and donors per outcome",
+        columns=("outcome", "n_cells", "n_donors", "share"),
+    )
 page.failure_table(scope, cells, in_scope)
 provenance.caption(cache.provenance(scope))
 if not map_first:

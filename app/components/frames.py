@@ -120,6 +120,9 @@ def outcome_sentence(counts: pd.DataFrame, model: str, threshold: float | None) 
     """Return the headline of the failure map."""
     n = dict(zip(counts.outcome, counts.n_cells, strict=True))
     total = sum(v for k, v in n.items() if k != "not scored")
+    if not total:
+        lost = n.get("not scored", 0)
+        return f"**{plain(model)}** names {plural(lost, 'cell')} without a label: none is scored."
     n_failed = sum(n.get(k, 0) for k in WRONG)
     share = f" ({n_failed / total:.0%})" if total else ""
     text = f"**{plain(model)}** fails on {n_failed:,} of {plural(total, 'labelled cell')}{share}."

@@ -154,5 +154,6 @@ def _gene_notes(genes: GeneMap) -> list[str]:
     if genes.n_renamed:
         notes.append(f"{genes.n_renamed:,} genes got their current symbol.")
     if genes.n_summed:
-        notes.append(f"{genes.n_summed:,} genes were summed with another of the same symbol.")
+        verb = " was" if genes.n_summed == 1 else "s were"
+        notes.append(f"{genes.n_summed:,} gene{verb} summed with another of the same symbol.")
     return notes

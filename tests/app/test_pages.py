@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 from altair.vegalite.v6.schema import Root
 
 from app import cache, nav
 from app.components.export import FOOTER
+from app.components.frames import outcome_sentence
+from app.sections.evaluate import unlabelled
 from backend.errors import InputError
 from tests.app.conftest import REAL, SIMULATED
 
@@ -235,3 +238,23 @@ def test_types_are_scored_by_f1_whatever_the_metric(open_page):
     assert "metric" not in [box.key for box in app.selectbox]
     assert {"f1"} <= set(app.dataframe[0].value.columns)
     assert "Accuracy" not in words(app)
+
+
+def test_upload_without_labels_is_described_where_pages_speak_of_scores(open_page, monkeypatch):
+    assert "stands below" not in words(open_page("overview"))
+    monkeypatch.setattr(unlabelled, "is_shown", lambda: True)
+    for page in ("overview", "donors"):
+        app = open_page(page)
+        text = words(app)
+        assert not app.exception
+        assert "evaluate the file with a column of cell types" in text
+        assert "What the cells are called" in text
+    # The map has something to show of any cell.
+    assert "stands below" not in words(open_page("failure_map"))
+
+
+def test_cells_without_labels_are_named_and_not_called_failures():
+    counts = pd.DataFrame({"outcome": ["correct", "not scored"], "n_cells": [0, 7]})
+    assert outcome_sentence(counts, "scGPT", 0.8) == (
+        "**scGPT** names 7 cells without a label: none is scored."
+    )

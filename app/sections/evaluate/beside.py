@@ -108,7 +108,11 @@ def composition(scope: Scope, source: Source) -> None:
     donors = shown.shares[["donor", "timepoint", "reference"]].drop_duplicates()
     names = [
         f"{row.donor} · {row.timepoint}"
-        + (f", beside {row.reference}" if isinstance(row.reference, str) else "")
+        + (
+            f", beside {row.reference}"
+            if isinstance(row.reference, str) and row.reference != row.timepoint
+            else ""
+        )
         for row in donors.itertuples()
     ]
     place = st.selectbox("Donor", names, key="evaluate.composition.donor", width=420)

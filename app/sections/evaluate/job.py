@@ -9,7 +9,7 @@ import streamlit as st
 from app import cache
 from app.components import export
 from app.identity import identity
-from app.sections.evaluate import beside
+from app.sections.evaluate import beside, outside
 from app.state import DATASET, Source, go
 from backend.config import home, keep_days
 from backend.data.uploads import delete_upload, user_folder
@@ -37,12 +37,6 @@ __all__ = ["JOB", "start", "watch"]
 
 JOB: Final = "job"
 """URL parameter: the job that the page is about."""
-_BY: Final = {
-    "donor": "Donor",
-    "cell_type_fine": "Label in the file",
-    "predicted": "Predicted type",
-}
-
 _PAGES: Final = {
     "timepoints": "Timepoints",
     "cell_types": "Cell types",
@@ -118,6 +112,9 @@ def _results(status: JobStatus) -> None:
         st.button("Evaluate another file", on_click=_again, key="evaluate.again")
         return
     st.markdown("\n".join(f"- {sentence}" for sentence in _sentences(result)))
+    if notes := _notes(result):
+        with st.expander(f"What was changed, lost or assumed ({len(notes)})"):
+            st.markdown("\n".join(f"- {note}" for note in notes))
     _answer(status, result, choices[choices["dataset_id"] == dataset_id])
     with st.container(horizontal=True):
         st.button(
@@ -167,14 +164,14 @@ def _answer(status: JobStatus, result: dict[str, Any], choices: pd.DataFrame) ->
         beside.composition(scope, source)
         return
     runs = cache.runs_of(status.owner, scope.dataset_id)
-    outside = result.get("outside", {})
+    away = result.get("outside", {})
     st.markdown("##### How the models did on this file")
     for answer in cache.answers(scope):
         mine = runs.loc[runs["series_id"].isin(answer.series), "run_id"]
-        shares = [outside[run_id] for run_id in mine if outside.get(run_id) is not None]
+        shares = [away[run_id] for run_id in mine if away.get(run_id) is not None]
         told = [
             *answer.sentences(),
-            *(f"{_share_outside(share)}." for share in shares),
+            *(f"{outside.share_text(share)}." for share in shares),
         ]
         st.markdown(f"**{plain(answer.display_name)}**\n\n" + "\n".join(f"- {s}" for s in told))
     with st.container(horizontal=True):
@@ -219,13 +216,6 @@ def _source(result: dict[str, Any], *, is_simulated: bool) -> Source:
     )
 
 
-def _share_outside(share: float) -> str:
-    return (
-        f"{share * 100:.1f} % of the cells lie outside its training data; 5 % are expected of a "
-        "new donor from the same tissue"
-    )
-
-
 def _sentences(result: dict[str, Any]) -> list[str]:
     n = result["n_cells"]
     if "n_scored" not in result:
@@ -234,7 +224,9 @@ def _sentences(result: dict[str, Any]) -> list[str]:
         told = [f"{plural(n, 'cell')} with predictions of {models}, imported and not run here."]
         if lost:
             told.append(f"{plural(lost, 'cell')} without a label: not scored.")
-        return told + _notes(result)
+        return told
+    if result["n_unlabelled"] == n:
+        return [f"{plural(n, 'cell')} named. The file has no labels, so nothing is scored."]
     said = [f"{plural(n, 'cell')} predicted, {result['n_scored']:,} of them scored."]
     for count, what in (
         ("n_unlabelled", "without a label"),
@@ -246,7 +238,7 @@ def _sentences(result: dict[str, Any]) -> list[str]:
             verb = "was" if result[count] == 1 else "were"
             were = f" {verb}" if count == "n_in_training" else ""
             said.append(f"{plural(result[count], 'cell')}{were} {what}: predicted, not scored.")
-    return said + _notes(result)
+    return said
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
@@ -260,50 +252,14 @@ def _outside(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -
     """Show which cells do not belong to what the models know."""
     dataset_id = str(result["dataset_id"])
     names = _names(status.owner, dataset_id)
+    shares = {run: share for run, share in result["outside"].items() if share is not None}
     st.markdown("##### Does the file belong to what the models know?")
-    for run_id, share in result["outside"].items():
+    if not result["n_scored"]:
         # Beside a score it stands in the answer.
-        if share is not None and not result["n_scored"]:
-            st.markdown(f"- {plain(names.get(run_id, run_id))}: {_share_outside(share)}.")
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        run_id = st.selectbox(
-            "Model",
-            [run_id for run_id, share in result["outside"].items() if share is not None],
-            format_func=lambda run_id: names.get(run_id, run_id),
-            key="evaluate.outside.model",
-            width=320,
-        )
-        by = st.segmented_control(
-            "By", list(_BY), default="donor", format_func=_BY.__getitem__, required=True,
-            key="evaluate.outside.by",
-        )  # fmt: skip
-    table = cache.outside(status.owner, dataset_id, run_id, by)
-    st.dataframe(
-        table,
-        hide_index=True,
-        column_config={
-            by: _BY[by],
-            "n_cells": st.column_config.NumberColumn("Cells", format="localized"),
-            "n_outside": st.column_config.NumberColumn("Outside", format="localized"),
-            "share": st.column_config.ProgressColumn(
-                "Share outside", format="percent", min_value=0.0, max_value=1.0
-            ),
-        },
-        key="evaluate.outside.table",
-    )
+        for run_id, share in shares.items():
+            st.markdown(f"- {plain(names.get(run_id, run_id))}: {outside.share_text(share)}.")
     source = _source(result, is_simulated=is_simulated)
-    st.download_button(
-        "CSV",
-        export.csv_bytes(table, source),
-        file_name=export.file_name(source, f"outside-by-{by}", "csv"),
-        mime="text/csv",
-        icon=":material/download:",
-        key="evaluate.outside.csv",
-    )
-    st.caption(
-        "A cell is outside when it lies farther from the training cells than 95 % of the cells of "
-        "donors that were left out of them. Predictions of such cells mean little."
-    )
+    outside.draw(status.owner, dataset_id, {run: names.get(run, run) for run in shares}, source)
 
 
 def _names(owner: str, dataset_id: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ from app.state import CELL_TYPE, current_source
 from backend.evaluation.cells.colours import colour_column
 from backend.evaluation.cells.map_cells import count_outcomes
 from backend.evaluation.cells.selection import SavedSelection, scope_json
+from backend.evaluation.outcomes import OUTCOMES
 from backend.evaluation.wording import plain, plural
 
 if TYPE_CHECKING:
@@ -59,9 +60,19 @@ _OPENED: Final = "failure_map.opened"
 _DRAWN: Final = "failure_map.drawn"
 
 
-def choose_colour() -> str:
+def has_labels(cells: MapCells) -> bool:
+    """Say whether any cell of the dataset is scored."""
+    return bool((cells.outcome != OUTCOMES.index("not scored")).any())
+
+
+def choose_colour(cells: MapCells) -> str:
     """Draw the choice of what cells are coloured by; return its key."""
-    word = st.selectbox("Colour by", list(COLOURS), key="colour", bind="query-params", width=WIDTH)
+    words = list(COLOURS)
+    # Without labels there is no outcome: cells open as what they are called.
+    first = "outcome" if has_labels(cells) else "predicted"
+    word = st.selectbox(
+        "Colour by", words, index=words.index(first), key="colour", bind="query-params", width=WIDTH
+    )
     return COLOURS[word]
 
 
@@ -265,9 +276,14 @@ def open_link(cells: MapCells) -> None:
 
 
 def failure_table(scope: Scope, cells: MapCells, in_scope: np.ndarray) -> None:
-    """Show the most confident failures; the file has all of them."""
-    st.markdown("##### Failures, most confident first")
-    rows = np.flatnonzero(in_scope & cells.is_wrong)
+    """Show the most confident failures, without labels all cells; the file has all of them."""
+    if has_labels(cells):
+        title, rows = "Failures", np.flatnonzero(in_scope & cells.is_wrong)
+        what = "Cells whose predicted type differs from the label"
+    else:
+        title, rows = "Cells and what they are called", np.flatnonzero(in_scope)
+        what = "Cells without a label"
+    st.markdown(f"##### {title}, most confident first")
     if not len(rows):
         st.markdown("No cell fails here.")
         return
@@ -275,7 +291,7 @@ def failure_table(scope: Scope, cells: MapCells, in_scope: np.ndarray) -> None:
     tables.show(
         cache.selected_rows(scope, rows, cells.configuration, limit=_MOST_ROWS),
         name="failures",
-        alt_text="Cells whose predicted type differs from the label, most confident first",
+        alt_text=f"{what}, most confident first",
         columns=(
             "cell_id", "label", "predicted", "confidence", "outcome", "donor", "timepoint",
             "sample", "genotype", "label_source",
@@ -284,4 +300,4 @@ def failure_table(scope: Scope, cells: MapCells, in_scope: np.ndarray) -> None:
         whole=partial(cache.selected_rows, scope, rows, cells.configuration),
     )  # fmt: skip
     if len(rows) > _MOST_ROWS:
-        st.caption(f"{_MOST_ROWS:,} of {len(rows):,} failures are listed; the CSV has all of them.")
+        st.caption(f"{_MOST_ROWS:,} of {len(rows):,} cells are listed; the CSV has all of them.")
