@@ -91,14 +91,20 @@ def own_main_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
+def _opened(key: str, **query: str | list[str]) -> AppTest:
+    app = AppTest.from_file(str(project_root() / "app" / "main.py"), default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    return app.switch_page(str(project_root() / "pages" / f"{key}.py")).run()
+
+
 @pytest.fixture
 def open_page() -> Callable[..., AppTest]:
     """Return a function that opens a page with some URL parameters."""
+    return _opened
 
-    def opened(key: str, **query: str | list[str]) -> AppTest:
-        app = AppTest.from_file(str(project_root() / "app" / "main.py"), default_timeout=60)
-        for name, value in query.items():
-            app.query_params[name] = value
-        return app.switch_page(str(project_root() / "pages" / f"{key}.py")).run()
 
-    return opened
+@pytest.fixture(scope="module")
+def seen(home: Path) -> Callable[..., AppTest]:
+    """Return what `open_page` returns, opened once a file, for tests that only look at a page."""
+    return cache(_opened)

@@ -29,8 +29,8 @@ def ids(app) -> list[str]:
     return list(found.sort_values(["is_upload", "simulated", "name"]).dataset_id)
 
 
-def test_the_address_names_the_dataset_and_what_could_be_another_default(open_page):
-    app = open_page("overview")
+def test_the_address_names_the_dataset_and_what_could_be_another_default(seen):
+    app = seen("overview")
     scope = app.session_state["faultline.scope"]
     assert held(app, "dataset") == scope.dataset_id
     assert held(app, "label_level") == "lineage"
@@ -49,20 +49,18 @@ def test_a_link_may_name_the_dataset_by_its_id_or_as_older_ones_do(open_page, by
     assert "which is not here" not in words(app)
 
 
-@pytest.mark.parametrize(
-    ("asked", "value", "word"),
-    [
-        ("dataset", "0123456789abcdef", "dataset"),
-        ("protocol", "study", "protocol"),
-        ("model", "no such model", "model"),
-        ("timepoint", "Relapse", "timepoint"),
-        ("budget", "cap500", "training size"),
-    ],
-)
-def test_what_a_link_asks_for_in_vain_is_said(open_page, asked, value, word):
-    app = open_page("overview", **{asked: [value]})
+def test_what_a_link_asks_for_in_vain_is_said(open_page):
+    asked = {
+        "dataset": ("0123456789abcdef", "dataset"),
+        "protocol": ("study", "protocol"),
+        "model": ("no such model", "model"),
+        "timepoint": ("Relapse", "timepoint"),
+        "budget": ("cap500", "training size"),
+    }
+    app = open_page("overview", **{name: [value] for name, (value, _) in asked.items()})
     assert not app.exception
-    assert f"This link asked for {word} “{value}”, which is not here." in words(app)
+    for value, word in asked.values():
+        assert f"This link asked for {word} “{value}”, which is not here." in words(app)
     app.run()
     assert "This link asked for" not in words(app)
 
@@ -82,8 +80,8 @@ def test_a_choice_in_the_sidebar_changes_the_address(open_page):
     assert "This link asked for" not in words(app)
 
 
-def test_the_first_dataset_is_real_and_shipped(open_page):
-    app = open_page("overview")
+def test_the_first_dataset_is_real_and_shipped(seen):
+    app = seen("overview")
     assert REAL in app.selectbox(key="dataset").options[0]
 
 

@@ -56,8 +56,8 @@ def labelled_home(tmp_path, monkeypatch):
     st.cache_resource.clear()
 
 
-def test_page_names_the_mistakes_and_offers_a_choice(open_page):
-    app = open_page("confusions")
+def test_page_names_the_mistakes_and_offers_a_choice(seen):
+    app = seen("confusions")
     assert not app.exception
     assert "is wrong on" in text_of(app)
     assert "same lineage family" in text_of(app)
@@ -318,7 +318,7 @@ def test_file_of_cells_runs_no_formula_and_says_simulated():
 
 
 @pytest.mark.parametrize("key", ["overview", "timepoints", "cell_types", "donors"])
-def test_pages_lead_to_the_cells(open_page, key):
-    app = open_page(key)
+def test_pages_lead_to_the_cells(seen, key):
+    app = seen(key)
     labels = {link.label for link in app.get("page_link")}
     assert {"See which cells fail", "See what they are mistaken for"} <= labels

@@ -35,13 +35,14 @@ def hostile_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture(autouse=True)
-def on_hostile_results(hostile_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("FAULTLINE_PRECOMPUTED", str(hostile_home))
-    monkeypatch.setenv("FAULTLINE_HOME", str(hostile_home / "own"))
-    st.cache_data.clear()
-    st.cache_resource.clear()
-    yield
+@pytest.fixture(scope="module", autouse=True)
+def on_hostile_results(home: Path, hostile_home: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAULTLINE_PRECOMPUTED", str(hostile_home))
+        patch.setenv("FAULTLINE_HOME", str(hostile_home / "own"))
+        st.cache_data.clear()
+        st.cache_resource.clear()
+        yield
     st.cache_data.clear()
     st.cache_resource.clear()
 

@@ -26,8 +26,8 @@ def words(app) -> str:
 
 
 @pytest.mark.parametrize("key", SCORED)
-def test_page_opens_with_all_that_a_reader_needs(open_page, key):
-    app = open_page(key)
+def test_page_opens_with_all_that_a_reader_needs(seen, key):
+    app = seen(key)
     text = words(app)
     page = next(page for page in nav.PAGES if page.key == key)
     assert not app.exception
@@ -67,13 +67,6 @@ def test_methods_page_has_definitions_and_versions(open_page):
     assert "streamlit" in set(app.dataframe[-1].value["Package"])
 
 
-@pytest.mark.parametrize("key", SCORED)
-def test_page_marks_simulated_data(open_page, key):
-    app = open_page(key, dataset=SIMULATED)
-    assert not app.exception
-    assert "Simulated data, not a finding" in words(app)
-
-
 @pytest.mark.parametrize("key", ["overview", "cell_types", "failure_map"])
 def test_page_survives_parameters_that_name_nothing(open_page, key):
     app = open_page(
@@ -95,8 +88,10 @@ def test_page_survives_parameters_that_name_nothing(open_page, key):
 
 
 @pytest.mark.parametrize("key", SCORED)
-def test_page_explains_an_empty_scope(open_page, key):
+def test_page_marks_simulated_data_and_explains_an_empty_scope(open_page, key):
     app = open_page(key, dataset=SIMULATED)
+    assert not app.exception
+    assert "Simulated data, not a finding" in words(app)
     app.selectbox(key="truth").set_value("mutant")
     app.multiselect(key="timepoint").set_value(["Healthy"])
     app.run()
@@ -140,30 +135,30 @@ def test_url_sets_the_filters(open_page):
     assert scope.timepoints == ("Healthy", "Relapse")
 
 
-def test_overview_names_each_series_once(open_page):
-    text = words(open_page("overview"))
+def test_overview_names_each_series_once(seen):
+    text = words(seen("overview"))
     for name in ("Gradient boosting", "Majority class"):
         assert text.count(f"**{name}**:") == 1
     assert "4 of 5 folds" in text
     assert "no headline number" in text
 
 
-def test_overview_names_what_is_not_labelled(open_page):
-    text = words(open_page("overview"))
+def test_overview_names_what_is_not_labelled(seen):
+    text = words(seen("overview"))
     assert "Pre-B" in text
     assert "No score can be given for them." in text
 
 
-def test_timepoints_names_missing_ones(open_page):
-    text = words(open_page("timepoints"))
+def test_timepoints_names_missing_ones(seen):
+    text = words(seen("timepoints"))
     assert "No data in this dataset: Post-treatment, Relapse." in text
 
 
-def test_models_are_compared_by_donor_only_while_that_is_open(open_page):
+def test_models_are_compared_by_donor_only_while_that_is_open(seen, open_page):
     def columns(app):
         return [set(table.value) for table in app.dataframe]
 
-    app = open_page("timepoints")
+    app = seen("timepoints")
     assert not app.exception
     assert sum("difference" in found for found in columns(app)) == 1
     linked = open_page("timepoints", against="Logistic regression (L1)")
@@ -195,8 +190,8 @@ def test_failure_map_facets_and_narrows_to_a_type(open_page, facet):
     assert set(app.dataframe[1].value["label"]) == {"HSC"}
 
 
-def test_failure_table_starts_with_the_most_confident(open_page):
-    table = open_page("failure_map").dataframe[1].value
+def test_failure_table_starts_with_the_most_confident(seen):
+    table = seen("failure_map").dataframe[1].value
     assert table["confidence"].is_monotonic_decreasing
     assert (table["label"] != table["predicted"]).all()
 
@@ -208,8 +203,8 @@ def test_incomplete_model_has_no_donor_scores_but_says_why(open_page):
     assert "4 of 5 folds" in words(app)
 
 
-def test_protocols_measure_the_gap(open_page):
-    app = open_page("protocols")
+def test_protocols_measure_the_gap(seen):
+    app = seen("protocols")
     assert {"random", "donor", "gap"} <= set(app.dataframe[0].value.columns)
     assert "one study" in words(app).lower()
 

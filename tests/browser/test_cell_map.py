@@ -328,7 +328,7 @@ def test_picture_files_show_the_map(visit, tmp_path):
     assert len(np.unique(pixels[::4, ::4].reshape(-1, pixels.shape[2]), axis=0)) > 50
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_points_are_drawn_without_a_serious_fault_of_access(visit, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page = open_map(visit, theme=theme)

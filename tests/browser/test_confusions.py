@@ -193,7 +193,7 @@ def test_strange_labels_are_text(visit, strange):
     assert page.get_by_role("link", name="link", exact=True).count() == 0
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_page_has_no_serious_barrier(visit, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page = visit(f"{PAGE}&kind=same+lineage+family", theme=theme, height=1600)

@@ -140,9 +140,9 @@ def test_caddy_as_it_comes_makes_the_server_public(visit, careless, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
-        ({"Host": "127.0.0.1:{target}"}, "another address"),
+        pytest.param({"Host": "127.0.0.1:{target}"}, "another address", marks=pytest.mark.slow),
         ({"Host": "127.0.0.1:{target}", "X-Real-IP": "127.0.0.1"}, "as proxies add it"),
-        ({"CF-Connecting-IP": "10.0.0.9"}, "as proxies add it"),
+        pytest.param({"CF-Connecting-IP": "10.0.0.9"}, "as proxies add it", marks=pytest.mark.slow),
         ({"Origin": "https://faultline.hospital.org"}, "another address"),
         ({"Host": "faultline.hospital.org"}, "another machine"),
     ],
