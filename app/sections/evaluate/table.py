@@ -10,7 +10,7 @@ import streamlit as st
 from app import cache
 from app.sections.evaluate import upload
 from backend.evaluation.wording import plain, plural, prose
-from backend.types import EXTERNAL, PROTOCOLS
+from backend.protocols import EXTERNAL, PROTOCOLS, tested_on
 
 if TYPE_CHECKING:
     from app.sections.evaluate.upload import Chosen
@@ -40,9 +40,9 @@ def choose(chosen: Chosen, owner: str) -> dict[str, Any] | None:
     add_to = _known(found)
     name = st.text_input("Name of the dataset", "Imported predictions", key="evaluate.name")
     protocol = st.selectbox(
-        "How were cells kept apart?",
+        "What was the model tested on?",
         [EXTERNAL, *PROTOCOLS],
-        format_func=lambda word: "not known" if word == EXTERNAL else word,
+        format_func=lambda key: "not known" if key == EXTERNAL else f"{tested_on(key)} ({key})",
         key="evaluate.protocol",
         help="Shown with the results as you state it; nothing of it can be checked here.",
     )
