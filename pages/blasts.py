@@ -12,7 +12,14 @@ from app.components.selection_links import open_buttons, page_links
 from app.sections.blasts.charts import by_course, patient_shares, state_bars
 from app.sections.blasts.selections import cells_missed, cells_of_state
 from app.sections.blasts.words import RATES, blast_sentences, mutant_sentences
-from app.state import choose_model, choose_one, course, current_models, current_scope
+from app.state import (
+    choose_model,
+    choose_one,
+    course,
+    current_models,
+    current_scope,
+    current_source,
+)
 from backend.evaluation.metrics import MALIGNANCY_METRICS
 from backend.evaluation.wording import plain
 
@@ -29,7 +36,12 @@ if not view.malignant:
 if view.rates.empty:
     st.info(
         "No model was trained on malignant labels (level fine) under this protocol and training "
-        "size. Choose others, or widen the timepoints or the labels counted."
+        "size. "
+        + (
+            "Evaluate the file with a model that tells malignant cells apart (fine labels)."
+            if current_source().is_upload
+            else "Choose others, or widen the timepoints or the labels counted."
+        )
     )
     st.stop()
 

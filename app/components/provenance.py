@@ -50,7 +50,7 @@ def strip(provenance: Provenance, models: Mapping[str, str]) -> None:
         ),
         "Labels": _sentences(
             f"{provenance.label_level.capitalize()} level",
-            _capital(plain(provenance.label_sources)),
+            _capital(plain(provenance.label_sources or "no labels")),
             provenance.truth,
         ),
         "Protocol": _sentences(
@@ -70,7 +70,7 @@ def caption(provenance: Provenance) -> None:
         _sentences(
             f"{plain(provenance.dataset)} ({provenance.kind}): {provenance.n_cells:,} scored "
             f"cells, {plural(provenance.n_donors, 'donor')}",
-            f"{provenance.label_level.capitalize()} labels: {plain(provenance.label_sources)}",
+            f"{provenance.label_level.capitalize()} labels: {plain(provenance.label_sources or 'none')}",
             provenance.protocol,
             _capital(plain(provenance.folds)),
             provenance.caption,
