@@ -128,7 +128,7 @@ def test_run_leaves_bundles_of_its_owner_or_of_all(shared, tmp_path, is_shared):
 def test_sweep_does_a_plan_once(shared, tmp_path, monkeypatch):
     plan = tmp_path / "tiny.toml"
     plan.write_text('folds = 2\nprotocol = "donor"\n[[run]]\nmodel = "majority"\n')
-    monkeypatch.setattr(training, "find_plan", lambda _: plan)
+    monkeypatch.setattr("backend.jobs.requests.find_plan", lambda _: plan)
     context = Context(tmp_path / "home")
     values = {"dataset": f"{shared.name}/course.h5ad", "plan": "tiny.toml"}
     assert training.sweep(values, context) == {"n_runs": 2, "n_done": 2, "n_failed": 0}
