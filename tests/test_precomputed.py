@@ -20,6 +20,11 @@ MAY_BE_SHIPPED = {
 }  # fmt: skip
 
 
+EIGHT = {
+    "majority", "logreg", "celltypist", "hgb", "scgpt", "geneformer", "scbert", "scfoundation",
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def manifest():
     return json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))
@@ -74,6 +79,24 @@ def test_all_baselines_have_all_folds_under_each_protocol(folds):
     at_five = folds[folds["protocol"] != "study"]
     by_series = at_five.groupby(at_five.columns[:6].tolist())["fold"].agg(set)
     assert all(found == {0, 1, 2, 3, 4} for found in by_series)
+
+
+def test_all_eight_models_stand_in_one_picture(folds, runs):
+    """One budget and one level for all, under both protocols, with a model to ask for each."""
+    real = folds[folds["budget"] != "equal"]
+    assert real[["dataset_id", "budget", "label_level"]].drop_duplicates().shape == (1, 3)
+    assert set(real["label_level"]) == {"fine"}
+    scratch = real[real["init"] == "scratch"]
+    for protocol in ("random", "donor"):
+        assert set(scratch.loc[scratch["protocol"] == protocol, "model"]) == EIGHT
+    finals = {run.model for run in runs if run.fold == "final"}
+    assert finals == EIGHT - {"hgb"}, "trees cannot be saved without pickle"
+
+
+def test_networks_say_whether_they_had_stopped_improving(runs):
+    networks = [run for run in runs if run.preset is not None and run.fold != "final"]
+    assert networks
+    assert all(run.convergence["state"] for run in networks)
 
 
 def test_random_and_donor_train_on_equally_many_cells(folds):

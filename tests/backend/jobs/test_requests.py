@@ -50,8 +50,8 @@ def test_requests_are_dicts():
 
 
 def test_plans_come_from_their_folder():
-    assert "vangalen_small.toml" in list_plans()
-    assert find_plan("vangalen_small.toml").is_file()
+    assert "vangalen.toml" in list_plans()
+    assert find_plan("vangalen.toml").is_file()
     for name in ("../pyproject.toml", "none.toml", "", "/etc/passwd", "a\0.toml"):
         with pytest.raises(InputError, match="no plan"):
             find_plan(name)

@@ -239,33 +239,39 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
         read_plan(tmp_path / "plan.toml")
 
 
-@pytest.mark.parametrize("name", ["vangalen", "vangalen_small", "vangalen_full", "simulated_tour"])
+@pytest.mark.parametrize("name", ["vangalen", "vangalen_full", "simulated_tour"])
 def test_shipped_plans_can_be_read(name, tmp_path):
     (tmp_path / "cells.h5ad").touch()
     assert read_plan(ROOT / "plans" / f"{name}.toml", dataset=tmp_path / "cells.h5ad").rows
 
 
-def test_the_small_plan_is_the_shipped_study(tmp_path):
+def test_the_plan_of_the_shipped_study(tmp_path):
     (tmp_path / "cells.h5ad").touch()
-    plan = read_plan(ROOT / "plans/vangalen_small.toml", dataset=tmp_path / "cells.h5ad")
+    plan = read_plan(ROOT / "plans/vangalen.toml", dataset=tmp_path / "cells.h5ad")
     fields = fields_of(plan)
-    assert {f["budget"] for f in fields} == {"cap500"}
-    assert {f["label_level"] for f in fields} == {"lineage"}
-    assert {(f["folds"], f["split_seed"], f["seed"], f["fraction"]) for f in fields} == {
-        (5, 0, 0, 1.0)
+    assert {(f["budget"], f["label_level"], f["folds"], f["fraction"]) for f in fields} == {
+        ("cap300", "fine", 5, 1.0)
     }
-    found = {(f["model"], f["protocol"], f["init"], f["checkpoint"]) for f in fields}
-    name = "vangalen2019_train"
-    wanted = {("logreg", protocol, "scratch", None) for protocol in ("donor", "random")}
-    for model in FOUNDATION:
-        wanted |= {(model, protocol, "scratch", None) for protocol in ("donor", "random")}
-        wanted.add((model, "donor", "pretrained", name))
-    assert found == wanted
-    assert all(f["settings"] == ({} if f["model"] == "logreg" else {"epochs": 4}) for f in fields)
+    found = {
+        (f["model"], f["protocol"], f["init"], f["checkpoint"]) for f in fields if not f["seed"]
+    }
+    name, baselines = "vangalen2019_train", ("majority", "logreg", "celltypist", "hgb")
+    wanted = {
+        (model, protocol, "scratch", None)
+        for model in (*FOUNDATION, *baselines)
+        for protocol in ("donor", "random")
+    }
+    assert found == wanted | {(model, "donor", "pretrained", name) for model in FOUNDATION}
+    assert {(f["model"], f["seed"]) for f in fields if f["seed"]} == {
+        (model, seed) for model in ("scgpt", "logreg") for seed in (1, 2)
+    }
+    trained = {"epochs": 30, "patience": 5}
+    assert all(f["settings"] == (trained if f["model"] in FOUNDATION else {}) for f in fields)
+    finals = [row.series.model for row in plan.rows if "final" in row.folds]
+    assert sorted(finals) == sorted([*FOUNDATION, "majority", "logreg", "celltypist"])
     assert [
         (m.series.model, m.name, m.series.protocol, m.series.budget) for m in plan.pretrainings
-    ] == [(model, name, "donor", "cap500") for model in FOUNDATION]
-    assert [m.series.settings for m in plan.pretrainings] == [{"epochs": n} for n in (8, 2, 10, 4)]
+    ] == [(model, name, "donor", "cap300") for model in FOUNDATION]
 
 
 def test_one_run_is_a_plan_of_one_row(read):
