@@ -25,11 +25,12 @@ button, input {
 }
 input { width: 16rem; }
 input[hidden] { display: none; }
-button { cursor: pointer; white-space: nowrap; }
+button { cursor: pointer; white-space: nowrap; min-width: 6rem; }
 button:hover { border-color: var(--st-primary-color); color: var(--st-primary-color); }
 :is(button, input):focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 1px; }
 span { font: 13px/1.4 var(--st-font, sans-serif); color: var(--st-text-color); }
 span:empty { display: none; }
+span.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 """
 
 # Only a page over HTTPS or on this machine may write to the clipboard, and a browser may refuse it
@@ -38,6 +39,7 @@ _JS: Final = """
 export default function ({ parentElement }) {
   const [button, field, said] = ["button", "input", "span"].map((name) =>
     parentElement.querySelector(name));
+  let waiting;
   button.onclick = async () => {
     const link = window.location.href;
     let isCopied = false;
@@ -52,9 +54,14 @@ export default function ({ parentElement }) {
       field.focus();
       field.select();
     }
+    // Seen on the button, so that nothing beside it moves; heard from the status.
+    said.classList.toggle("unseen", isCopied);
     said.textContent = isCopied ? "Copied" : "Press Ctrl+C (Mac: ⌘C)";
+    if (isCopied) button.textContent = "Copied";
+    clearTimeout(waiting);
+    waiting = setTimeout(() => { button.textContent = "Copy link"; }, 2500);
   };
-  return () => { button.onclick = null; };
+  return () => { clearTimeout(waiting); button.onclick = null; };
 }
 """
 
