@@ -34,7 +34,7 @@ def draw(info: PageInfo, cautions: Sequence[str] = ()) -> None:
     cautions
         What every score on these labels must carry; a short mark opens them.
     """
-    left, right = st.columns([3, 2], vertical_alignment="center")
+    left, right = st.columns(2, vertical_alignment="center")
     left.title(info.title, anchor=False)
     with right.container(
         horizontal=True, horizontal_alignment="right", vertical_alignment="center"
