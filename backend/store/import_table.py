@@ -44,6 +44,8 @@ _OF_CELL: Final = (
 """Columns that must agree wherever a cell occurs again under another model."""
 
 _TOLERANCE: Final = 0.02
+_LARGEST: Final = 1e30
+"""Numbers are kept in single precision, which ends at 3e38."""
 _MOST_ROWS: Final = 20_000_000
 _MOST_MODELS: Final = 100
 _MOST_COLUMNS: Final = MOST_TYPES + 1_000
@@ -157,7 +159,7 @@ def _names_no_type(words: pd.Series) -> pd.Series:
 def _read_csv(path: Path, name: str) -> pd.DataFrame:
     with path.open("rb") as file:
         head = file.read(_LARGEST_HEADER)
-    if not head.strip():
+    if not head.removeprefix(codecs.BOM_UTF8).strip():
         msg = f'"{name}" is empty.'
         raise InputError(msg, "Give a CSV table with a header line.")
     if b"\0" in head:
@@ -169,7 +171,13 @@ def _read_csv(path: Path, name: str) -> pd.DataFrame:
         mark = csv.Sniffer().sniff(first, delimiters=",;\t").delimiter
     except csv.Error:
         mark = ","
-    names = [name.strip() for name in next(csv.reader(io.StringIO(first), delimiter=mark))]
+    try:
+        names = [name.strip() for name in next(csv.reader(io.StringIO(first), delimiter=mark))]
+    except csv.Error:
+        msg = (
+            f'The header of "{name}" holds a name of more than {csv.field_size_limit():,} letters.'
+        )
+        raise InputError(msg, "Give a CSV table with a header line.") from None
     _refuse_many("columns", len(names), _MOST_COLUMNS)
     _check_utf8(path, name)
     bad: list[str] = []
@@ -246,6 +254,10 @@ def _check_words(words: pd.Series, where: str) -> None:
         words.str.len() > LONGEST_LABEL, words.str.slice(0, 40), where,
         f"begins a text of more than {LONGEST_LABEL} characters", "Shorten it.",
     )  # fmt: skip
+    _refuse_first(
+        words.str.contains("\0", regex=False, na=False), words, where, "holds a zero byte",
+        "Give plain text.",
+    )  # fmt: skip
     if name in ("label", "predicted"):
         _refuse_many(f"different values of `{name}`", words.nunique(), MOST_TYPES)
     elif name in ("donor", "study", "sample"):
@@ -294,6 +306,10 @@ def _check(table: pd.DataFrame, where: str) -> None:
         _refuse_first(
             ~values.between(0, 1), values, where, "is not between 0 and 1", "Give probabilities."
         )
+    for name in _NUMBERS:
+        if name in table:
+            is_bad = table[name].abs() > _LARGEST
+            _refuse_first(is_bad, table[name], where, "is too large", "Give smaller numbers.")
     for name in _WHOLE:
         if name in table:
             values = table[name]
@@ -323,6 +339,9 @@ def _check_proba(table: pd.DataFrame, where: str) -> None:
             "Give probabilities; every proba_ column in every row.",
         )  # fmt: skip
     types = [name.removeprefix(PROBA) for name in names]
+    if "" in types:
+        msg = f"A column `{PROBA}` names no type."
+        raise InputError(msg, f"Write the type after `{PROBA}`.")
     is_called = table["predicted"] != ABSTAINED
     strange = is_called & ~table["predicted"].isin(types)
     _refuse_first(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 
 import numpy as np
@@ -194,6 +195,15 @@ def test_ids_in_an_unnamed_column_or_index(tmp_path):
     [
         (b"PK\x03\x04 rest", "workbook"),
         (b"\x1f\x8b\x08 broken", "cannot be unpacked"),
+        (codecs.BOM_UTF8, "is empty"),
+        (codecs.BOM_UTF8 + b"\n \n", "is empty"),
+        (
+            b"cell_id,label,predicted," + b"x" * 200_000 + b"\na,B,B,1\n",
+            "more than 131,072 letters",
+        ),
+        (b"cell_id,label,predicted\n" + b"a,B,B\n" * 200_000 + b"z\0,B,B\n", "zero byte"),
+        (b"cell_id,label,predicted,umap_x,umap_y\na,B,B,1e39,0\n", "is too large"),
+        (b"cell_id,label,predicted,proba_,proba_B\na,B,B,0,1\n", "names no type"),
     ],
 )
 def test_what_is_no_table_is_named(tmp_path, content, message):
