@@ -166,7 +166,7 @@ def add(
         found = read_pretraining(first).preset
         _check_preset(found, preset)
         return register_inhouse(key, name or folder.resolve().name, found, folder, home()), report
-    built, report = model.from_checkpoint(folder)
+    built, report = open_checkpoint(key, folder)
     of_preset = built.config.name
     _check_preset(of_preset, preset)
     name = name or of_preset.rpartition(".")[2]

@@ -29,6 +29,7 @@ __all__ = [
     "CheckpointFile",
     "FileCheck",
     "check_files",
+    "check_sizes",
     "file_sha256",
     "files_sha256",
     "fit_tensors",
@@ -40,6 +41,7 @@ __all__ = [
     "read_torch",
     "share_of",
     "unavailable",
+    "understood",
     "with_genes",
 ]
 
@@ -51,6 +53,16 @@ _UNREADABLE: Final = (
 _GET_AGAIN: Final = (
     "Get the file from the authors again; `checkpoints verify` compares it with the known sha256."
 )
+
+
+_LARGEST_JSON: Final = 64 << 20
+"""The largest published vocabulary has 1.3 MB."""
+_SIZE: Final = re.compile(r"dim|depth$|heads|layers|size$|n_bins|d_hid|max_position")
+"""In the names of settings that are at least 1."""
+_LARGEST_SIZE: Final = 1 << 20
+_MOST_LAYERS: Final = 512
+_FRESH: Final = 1 << 26
+"""Parameters that a network may have beside four times those of its file: heads and decoders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +135,11 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the file is missing, damaged, or holds no object.
+        If the file is missing, damaged, too large, or holds no object.
     """
+    if path.is_file() and (size := path.stat().st_size) > _LARGEST_JSON:
+        msg = f"`{path.name}` has {size:,} bytes; at most {_LARGEST_JSON:,} are read."
+        raise InputError(msg, _GET_AGAIN)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -132,8 +147,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(
             msg, "Point to the folder that holds all files of the checkpoint."
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = f"`{path.name}` is not JSON: {error}."
+    except (ValueError, RecursionError) as error:
+        # Beside bytes that are no JSON: numbers of thousands of digits, and values nested too deep.
+        msg = f"`{path.name}` is not JSON: {first_line(error)}."
         raise InputError(msg, _GET_AGAIN) from None
     if not isinstance(value, dict):
         msg = f"`{path.name}` holds a {type(value).__name__}; an object is expected."
@@ -343,6 +359,58 @@ def fit_tensors(
         fresh=tuple(sorted(fresh)),
         notes=tuple(notes),
     )
+
+
+@contextmanager
+def understood(display_name: str) -> Iterator[None]:
+    """Turn what breaks over unexpected contents of a checkpoint folder into a refusal."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        msg = f"The files do not describe a network of {display_name}: {first_line(error)[:300]}"
+        raise InputError(msg, _GET_AGAIN) from error
+
+
+def check_sizes(
+    sizes: Mapping[str, object],
+    network: Callable[[], nn.Module],
+    tensors: Mapping[str, Tensor],
+    display_name: str,
+) -> None:
+    """Refuse sizes that describe no network, or one far beyond the tensors that came with them.
+
+    Parameters
+    ----------
+    sizes
+        Size by name, as the files give them.
+    network
+        Builds the network of these sizes; called without memory for its parameters.
+
+    Raises
+    ------
+    InputError
+        With the number and the limit.
+    """
+    import torch
+
+    for name, size in sizes.items():
+        most = _MOST_LAYERS if "layers" in name or "depth" in name else _LARGEST_SIZE
+        if isinstance(size, int) and abs(size) > most:
+            digits = f"{size:,}" if abs(size) < 10**18 else "a number of many digits"
+            msg = f"The files give {name} as {digits}; at most {most:,} is read."
+            raise InputError(msg, _GET_AGAIN)
+        if type(size) is int and size < 1 and _SIZE.search(name):
+            msg = f"The files give {name} as {size:,}; at least 1 is expected."
+            raise InputError(msg, _GET_AGAIN)
+    with torch.device("meta"):
+        wanted = sum(parameter.numel() for parameter in network().parameters())
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if wanted > 4 * held + _FRESH:
+        msg = (
+            f"The sizes in the files ask for a network of {display_name} with {wanted:,} "
+            f"parameters, but its tensors hold {held:,}."
+        )
+        raise InputError(msg, _GET_AGAIN)
 
 
 def loaded_weights(network: nn.Module, report: LoadReport) -> dict[str, Tensor]:

@@ -14,11 +14,13 @@ import numpy as np
 
 from backend.errors import InputError, ModelUnavailable
 from backend.models.checkpoints import (
+    check_sizes,
     file_sha256,
     fit_tensors,
     loaded_weights,
     read_json,
     read_tensors,
+    understood,
 )
 from backend.models.registry import model_class
 from backend.types import sha256_of
@@ -217,8 +219,14 @@ def open_checkpoint(
     ModelUnavailable
         If a file is missing.
     InputError
-        If a file was changed, or the weights do not fill the backbone.
+        If a file was changed, its contents are not those of the model, or the weights do not fill
+        the backbone.
     """
+    with understood(model_class(key).display_name):
+        return _open(key, folder, accept_partial=accept_partial)
+
+
+def _open(key: str, folder: Path, *, accept_partial: bool) -> tuple[Any, LoadReport]:
     model = model_class(key)
     if not is_inhouse(folder):
         return model.from_checkpoint(folder, accept_partial=accept_partial)
@@ -229,10 +237,12 @@ def open_checkpoint(
     for name in HASHED:
         _check_file(folder, name, about)
     built = model.from_state(read_json(folder / "genes.json"))
+    tensors = read_tensors(folder / HASHED[0])
+    check_sizes(built.config.values, lambda: built.network(2), tensors, model.display_name)
     network = built.network(2)
     report = fit_tensors(
         network,
-        read_tensors(folder / HASHED[0]),
+        tensors,
         display_name=model.display_name,
         head=model.head,
         unused=tuple(read_json(folder / "config.json")["unused"]),

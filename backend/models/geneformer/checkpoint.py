@@ -121,10 +121,20 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], Dictionaries, dict[str, T
     if absent := sorted(wanted - values.keys()):
         msg = f"`config.json` does not give {', '.join(absent)}."
         raise InputError(msg, "Use the `config.json` that came with `model.safetensors`.")
-    dictionaries = find_dictionaries(folder, int(values["vocab_size"]))
+    known = {**PRESETS["v1_10m"].values, "vocab_size": 0}
+    if odd := sorted(name for name in wanted if not _is_like(values[name], known[name])):
+        found = ", ".join(f"{name} as {type(values[name]).__name__}" for name in odd)
+        msg = f"`config.json` gives {found}."
+        raise InputError(msg, "Use the `config.json` that came with `model.safetensors`.")
+    dictionaries = find_dictionaries(folder, values["vocab_size"])
     sizes = {name: values[name] for name in sorted(wanted - {"vocab_size"})}
     sizes["has_cls"] = CLS in dictionaries.tokens
     return sizes, dictionaries, read_tensors(folder / "model.safetensors")
+
+
+def _is_like(value: object, known: object) -> bool:
+    """Say whether a setting has the type of a known one; whole numbers may stand for others."""
+    return type(value) is type(known) or (type(value) is int and type(known) is float)
 
 
 def find_dictionaries(folder: Path, vocab_size: int) -> Dictionaries:

@@ -22,7 +22,7 @@ from backend.models.base import (
     TokenStore,
 )
 from backend.models.baselines.expression import MIN_CELLS, check_counts, detected_genes
-from backend.models.checkpoints import fit_tensors, fresh_weights, loaded_weights
+from backend.models.checkpoints import check_sizes, fit_tensors, fresh_weights, loaded_weights
 from backend.models.gene_panel import count_genes
 from backend.models.geneformer.checkpoint import FILES, NAME, checkpoint_places, read_folder
 from backend.models.geneformer.network import PRESETS, GeneformerNetwork
@@ -147,6 +147,7 @@ class Geneformer(FoundationModel):
             ),
         )
         model = cls(config, dictionaries)
+        check_sizes(config.values, lambda: model.network(2), tensors, cls.display_name)
         network = model.network(2)
         is_head = {name for name in tensors if name.startswith(("bert.pooler.", "classifier."))}
         report = fit_tensors(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FILES", "NAME", "PUBLISHED", "read_folder"]
 
-_IN_BLOCK: Final = re.compile(r"performer\.net\.layers\.\d+\.")
+_IN_BLOCK: Final = re.compile(r"performer\.net\.layers\.\d{1,3}\.")
 _PROJECTION: Final = "fast_attention.projection_matrix"
 
 PUBLISHED: Final = ScBertSizes(checkpoint_activations=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from backend.models.base import LoadReport, ModelCard, ModelConfig, RecipeDefaults, TokenStore
-from backend.models.checkpoints import fit_tensors, fresh_weights
+from backend.models.checkpoints import check_sizes, fit_tensors, fresh_weights
 from backend.models.gene_panel import PanelModel, align_to_panel, model_config
 from backend.models.scbert.checkpoint import FILES, NAME, PUBLISHED, read_folder
 from backend.models.scbert.network import ScBertNetwork, ScBertSizes
@@ -113,7 +113,9 @@ class ScBert(PanelModel):
         """
         sizes, panel, tensors, notes = read_folder(folder)
         config = model_config("scbert.panglao", sizes)
-        network = cls(config, panel).network(None)
+        model = cls(config, panel)
+        check_sizes(config.values, lambda: model.network(None), tensors, cls.display_name)
+        network = model.network(None)
         report = fit_tensors(
             network,
             tensors,

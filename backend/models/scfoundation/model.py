@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
 from backend.models.base import LoadReport, ModelCard, ModelConfig, RecipeDefaults, TokenStore
-from backend.models.checkpoints import fit_tensors, fresh_weights
+from backend.models.checkpoints import check_sizes, fit_tensors, fresh_weights
 from backend.models.gene_panel import PanelModel, model_config
 from backend.models.scfoundation.checkpoint import FILES, FINETUNE_ENTRY, NAME, read_folder
 from backend.models.scfoundation.network import (
@@ -106,6 +106,12 @@ class ScFoundation(PanelModel):
             If a file is damaged or of another layout, or files do not belong together.
         """
         sizes, panel, tensors = read_folder(folder)
+        check_sizes(
+            asdict(sizes),
+            lambda: ScFoundationAutoencoder(sizes, len(panel)),
+            tensors,
+            cls.display_name,
+        )
         network = ScFoundationAutoencoder(sizes, len(panel))
         report = fit_tensors(
             network, tensors, display_name=cls.display_name, accept_partial=accept_partial

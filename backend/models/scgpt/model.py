@@ -20,7 +20,7 @@ from backend.models.base import (
     TokenStore,
 )
 from backend.models.baselines.expression import check_counts
-from backend.models.checkpoints import fit_tensors, fresh_weights, loaded_weights
+from backend.models.checkpoints import check_sizes, fit_tensors, fresh_weights, loaded_weights
 from backend.models.gene_panel import count_genes
 from backend.models.hashing import cell_keys, hash_names, stream_key, uniform
 from backend.models.ragged import Block, Ragged, blocks, join, known_entries, pad
@@ -160,6 +160,7 @@ class ScGPT(FoundationModel):
         is_published = sizes == ScGPTSizes()
         config = ModelConfig("scgpt.whole_human", asdict(sizes), is_published_size=is_published)
         model = cls(config, vocabulary)
+        check_sizes(config.values, lambda: model.network(2), tensors, cls.display_name)
         network = model.network(2)
         backbone = {name: tensor for name, tensor in tensors.items() if "cls_decoder." not in name}
         report = fit_tensors(

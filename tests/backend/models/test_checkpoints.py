@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 from collections import OrderedDict
 
 import numpy as np
@@ -160,7 +161,9 @@ def test_weights_inside_wrappers(tmp_path):
         read_tensors(path)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", "\xff", '{"a":' * 100_000, '{"a": ' + "9" * 6_000 + "}"]
+)
 def test_broken_json_is_refused(tmp_path, text):
     path = tmp_path / "args.json"
     path.write_bytes(text.encode("latin-1"))
@@ -257,6 +260,62 @@ def test_a_folder_is_registered_and_found(own_home, capsys):
     assert json.loads(capsys.readouterr().out)["registered"][0]["name"] == "tiny"
     with pytest.raises(ModelUnavailable, match=r'no checkpoint "other" here\. Registered: tiny'):
         catalogue.find_checkpoint("scgpt", "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("hidden_size", "32", "hidden_size as str"),
+        ("hidden_size", None, "hidden_size as NoneType"),
+        ("vocab_size", [1], "vocab_size as list"),
+        ("hidden_size", -4, "hidden_size as -4; at least 1"),
+        ("num_attention_heads", 5, "do not describe a network of Geneformer"),
+        ("hidden_act", "../../x", "do not describe a network of Geneformer"),
+        ("num_hidden_layers", 10**7, "num_hidden_layers as 10,000,000; at most 512"),
+        ("intermediate_size", 10**4000, "as a number of many digits; at most 1,048,576"),
+        ("intermediate_size", 10**6, "parameters, but its tensors hold"),
+    ],
+)
+@needs_fixtures
+def test_sizes_that_make_no_network_are_refused(own_home, tmp_path, name, value, message):
+    folder = tmp_path / "model"
+    shutil.copytree(GENEFORMER / "v1" / "pretrained", folder)
+    shutil.copytree(GENEFORMER / "v1" / "dictionaries", tmp_path / "dictionaries")
+    values = json.loads((folder / "config.json").read_text()) | {name: value}
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=message):
+        catalogue.add("geneformer", folder, name="odd")
+    assert catalogue.registered() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("embsize", 0), ("nheads", -1), ("nlayers", 10**9), ("n_bins", 10**9), ("d_hid", 10**6)],
+)
+@needs_fixtures
+def test_settings_that_make_no_network_are_refused(own_home, tmp_path, name, value):
+    folder = tmp_path / "model"
+    shutil.copytree(SCGPT, folder)
+    values = json.loads((folder / "args.json").read_text())
+    (folder / "args.json").write_text(json.dumps(values | {name: value}))
+    with pytest.raises(InputError, match=rf"give {name} as|but its tensors hold"):
+        catalogue.add("scgpt", folder, name="odd")
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (0, 4), (2, 3, 4)])
+def test_scbert_weights_of_other_ranks_are_refused(own_home, tmp_path, shape):
+    name = "performer.net.layers.{}.0.fn.{}"
+    tensors = {
+        "token_emb.weight": torch.ones(shape),
+        "pos_emb.emb.weight": torch.ones(3, 4),
+        name.format(0, "to_q.weight"): torch.ones(shape),
+        name.format(0, "fast_attention.projection_matrix"): torch.ones(3, 0),
+        name.format(10**9, "to_q.weight"): torch.ones(1),
+    }
+    torch.save({"model_state_dict": tensors}, tmp_path / "panglao_pretrain.pth")
+    (tmp_path / "panel.txt").write_text("A\nB\n")
+    with pytest.raises(InputError, match="do not describe a network of scBERT"):
+        catalogue.add("scbert", tmp_path, name="odd")
 
 
 @needs_fixtures
