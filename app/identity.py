@@ -117,7 +117,7 @@ def _sign_of_others() -> str | None:
         if name.casefold() not in _FROM_BROWSERS and not name.casefold().startswith(
             ("accept", "sec-")
         ):
-            return f"the visit came with the header `{plain(name[:40])}`, as proxies add it"
+            return f"the visit came with the header {plain(name[:40])}, as proxies add it"
     hosts, origins = headers.get_all("Host"), headers.get_all("Origin")
     if len(hosts) != 1 or not _is_loopback(_host(hosts[0])):
         return "the visit asked for another machine"

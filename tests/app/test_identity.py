@@ -145,6 +145,8 @@ def test_header_that_no_browser_sends_is_a_proxy(seen, name, value):
     who = seen(headers=[*handshake(), (name.lower(), value)])
     assert (who.owner, who.may_write) == ("anonymous", False)
     assert "as proxies add it" in who.reason
+    # In code the escapes of a name would be seen, and a name may hold backticks.
+    assert "`" not in who.reason
 
 
 @pytest.mark.parametrize(
