@@ -184,12 +184,12 @@ def test_without_ray_the_way_to_install_it_is_told(sweep_of, tmp_path, monkeypat
 
 STUDY = """
 [[run]]
-model = "majority"
+model = ["majority", "logreg"]
 fold = [0, 1]
 [[run]]
 model = "scgpt"
 preset = "small"
-fold = 0
+fold = [0, 1]
 settings = { epochs = 2, batch_size = 8 }
 """
 
@@ -238,7 +238,7 @@ def test_a_local_ray_loses_a_worker_and_still_finishes(sweep_of, tmp_path):
         time.sleep(0.02)
     assert killed is not None, (tmp_path / "sweep.log").read_text()
     assert process.wait(timeout=300) == 0, (tmp_path / "sweep.log").read_text()
-    assert "3 done, 0 skipped, 0 failed." in (tmp_path / "sweep.log").read_text()
+    assert "6 done, 0 skipped, 0 failed." in (tmp_path / "sweep.log").read_text()
 
     expected = sweep_of(STUDY, "expected")
     for run in expected.runs:
