@@ -65,7 +65,7 @@ def test_run_is_started_followed_and_deleted(place, page):
     page.goto("about:blank")
     with served(place, port=port, **folders) as server:
         page.goto(address)
-        page.get_by_text("queued", exact=True).wait_for()
+        page.get_by_text(re.compile(r"queued$")).first.wait_for()
         worker = subprocess.Popen(
             [sys.executable, "-m", "backend", "worker", "--once"],
             cwd=project_root(),
