@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from backend.errors import InputError
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from backend.store.sync import SyncReport
 
 __all__ = ["add_arguments", "run"]
+
+_MOST: Final = 5
+"""Problems of a bundle that a line names; `--json` has all."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +93,8 @@ def _verify(args: argparse.Namespace) -> int:
         print(json.dumps({"n_bundles": n, "wrong": wrong}, indent=1))
     else:
         for name, problems in wrong.items():
-            print(f"{name}: {'; '.join(problems)}")
+            more = f"; {len(problems) - _MOST:,} more" if len(problems) > _MOST else ""
+            print(f"{name}: {'; '.join(problems[:_MOST])}{more}")
         print(f"{n - len(wrong):,} of {n:,} bundles are as they were written.")
     return 1 if wrong else 0
 

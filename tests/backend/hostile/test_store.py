@@ -132,6 +132,10 @@ def test_verify_names_what_is_not_as_it_was_written(root, capsys):
     assert [problems for _, problems in sorted(wrong.items())] == [
         ["`log.txt` has changed"], ["`extra.txt` is not listed"], ["`predictions.parquet` is missing"],
     ]  # fmt: skip
+    for number in range(20):
+        (two / f"extra{number}.txt").write_text("x")
+    assert main(["store", "verify", str(root)]) == 1
+    assert "is not listed; 16 more" in capsys.readouterr().out
     assert main(["store", "verify", str(root / "none")]) == 2
 
 
