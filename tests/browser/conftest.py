@@ -210,12 +210,10 @@ def visitors() -> Iterator[dict[tuple[Browser, str], BrowserContext]]:
         context.close()
 
 
-@pytest.fixture
-def visit(chromium: Browser, server: Server, visitors) -> Iterator[Callable[..., Page]]:
-    """Return a function that opens a page; it fails on foreign requests and script errors.
-
-    The pages of all tests are those of one visitor, unless a test asks for `another`.
-    """
+@contextmanager
+def _visits(
+    chromium: Browser, server: Server, visitors: dict[tuple[Browser, str], BrowserContext]
+) -> Iterator[Callable[..., Page]]:
     closing, foreign, faults = [], [], []
 
     def opened(
@@ -253,3 +251,20 @@ def visit(chromium: Browser, server: Server, visitors) -> Iterator[Callable[...,
         each.close()
     assert not foreign
     assert not faults
+
+
+@pytest.fixture
+def visit(chromium: Browser, server: Server, visitors) -> Iterator[Callable[..., Page]]:
+    """Return a function that opens a page; it fails on foreign requests and script errors.
+
+    The pages of all tests are those of one visitor, unless a test asks for `another`.
+    """
+    with _visits(chromium, server, visitors) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def visit_once(chromium: Browser, server: Server, visitors) -> Iterator[Callable[..., Page]]:
+    """Return what `visit` does, for pages that the tests of a file share."""
+    with _visits(chromium, server, visitors) as opened:
+        yield opened

@@ -114,9 +114,29 @@ def open_map(visit: Callable[..., Page], query: str = "", **options) -> Page:
     return page
 
 
-def test_lasso_selects_what_the_hit_test_gives(visit, cells):
+@pytest.fixture(scope="module")
+def shared_map(visit_once) -> Page:
+    return open_map(visit_once)
+
+
+@pytest.fixture
+def map_page(shared_map: Page) -> Page:
+    """One page with a map for several tests: what an earlier one chose is taken back."""
+    shared_map.bring_to_front()
+    for name in ("New", "Pan", "Whole map"):
+        tool(shared_map, name)
+    if not shared_map.get_by_text("No cells are selected.").count():
+        before = version(shared_map)
+        tool(shared_map, "Clear")
+        wait_drawn(shared_map, not_version=before)
+        shared_map.get_by_text("No cells are selected.").wait_for()
+    settled(shared_map)
+    return shared_map
+
+
+def test_lasso_selects_what_the_hit_test_gives(map_page, cells):
     found, names = cells
-    page = open_map(visit)
+    page = map_page
     before = version(page)
     tool(page, "Lasso")
     drag(page, page.locator(".panel"), circle())
@@ -137,9 +157,9 @@ def test_lasso_selects_what_the_hit_test_gives(visit, cells):
     assert np.abs(middle - (box["width"] / 2, box["height"] / 2)).max() < 4
 
 
-def test_areas_are_added_removed_turned_round_and_cleared(visit, cells):
+def test_areas_are_added_removed_turned_round_and_cleared(map_page, cells):
     found, _ = cells
-    page = open_map(visit)
+    page = map_page
     panel = page.locator(".panel")
 
     def after(act: Callable[[], None]) -> tuple[dict, int]:
@@ -171,9 +191,9 @@ def test_areas_are_added_removed_turned_round_and_cleared(visit, cells):
     page.get_by_text("No cells are selected.").wait_for()
 
 
-def test_keyboard_selects_with_a_box(visit, cells):
+def test_keyboard_selects_with_a_box(map_page, cells):
     found, _ = cells
-    page = open_map(visit)
+    page = map_page
     before = version(page)
     page.locator(".panel").focus()
     for key in ("b", "ArrowLeft", "ArrowUp", "Shift+ArrowRight", "Shift+ArrowDown", "Enter"):
@@ -189,9 +209,9 @@ def test_keyboard_selects_with_a_box(visit, cells):
     wait_until(page, lambda: page.locator(".panel").get_attribute("data-view") != view)
 
 
-def test_legend_hides_isolates_and_shields_from_the_lasso(visit, cells):
+def test_legend_hides_isolates_and_shields_from_the_lasso(map_page, cells):
     found, _ = cells
-    page = open_map(visit)
+    page = map_page
     before = version(page)
     legend = page.locator(".legend")
     counts = [int(n.replace(",", "")) for n in legend.locator(".count").all_inner_texts()]
@@ -211,9 +231,9 @@ def test_legend_hides_isolates_and_shields_from_the_lasso(visit, cells):
     assert set(pressed) == {"true"}
 
 
-def test_pointing_at_a_cell_tells_what_it_is(visit, cells):
+def test_pointing_at_a_cell_tells_what_it_is(map_page, cells):
     found, names = cells
-    page = open_map(visit)
+    page = map_page
     panel = page.locator(".panel")
     panel.scroll_into_view_if_needed()
     sx, tx, sy, ty = json.loads(panel.get_attribute("data-view"))
