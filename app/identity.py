@@ -119,7 +119,7 @@ def _sign_of_others() -> str | None:
         ):
             return f"the visit came with the header {plain(name[:40])}, as proxies add it"
     hosts, origins = headers.get_all("Host"), headers.get_all("Origin")
-    if len(hosts) != 1 or not _is_loopback(_host(hosts[0])):
+    if len(hosts) != 1 or "@" in hosts[0] or not _is_loopback(_host(hosts[0])):
         return "the visit asked for another machine"
     scheme = "https" if st.get_option("server.sslCertFile") else "http"
     if origins != [f"{scheme}://{hosts[0]}"]:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from asyncio import to_thread
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -13,6 +15,7 @@ from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Final
 
+from psutil import CONN_LISTEN, Process
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from streamlit.starlette import App
@@ -82,9 +85,23 @@ def _prepare(answer: Callable[[], None]) -> None:
         _LOG.exception("Pages are not prepared; they ask for themselves.")
 
 
+def _send_at_once() -> None:
+    """Send the end of an answer without waiting until its beginning was confirmed.
+
+    Sockets that Streamlit opens lack the protocol by which asyncio knows TCP, so it leaves Nagle's
+    algorithm on: with delayed acknowledgements (RFC 1122, 4.2.3.2) every small file takes 40 ms.
+    Connections take the option over from the socket that listens.
+    """
+    for each in Process().net_connections("tcp"):
+        if each.status == CONN_LISTEN and each.fd >= 0:
+            with socket.socket(fileno=os.dup(each.fd)) as listening:
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 @asynccontextmanager
 async def _prepared(_: App) -> AsyncIterator[None]:
     """Answer what the first page asks before the server does, and what the others ask after it."""
+    _send_at_once()
     # Here, because Streamlit keeps answers from now on only.
     warm_up = await to_thread(import_module, "app.warm_up")
     await to_thread(warm_up.load_modules)
@@ -98,5 +115,7 @@ async def _prepared(_: App) -> AsyncIterator[None]:
 
 end_with(served_by())
 app = App(
-    Path(__file__).with_name("main.py"), middleware=[Middleware(_Guarded)], lifespan=_prepared
+    Path(__file__).with_name("main.py"),
+    middleware=[Middleware(_Guarded)],
+    lifespan=_prepared,
 )

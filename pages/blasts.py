@@ -9,9 +9,10 @@ from app.components import errors, figure, provenance, tables
 from app.components.course_lines import course_lines
 from app.components.frames import with_donor_names
 from app.components.selection_links import open_buttons, page_links
+from app.sections.blasts import mutants
 from app.sections.blasts.charts import by_course, patient_shares, state_bars
 from app.sections.blasts.selections import cells_missed, cells_of_state
-from app.sections.blasts.words import RATES, blast_sentences, mutant_sentences
+from app.sections.blasts.words import RATES, blast_sentences
 from app.state import (
     choose_model,
     choose_one,
@@ -136,25 +137,5 @@ tables.show(
     folded="The same numbers as a table",
 )
 
-st.markdown("##### Cells with a mutant transcript: a check without labels")
-mutants = view.mutants[view.mutants.configuration == configuration]
-if mutants.empty:
-    st.markdown("No genotype is known in this dataset.")
-else:
-    st.markdown("\n".join(f"- {text}" for text in mutant_sentences(mutants, model)))
-    st.caption(
-        "A mutant transcript is evidence of malignancy, whatever the classifier said. Its absence "
-        "proves nothing. Labelled cells only."
-    )
-    tables.show(
-        view.mutants,
-        name="blasts-mutants",
-        alt_text="Cells with a mutant transcript by model and timepoint",
-        columns=(
-            "display_name", "timepoint", "predicted_share", "labelled_share", "n_cells",
-            "n_donors", "top_donor_share",
-        ),
-        labels={"predicted_share": "Called malignant", "labelled_share": "Labelled malignant"},
-        folded="All models as a table",
-    )  # fmt: skip
+mutants.show(view.mutants, configuration, model)
 provenance.caption(cache.provenance(scope))

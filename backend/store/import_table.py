@@ -315,6 +315,10 @@ def _check(table: pd.DataFrame, where: str) -> None:
             values = table[name]
             is_bad = values.notna() & ((values != np.rint(values)) | (values.abs() > 1e6))
             _refuse_first(is_bad, values, where, "is not a whole number", "Give whole numbers.")
+    for name in ("n_counts", "n_genes"):
+        if name in table:
+            is_bad = table[name] < 0
+            _refuse_first(is_bad, table[name], where, "is below zero", "Give counts.")
     if "fold" in table:
         _refuse_first(
             ~(table["fold"] >= 0), table["fold"], where, "is no fold", "Folds are numbers from 0."

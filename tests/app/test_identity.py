@@ -97,7 +97,8 @@ def test_server_that_others_reach_is_for_reading(seen, address):
 
 
 @pytest.mark.parametrize(
-    "host", ["faultline.hospital.org", "10.0.0.5:8501", "localhost.evil.org", "[bad", ""]
+    "host",
+    ["faultline.hospital.org", "10.0.0.5:8501", "localhost.evil.org", "[bad", "evil@127.0.0.1", ""],
 )
 def test_visit_that_asks_for_another_machine_is_from_elsewhere(seen, host):
     who = seen(headers=handshake(host))

@@ -15,6 +15,7 @@ import pytest
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
+from app import server
 from backend.config import project_root
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 websockets = pytest.importorskip("websockets")
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +80,7 @@ async def _first_run(port: int) -> tuple[str, bool]:
     return "\n".join(texts), is_done
 
 
+@pytest.mark.slow
 def test_first_session_runs_the_first_page(port):
     text, is_done = asyncio.run(_first_run(port))
     assert is_done
@@ -89,6 +89,7 @@ def test_first_session_runs_the_first_page(port):
     assert "exception {" not in text
 
 
+@pytest.mark.slow
 def test_server_listens_on_this_machine_only(port):
     with socket.socket() as other:
         other.settimeout(1)
@@ -96,3 +97,15 @@ def test_server_listens_on_this_machine_only(port):
         if address.startswith("127."):
             pytest.skip("this machine has no other address")
         assert other.connect_ex((address, port)) != 0
+
+
+def test_the_end_of_an_answer_waits_for_nothing():
+    """A socket as Streamlit opens one: its number of the protocol is 0."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening, socket.socket() as visitor:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        server._send_at_once()
+        visitor.connect(listening.getsockname())
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

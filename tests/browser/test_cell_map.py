@@ -410,7 +410,7 @@ def test_names_from_files_stay_text(visit, odd):
     assert page.evaluate("window.hacked") is None
     overflows = "document.documentElement.scrollWidth > window.innerWidth"
     assert not page.evaluate(overflows)
-    expect_count(page.get_by_text("10 cells have no place on the map; they are in all numbers."), 1)
+    expect_count(page.get_by_text("Without a place on the map, but in all numbers: 10 cells."), 1)
     tool(page, "Box")
     before = version(page)
     drag(page, page.locator(".panel"), [(0.02, 0.02), (0.98, 0.98)])

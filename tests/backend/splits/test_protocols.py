@@ -27,6 +27,7 @@ HALVES = Protocol(
     unit="donor",
     label="half-held-out",
     text="one half of the donors is never trained on",
+    tested_on="the other half",
     assign=f"{__name__}:halves_of_donors",
 )
 

@@ -117,6 +117,7 @@ def test_the_template_is_accepted(tmp_path):
         (lambda t: t.assign(proba_B=t["proba_B"] + 0.3), r"`proba_…`, line 2: \"1\.3\" is the sum|is not between"),
         (lambda t: t.assign(timepoint="D29"), r"`timepoint`, line 2: \"D29\" is not a known timepoint"),
         (lambda t: t.assign(fold=0.5), r"`fold`, line 2: \"0\.5\" is not a whole number"),
+        (lambda t: t.assign(n_counts=-1.0), r"`n_counts`, line 2: \"-1\.0\" is below zero"),
         (lambda t: t.assign(fold=-1), r"`fold`, line 2: \"-1\.0\" is no fold"),
         (lambda t: t[:0], "a header and no row"),
     ],
