@@ -47,6 +47,12 @@ still.replaceSync(`*, *::before, *::after {
 document.adoptedStyleSheets.push(still);
 """
 
+# What the policy of the page forbade is said in the console.
+LISTEN = """
+addEventListener("securitypolicyviolation", (event) => console.error(
+    `POLICY ${event.effectiveDirective} ${event.blockedURI} ${event.sourceFile}`));
+"""
+
 # Nothing runs, nothing is stale, and neither text nor address has changed for a while: between a
 # click and the script that it starts a page looks finished, and its charts are drawn after it.
 _QUIET = """
@@ -198,6 +204,7 @@ def visitor(browser: Browser) -> BrowserContext:
     """Return a visitor without a past, for whom nothing on a page moves."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     context.add_init_script(_STILL)
+    context.add_init_script(LISTEN)
     return context
 
 
@@ -214,7 +221,7 @@ def visitors() -> Iterator[dict[tuple[Browser, str], BrowserContext]]:
 def _visits(
     chromium: Browser, server: Server, visitors: dict[tuple[Browser, str], BrowserContext]
 ) -> Iterator[Callable[..., Page]]:
-    closing, foreign, faults = [], [], []
+    closing, foreign, faults, forbidden = [], [], [], []
 
     def opened(
         path: str = "",
@@ -242,6 +249,7 @@ def _visits(
         page.on("request", lambda r: None if r.url.startswith(own) else foreign.append(r.url))
         page.on("websocket", lambda w: None if w.url.startswith(own) else foreign.append(w.url))
         page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda m: forbidden.append(m.text) if "POLICY " in m.text else None)
         page.goto(f"{at.url}/{path}")
         settled(page)
         return page
@@ -251,11 +259,14 @@ def _visits(
         each.close()
     assert not foreign
     assert not faults
+    assert not forbidden
 
 
 @pytest.fixture
 def visit(chromium: Browser, server: Server, visitors) -> Iterator[Callable[..., Page]]:
-    """Return a function that opens a page; it fails on foreign requests and script errors.
+    """Return a function that opens a page.
+
+    It fails on foreign requests, script errors and what the policy of the page forbids.
 
     The pages of all tests are those of one visitor, unless a test asks for `another`.
     """

@@ -186,6 +186,7 @@ def test_wrong_contents_end_in_words_and_leave_nothing(visit, clinic, files):
         assert page.get_by_text("Upload a file").is_visible()
 
 
+@pytest.mark.slow
 def test_a_model_that_knows_too_few_genes_is_left_out(visit, clinic, files):
     adata = new_cells(N_CELLS)
     strange = [name for name in GENES if name not in set(adata.var_names)]
@@ -232,6 +233,7 @@ def test_a_killed_worker_costs_time_and_no_result(visit, trained_home, tmp_path)
     assert (job.state, job.attempt) == ("done", 2)
 
 
+@pytest.mark.slow
 def test_two_people_upload_at_once_and_see_only_their_own(
     chromium,
     provider,  # noqa: F811
