@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 import streamlit as st
 
-from backend.data.labels import family
+from backend.data.labels import chart_order
 from backend.evaluation.outcomes import WRONG
 from backend.evaluation.wording import plain, plural
 from backend.types import PROTOCOLS, TIMEPOINTS
@@ -24,14 +24,6 @@ __all__ = [
     "with_share",
 ]
 
-_FAMILIES: Final = (
-    "Stem and progenitor",
-    "Erythroid",
-    "Monocytic and dendritic",
-    "B lineage",
-    "T and NK",
-    "Other",
-)
 _SHOWN_TYPES: Final = 8
 
 
@@ -45,14 +37,14 @@ def with_display_name(sentence: str, models: Mapping[str, str]) -> str:
 
 
 def in_order(values: Iterable[str], kind: str) -> list[str]:
-    """Return distinct values in the order of their kind: clinical, by family, or by name."""
+    """Return distinct values in the order of their kind: clinical, by family and maturation, or by name."""
     distinct = {str(value) for value in values}
     if kind == "timepoint":
         known = [t for t in TIMEPOINTS if t in distinct]
     elif kind == "protocol":
         known = [p for p in PROTOCOLS if p in distinct]
     elif kind == "cell_type":
-        return sorted(distinct, key=lambda t: (_FAMILIES.index(family(t)), t))
+        return sorted(distinct, key=chart_order)
     else:
         known = []
     return known + sorted(distinct - set(known))

@@ -39,6 +39,7 @@ ORANGE: Final = "#E69F00"
 SKY: Final = "#56B4E9"
 GREY: Final = "#808080"
 OLIVE: Final = "#A89A12"
+BROWN: Final = "#8C5A3C"
 
 FALLBACK: Final = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, OLIVE, GREY)
 SMALL: Final = "#B8B8B8"
@@ -81,9 +82,11 @@ _OUTCOMES: Final = {
 _FAMILY_HUES: Final = {
     "Stem and progenitor": BLUE,
     "Erythroid": VERMILLION,
+    "Megakaryocytic": OLIVE,
     "Monocytic and dendritic": ORANGE,
     "B lineage": GREEN,
     "T and NK": PURPLE,
+    "Stromal": BROWN,
     "Other": GREY,
 }
 
@@ -108,6 +111,31 @@ _FAMILY_STEPS: Final = {
     "T": 0.0,
     "CTL": -0.32,
     "NK": 0.42,
+    # Ennis et al. 2023, both stages of its labels; names that it shares with the above stand there.
+    "HSC.MPP": 0.0,
+    "MEP": 0.36,
+    "CMP.LMPP": 0.36,
+    "GMP.Neut": -0.2,
+    "CLP.1": 0.62,
+    "CLP.2": 0.8,
+    "Early.Baso": 0.18,
+    "Early.Eryth": 0.0,
+    "Late.Eryth": 0.42,
+    "Megakaryocytes": 0.0,
+    "CD14.Mono": 0.34,
+    "CD14.Mono.1": 0.34,
+    "CD14.Mono.2": 0.16,
+    "CD16.Mono": 0.0,
+    "Pre.B": 0.34,
+    "CD4.N": 0.74,
+    "CD4.N1": 0.74,
+    "CD4.N2": 0.56,
+    "CD4.M": 0.12,
+    "CD8.N": -0.18,
+    "CD8.M": -0.45,
+    "CD8.CM": -0.45,
+    "CD8.EM": -0.6,
+    "Mesenchymal": 0.0,
 }
 
 

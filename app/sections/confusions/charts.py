@@ -17,7 +17,7 @@ from app.components import palette
 from app.components.figure import AROUND, SELECTION
 from app.components.heatmap import FEW_DONORS
 from app.components.words import unique_texts
-from backend.data.labels import FAMILIES, family, to_lineage
+from backend.data.labels import chart_order
 from backend.evaluation.description import is_few_donors, is_grey
 from backend.evaluation.outcomes import CORRECT
 from backend.evaluation.views import AGREEMENTS
@@ -86,12 +86,8 @@ def ordered_types(view: Confusions, by: str) -> list[str]:
     labels = view.labels["cell_type"].tolist()
     absent = view.predictions.loc[view.predictions["is_absent"], "cell_type"].tolist()
     if by == "lineage":
-        labels, absent = (sorted(names, key=_lineage_key) for names in (labels, absent))
+        labels, absent = (sorted(names, key=chart_order) for names in (labels, absent))
     return [*labels, *absent]
-
-
-def _lineage_key(name: str) -> tuple[int, str, str]:
-    return FAMILIES.index(family(name)), to_lineage(name), name
 
 
 def _kept(view: Confusions, types: Sequence[str]) -> set[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from backend.data.labels import FAMILIES, family
+from backend.data.labels import chart_order
 from backend.errors import InputError
 from backend.evaluation.cells.coordinates import Coordinates, quantise
 from backend.evaluation.views.source import in_clinical_order
@@ -129,8 +129,8 @@ def passes(roles: dict[str, Role], scope: Scope, n_cells: int) -> np.ndarray:
 
 
 def by_family(names: Iterable[str]) -> list[str]:
-    """Return cell types in the order of charts: by family, then by name."""
-    return sorted(names, key=lambda name: (FAMILIES.index(family(name)), name))
+    """Return cell types in the order of charts: by family, then by maturation."""
+    return sorted(names, key=chart_order)
 
 
 def fixed(array: np.ndarray) -> np.ndarray:
