@@ -71,7 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     neighbours.add_argument("--seed", type=int, default=0, metavar="S")
     add_role_arguments(neighbours)
 
-    for action in (geo, check, simulate, subset, neighbours):
+    profiles = actions.add_parser("profiles", help="list the published data sets that are known")
+
+    for action in (geo, check, simulate, subset, neighbours, profiles):
         action.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -81,11 +83,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _import_geo(args: argparse.Namespace) -> int:
-    from backend.data.geo import import_geo, read_clinical
+    from backend.data.geo import read_clinical
+    from backend.data.profiles.vangalen2019 import VANGALEN2019
 
     clinical = read_clinical(args.clinical) if args.clinical else None
     with _progress("Reading samples") as progress:
-        report = import_geo(args.folder, args.out, clinical=clinical, progress=progress)
+        assert VANGALEN2019.import_folder is not None
+        report = VANGALEN2019.import_folder(
+            args.folder, args.out, clinical=clinical, progress=progress
+        )
     if args.json:
         _print_json(report.to_json() | {"out": str(args.out)})
         return 0
@@ -110,6 +116,7 @@ def _import_geo(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from backend.data.isolated import check_isolated
+    from backend.data.profiles import profile_named
 
     report = check_isolated(
         args.file,
@@ -133,6 +140,11 @@ def _check(args: argparse.Namespace) -> int:
         f"({facts['n_genes_matched']:,} known, by {facts['gene_ids']}), "
         f"counts in {facts['counts']} ({facts['stored_as']})."
     )
+    if (profile := profile_named(facts["profile"])) is not None:
+        print(
+            f"  Read as {profile.title} (profile {profile.key}, docs/{profile.page}); "
+            "--role profile= reads it as any file."
+        )
     found = ", ".join(f"{role} = {column}" for role, column in facts["roles"].items())
     print(f"  Roles: {found or 'none'}.")
     if facts["n_cell_types"]:
@@ -209,7 +221,29 @@ def _neighbours(args: argparse.Namespace) -> int:
     return 0
 
 
+def _profiles(args: argparse.Namespace) -> int:
+    from backend.data.profiles import PROFILES
+
+    rows = [
+        {
+            "key": one.key,
+            "title": one.title,
+            "accession": one.accession,
+            "read_by": "data import-geo" if one.import_folder else "every command, by itself",
+            "page": f"docs/{one.page}",
+        }
+        for one in PROFILES.values()
+    ]
+    if args.json:
+        _print_json(rows)
+    for row in () if args.json else rows:
+        print(f"{row['key']}: {row['title']} ({row['accession']})")
+        print(f"  Read by {row['read_by']}. See {row['page']}.")
+    return 0
+
+
 _ACTIONS = {
+    "profiles": _profiles,
     "import-geo": _import_geo,
     "check": _check,
     "simulate": _simulate,
@@ -218,7 +252,7 @@ _ACTIONS = {
 }
 
 
-def _print_json(value: dict[str, Any]) -> None:
+def _print_json(value: dict[str, Any] | list[dict[str, str]]) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 

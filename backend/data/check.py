@@ -7,7 +7,7 @@ all cell ids and 64 blocks of values; the full one reads all values as well, in 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +19,7 @@ from backend.data.containers import opened
 from backend.data.counts import find_counts, note_empty_cells, read_all
 from backend.data.file_genes import map_file_genes, n_known_genes, share_known
 from backend.data.problems import Problem, Refusal, some
+from backend.data.profiles import profile_of
 from backend.data.role_columns import column_candidates, find_roles
 from backend.data.roles import PURPOSES, Roles
 from backend.data.safety import damage_refused
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from backend.data.genes import GeneMap
     from backend.data.matrix import Matrix
+    from backend.data.profiles import Profile
 
 __all__ = ["CheckReport", "Examined", "check", "examine"]
 
@@ -48,6 +50,7 @@ class Examined:
     genes: GeneMap = field(repr=False)
     roles: Roles
     about: dict[str, Any]
+    profile: Profile | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -178,11 +181,19 @@ def examine(
         raise Refusal(msg, "Give a file with at least one cell and one gene.", code="empty")
     found: dict[str, Any] = {}
     notes: list[str] = []
+
+    def roles_of_counts() -> Roles | None:
+        profile = found.get("profile")
+        if profile is None or (roles is not None and roles.counts):
+            return roles
+        return replace(roles or Roles(), counts=profile.form.counts(file))
+
     steps: tuple[tuple[str, Callable[[], Any]], ...] = (
         ("ids", lambda: _check_ids(file, n_cells)),
         ("orientation", lambda: _check_orientation(file)),
-        ("roles", lambda: find_roles(file, roles, purpose, notes)),
-        ("counts", lambda: _find_counts(file, roles, (n_cells, n_genes), seed, notes)),
+        ("profile", lambda: profile_of(file, roles.profile if roles else None)),
+        ("roles", lambda: find_roles(file, roles, purpose, notes, found.get("profile"))),
+        ("counts", lambda: _find_counts(file, roles_of_counts(), (n_cells, n_genes), seed, notes)),
         ("genes", lambda: map_file_genes(file, found["counts"], notes, any_genes=any_genes)),
     )
     failed: set[str] = set()
@@ -192,9 +203,12 @@ def examine(
             continue
         try:
             found[name] = step()
-        except Refusal as refusal:
+        except Refusal as error:
+            refusal, profile = error, found.get("profile")
+            if profile is not None:
+                refusal = profile.form.explain(error, file, roles)
             if problems is None:
-                raise
+                raise refusal from error
             problems.append(refusal.problem)
             failed.add(name)
     if failed:
@@ -206,7 +220,8 @@ def examine(
         counts=found["counts"],
         genes=genes,
         roles=found["roles"],
-        about=_about(path, file),
+        about=_about(path, file, found["profile"]),
+        profile=found["profile"],
         notes=notes,
     )
 
@@ -257,15 +272,18 @@ def _check_orientation(file: h5py.File) -> None:
         raise Refusal(msg, hint, code="orientation")
 
 
-def _about(path: Path, file: h5py.File) -> dict[str, Any]:
-    """Read what the file says about itself: short text and one truth value."""
+def _about(path: Path, file: h5py.File, profile: Profile | None) -> dict[str, Any]:
+    """Read what the file says about itself: short text and one truth value.
+
+    Where it says nothing, what is known of the data set that it was recognised as.
+    """
     import h5py
 
     about: dict[str, Any] = dict.fromkeys(ABOUT_FIELDS)
     about |= {"name": path.stem, "simulated": False, "source": f"file {path.name}"}
     group = file.get("uns/faultline")
     if not isinstance(group, h5py.Group):
-        return about
+        return about if profile is None else about | dict(profile.about)
     for name in ABOUT_FIELDS:
         node = group.get(name)
         if not isinstance(node, h5py.Dataset) or node.shape != ():
@@ -297,6 +315,8 @@ def _facts(file: h5py.File, found: Examined) -> dict[str, Any]:
         "stored_as": found.counts.kind,
         "n_values": found.counts.n_stored,
         "roles": columns,
+        "timepoint_words": dict(found.roles.timepoints),
+        "profile": found.profile.key if found.profile else None,
         "candidates": column_candidates(file, columns),
         "n_left_out": found.n_genes_in_file - found.genes.n_genes_in,
         "n_cell_types": int(obs["cell_type_fine"].nunique()),

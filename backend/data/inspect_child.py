@@ -50,6 +50,11 @@ def inspect_in_child(
         # Words that name no type are no labels.
         labels = seen.get("labels", {})
         seen["labels"] = {name: n for name, n in labels.items() if not names_no_type(name)}
+        # What has no word at all is asked for under one, where the file's profile understands it.
+        if found.profile is not None and found.profile.form is not None and "timepoint" in used:
+            values = read_column(file, "obs", used["timepoint"])
+            if n_missing := int(values.isna().sum()):
+                seen["timepoints"][found.profile.form.missing] = n_missing
         seen["genes"] = _known_genes(found.genes, gene_files)
 
     roles = roles_from(given)
@@ -80,7 +85,10 @@ def _column(file: h5py.File, name: str) -> dict[str, Any]:
     """Describe one column of obs without reading its rows."""
     node = file["obs"].get(name)
     values: list[str] | None = None
-    if isinstance(node, h5py.Group) and isinstance(node.get("categories"), h5py.Dataset):
+    is_old = name in file["obs"].get("__categories", ())
+    if is_old or (
+        isinstance(node, h5py.Group) and isinstance(node.get("categories"), h5py.Dataset)
+    ):
         values = [str(value) for value in read_column(file, "obs", name).cat.categories]
     return {
         "name": name,

@@ -43,6 +43,7 @@ def roles_from(values: dict[str, Any] | None) -> Roles | None:
     return Roles(
         **known,
         counts=values.get("counts") or None,
+        profile=values.get("profile"),
         is_rounded=bool(values.get("is_rounded")),
         timepoints=values.get("timepoints") or {},
     )

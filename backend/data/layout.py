@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
+from backend.data.categories import as_text, constant, fill, map_words
 from backend.data.labels import (
     is_malignant_label,
     normalise_genotype,
@@ -16,20 +17,20 @@ from backend.data.labels import (
 )
 from backend.data.names import check_names
 from backend.data.problems import some
+from backend.data.profiles import profile_named
 from backend.data.roles import Roles, map_timepoint
 from backend.data.vocabularies import names_no_type
 from backend.errors import LabelError
 from backend.types import GENOTYPES, LABEL_SOURCES, TIMEPOINTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from scipy.sparse import csr_matrix
 
 __all__ = ["UNKNOWN_DONOR", "add_totals", "standard_obs"]
 
 UNKNOWN_DONOR: Final = "unknown"
-_MISSING: Final = {"", "nan", "na", "n/a", "none", "null", "unlabelled", "unlabeled", "unassigned"}
 _TRUE: Final = {"true", "1", "yes", "malignant", "tumor", "tumour"}
 _FALSE: Final = {"false", "0", "no", "normal", "non-malignant", "nonmalignant", "benign"}
 
@@ -50,12 +51,15 @@ def standard_obs(
     notes
         Gets a sentence for everything that was lost.
     """
+    profile = profile_named(roles.profile)
+    if profile is not None and profile.form is not None:
+        read, roles = profile.form.translate(read, roles, notes)
     columns = roles.columns()
 
     def text(role: str) -> pd.Categorical:
         if role not in columns:
-            return _constant(None, n_cells)
-        values = _as_text(read(columns[role]))
+            return constant(None, n_cells)
+        values = as_text(read(columns[role]))
         if role == "cell_type":
             values = _named_types(values, notes)
         check_names(role, list(values.categories))
@@ -63,21 +67,21 @@ def standard_obs(
 
     fine = text("cell_type")
     timepoint = _timepoints(text("timepoint"), roles, notes)
-    donor = _fill(text("donor"), UNKNOWN_DONOR)
+    donor = fill(text("donor"), UNKNOWN_DONOR)
     if "donor" in columns and (n_unknown := int((donor == UNKNOWN_DONOR).sum())):
         notes.append(f'{n_unknown:,} cells without donor count as donor "{UNKNOWN_DONOR}".')
     sample = text("sample") if "sample" in columns else donor
     obs = pd.DataFrame(
         {
             "cell_type_fine": fine,
-            "cell_type_lineage": _map(fine, to_lineage),
+            "cell_type_lineage": map_words(fine, to_lineage),
             "timepoint": timepoint,
             "donor": donor,
             "study": text("study"),
-            "sample": _fill(sample, "unknown"),
+            "sample": fill(sample, "unknown"),
             "day": _days(read, columns, n_cells),
             "label_source": _label_sources(text("label_source"), notes),
-            "genotype": _map(_fill(text("genotype"), "none"), normalise_genotype, GENOTYPES),
+            "genotype": map_words(fill(text("genotype"), "none"), normalise_genotype, GENOTYPES),
             "is_malignant": _malignancy(text("is_malignant"), fine, timepoint, columns),
         }
     )
@@ -98,28 +102,13 @@ def add_totals(obs: pd.DataFrame, counts: csr_matrix) -> pd.DataFrame:
     return obs
 
 
-def _constant(value: str | None, n: int) -> pd.Categorical:
-    categories = pd.Index([] if value is None else [value], dtype=object)
-    code = -1 if value is None else 0
-    return pd.Categorical.from_codes(np.full(n, code, dtype=np.int8), categories=categories)
-
-
-def _as_text(values: pd.Series) -> pd.Categorical:
-    """Return trimmed text, missing where the text means nothing; categories sorted."""
-    if not isinstance(values.dtype, pd.CategoricalDtype):
-        plain = values.astype(object).where(values.notna(), None)
-        words = [None if v is None else _plain(v) for v in plain]
-        values = pd.Series(pd.Categorical(words))
-    return _map(values.array, lambda name: name.strip() if _means(name) else None)
-
-
 def _named_types(values: pd.Categorical, notes: list[str]) -> pd.Categorical:
     """Drop labels that name no type, and say what else a reader must know of the labels."""
     words = [name for name in values.categories if names_no_type(name)]
     if words:
         n = int(np.isin(values.codes, values.categories.get_indexer(words)).sum())
         notes.append(f"{n:,} cells have a label that names no type ({some(words)}): no label.")
-        values = _map(values, lambda name: None if name in words else name)
+        values = map_words(values, lambda name: None if name in words else name)
     names = list(values.categories)
     if names and all(re.fullmatch(r"-?\d+(\.0+)?", name) for name in names):
         notes.append(
@@ -129,47 +118,6 @@ def _named_types(values: pd.Categorical, notes: list[str]) -> pd.Categorical:
     return values
 
 
-def _means(name: str) -> bool:
-    return name.strip().casefold() not in _MISSING
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def _map(
-    values: pd.Categorical,
-    function: Callable[[str], str | None],
-    categories: Sequence[str] | None = None,
-) -> pd.Categorical:
-    """Apply a function to the categories in use; cost grows with their number, not the cells'."""
-    codes = values.codes.astype(np.int64)
-    used = np.unique(codes[codes >= 0])
-    images = {code: function(str(values.categories[code])) for code in used}
-    names = (
-        list(categories)
-        if categories is not None
-        else sorted({image for image in images.values() if image is not None})
-    )
-    place = {name: position for position, name in enumerate(names)}
-    table = np.full(len(values.categories) + 1, -1, dtype=np.int64)
-    for code, image in images.items():
-        table[code] = place.get(image, -1)  # type: ignore[arg-type]
-    return pd.Categorical.from_codes(table[codes], categories=pd.Index(names, dtype=object))
-
-
-def _fill(values: pd.Categorical, filler: str) -> pd.Categorical:
-    if not (values.codes < 0).any():
-        return values
-    if filler not in values.categories:
-        values = values.add_categories([filler])
-    codes = values.codes.astype(np.int64)
-    codes[codes < 0] = values.categories.get_loc(filler)
-    return pd.Categorical.from_codes(codes, categories=values.categories)
-
-
 def _timepoints(values: pd.Categorical, roles: Roles, notes: list[str]) -> pd.Categorical:
     unknown = [v for v in values.categories if map_timepoint(v, roles.timepoints) is None]
     if unknown:
@@ -177,7 +125,7 @@ def _timepoints(values: pd.Categorical, roles: Roles, notes: list[str]) -> pd.Ca
             f"Timepoints that are not known count as missing: {some(unknown)}. "
             f"Known are {', '.join(TIMEPOINTS)}."
         )
-    mapped = _map(values, lambda v: map_timepoint(v, roles.timepoints), TIMEPOINTS)
+    mapped = map_words(values, lambda v: map_timepoint(v, roles.timepoints), TIMEPOINTS)
     return mapped.as_ordered()
 
 
@@ -191,7 +139,7 @@ def _label_sources(values: pd.Categorical, notes: list[str]) -> pd.Categorical:
             unknown.append(value)
             return "unknown"
 
-    mapped = _map(_fill(values, "unknown"), source, LABEL_SOURCES)
+    mapped = map_words(fill(values, "unknown"), source, LABEL_SOURCES)
     if unknown:
         notes.append(f'Label sources that are not known count as "unknown": {some(unknown)}.')
     return mapped

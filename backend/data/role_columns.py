@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import h5py
@@ -15,6 +16,8 @@ from backend.data.vocabularies import counterpart, names_no_type
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from backend.data.profiles import Profile
 
 __all__ = ["NO_LABELS", "column_candidates", "find_roles", "known_types_share"]
 
@@ -34,7 +37,13 @@ NO_LABELS: Final = "no_labels"
 """Code of the refusal of a file without any column that could hold cell types."""
 
 
-def find_roles(file: h5py.File, given: Roles | None, purpose: str, notes: list[str]) -> Roles:
+def find_roles(
+    file: h5py.File,
+    given: Roles | None,
+    purpose: str,
+    notes: list[str],
+    profile: Profile | None = None,
+) -> Roles:
     """Return the column of each role: those that are given, and for the rest those guessed.
 
     Parameters
@@ -45,6 +54,8 @@ def find_roles(file: h5py.File, given: Roles | None, purpose: str, notes: list[s
         See `PURPOSES`.
     notes
         Gets a sentence where another column looks more like the labels.
+    profile
+        How the file is read where it is one of a known data set.
 
     Raises
     ------
@@ -58,7 +69,14 @@ def find_roles(file: h5py.File, given: Roles | None, purpose: str, notes: list[s
     if strange:
         msg = f"`obs` has no column {some(strange)}. Found: {some(columns) or 'no columns'}."
         raise Refusal(msg, "Name columns that the file has.", code="roles")
-    roles = given.over(guess_roles(columns))
+    guessed = guess_roles(columns)
+    if profile is not None and profile.form is not None:
+        guessed = profile.form.roles(file)
+    words = {**guessed.timepoints, **given.timepoints}
+    if given.timepoint is not None and given.timepoint != guessed.timepoint:
+        words = dict(given.timepoints)
+    key = "" if profile is None else profile.key
+    roles = replace(given.over(guessed), timepoints=words, profile=key)
     found = roles.columns()
     missing = [role for role in PURPOSES[purpose] if role not in found]
     if missing:

@@ -83,7 +83,8 @@ class Roles:
 
     `timepoints` maps values of the timepoint column to the clinical ones where their words are
     not known; `counts` names the matrix that holds counts ("X", "raw.X" or "layers/NAME");
-    `is_rounded` takes the nearest whole number where counts are not whole.
+    `is_rounded` takes the nearest whole number where counts are not whole. `profile` is the key of
+    the profile by which the file is read (`backend.data.profiles`): None recognises it, "" is none.
     """
 
     cell_type: str | None = None
@@ -97,6 +98,7 @@ class Roles:
     is_malignant: str | None = None
     sort: str | None = None
     counts: str | None = None
+    profile: str | None = None
     is_rounded: bool = False
     timepoints: Mapping[str, str] = field(default_factory=dict, hash=False)
 
@@ -131,7 +133,7 @@ class Roles:
 def parse_roles(
     words: Iterable[str], timepoints: Iterable[str] = (), *, is_rounded: bool = False
 ) -> Roles | None:
-    """Read words such as `cell_type=annotation`, `donor=` (none) or `counts=layers/NAME`.
+    """Read words such as `cell_type=annotation`, `donor=` (none), `counts=layers/NAME` or `profile=`.
 
     Parameters
     ----------
@@ -151,7 +153,7 @@ def parse_roles(
     InputError
         If a word does not name a role and its column, or a value and its timepoint.
     """
-    known = (*ROLE_NAMES, "counts")
+    known = (*ROLE_NAMES, "counts", "profile")
     given: dict[str, Any] = {}
     for word in words:
         role, mark, column = word.partition("=")

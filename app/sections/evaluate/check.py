@@ -148,7 +148,8 @@ def _offer_columns(candidates: dict[str, list[str]], given: dict[str, str]) -> N
 def map_timepoints(found: dict[str, Any], key: str) -> dict[str, str]:
     """Draw the timepoints of the file beside the clinical ones; return those that were chosen."""
     counts: dict[str, int] = found["timepoints"]
-    unknown = [name for name in counts if map_timepoint(name) is None]
+    known: dict[str, str] = found["facts"].get("timepoint_words", {})
+    unknown = [name for name in counts if map_timepoint(name, known) is None]
     if not unknown:
         return {}
     st.markdown(
