@@ -1,5 +1,5 @@
--- Test cells by predicted type, labelled or not. Healthy samples that were sorted before sequencing
--- (`BM5-34p`) are left out: their composition is the sorter's.
+-- Test cells by predicted type, labelled or not. Samples that were sorted before sequencing are
+-- left out (`is_sorted`).
 -- Parameters: $owner, $dataset_id, $label_level, $series_ids. Optional: $timepoints.
 -- Grain: series, donor, timepoint, cell_type.
 select r.series_id, c.donor, c.timepoint::varchar as timepoint, w.word as cell_type,
@@ -14,6 +14,6 @@ where r.owner in ('public', $owner)
     and p.role = 'test'
     and p.label_level = $label_level::level_name
     and is_listed($timepoints, c.timepoint)
-    and not coalesce(c.timepoint = 'Healthy' and regexp_matches(c.sample, '^BM[0-9]+-'), false)
+    and not is_sorted(c.timepoint, c.sample)
 group by all
 order by r.series_id, timepoint, c.donor, cell_type;

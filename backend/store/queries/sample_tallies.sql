@@ -1,6 +1,6 @@
 -- Per sample and cell type its labelled test cells, the cells predicted as it, and both. A sample
--- without a name is the donor's at that timepoint. Healthy samples that were sorted before
--- sequencing (`BM5-34p`) are left out: their composition is the sorter's.
+-- without a name is the donor's at that timepoint. Samples that were sorted before
+-- sequencing are left out (`is_sorted`).
 -- Parameters: $owner, $dataset_id, $label_level, $series_ids. Optional: $timepoints, $truth.
 -- Grain: series, donor, timepoint, sample, day, cell_type.
 with scored as (
@@ -17,7 +17,7 @@ with scored as (
         and p.label_key is not null
         and is_listed($timepoints, c.timepoint)
         and is_truth($truth, c.label_source, c.genotype)
-        and not coalesce(c.timepoint = 'Healthy' and regexp_matches(c.sample, '^BM[0-9]+-'), false)
+        and not is_sorted(c.timepoint, c.sample)
     group by all
 ),
 sides as (

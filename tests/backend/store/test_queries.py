@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.data.labels import to_lineage
+from backend.data.profiles import PROFILES
 from backend.errors import StoreError
 from backend.store.bundle import (
     list_runs,
@@ -239,6 +240,23 @@ def test_samples_leave_out_sorted_healthy_samples(tmp_path: Path) -> None:
         store.sync()
         assert set(ask(store, "sample_tallies")["donor"]) == {"donor1", "donor2", "donor3"}
         assert "donor0" in set(ask(store, "tallies")["donor"])
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_sorted_samples_of_known_data_sets_are_in_no_composition(tmp_path: Path, profile) -> None:
+    for sample in profile.sorted_samples:
+        cells = builders.cells()
+        is_one = cells["donor"] == "donor0"
+        cells["sample"] = np.where(is_one, sample, cells["sample"])
+        # Without a timepoint, as one study of the atlas gives its own.
+        cells.loc[is_one, "timepoint"] = None
+        root = tmp_path / sample
+        write_dataset(root, builders.info(), cells)
+        builders.fill_root(root, SERIES, dataset=False)
+        with Store(":memory:", [("public", root)]) as store:
+            store.sync()
+            for query in ("sample_tallies", "predicted_counts"):
+                assert "donor0" not in set(ask(store, query)["donor"]), (sample, query)
 
 
 def test_a_failed_fold_is_listed_and_not_scored(tmp_path: Path) -> None:
