@@ -11,6 +11,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from backend.data.profiles import profile_of_source
 from backend.protocols import protocol_label, protocol_text, tested_on
 from backend.types import TRUTHS, cap_of
 
@@ -49,13 +50,6 @@ _SOURCE_TEXTS: Final = {
     "expert": "an expert",
     "unknown": "an unknown source",
 }
-
-_CLASSIFIER_OF: Final = {
-    # van Galen et al. 2019: cells of AML samples were typed by a random forest trained on
-    # cells of healthy bone marrow (and, for malignant states, on the genotyped cells).
-    "GSE116256": ("AML labels", "a random forest"),
-}
-"""Accession in a dataset's source, what its classifier labelled, and what that classifier is."""
 
 _CAUTION: Final = (
     "{labelled} are classifier calls from the same expression: "
@@ -357,9 +351,8 @@ def cautions(source: str, sources: Mapping[str, Sequence[str]]) -> tuple[str, ..
     """
     if not any("classifier" in found for found in sources.values()):
         return ()
-    for accession, (labelled, classifier) in _CLASSIFIER_OF.items():
-        if accession in source:
-            return (_CAUTION.format(labelled=labelled, classifier=classifier),)
+    if (known := profile_of_source(source)) is not None:
+        return (_CAUTION.format(labelled=known.labelled, classifier=known.classifier),)
     return (_CAUTION.format(labelled="Some labels", classifier="that classifier"),)
 
 

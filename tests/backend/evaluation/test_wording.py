@@ -145,6 +145,9 @@ def test_the_caution_follows_from_source_and_label_source():
     )
     assert cautions("GEO GSE116256", {"Healthy": ("clustering",)}) == ()
     assert cautions("simulated", SOURCES)[0].endswith("agreement with that classifier.")
+    (caution,) = cautions("Zenodo 5931689", SOURCES)
+    assert "all studies but Granja 2019" in caution
+    assert caution.endswith("agreement with SingleR with a healthy reference.")
 
 
 @pytest.mark.parametrize(
