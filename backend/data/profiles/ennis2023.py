@@ -247,10 +247,8 @@ def _unique(donor: pd.Categorical, study: pd.Categorical, notes: list[str]) -> p
     known = sorted(names)
     found = pd.Index(known).get_indexer(pd.Index(codes))
     listed = pd.Categorical.from_codes(found, categories=[str(code) for code in known])
-    notes.append(
-        "Donors are named with their study"
-        + (f": {n_shared} names occur in more than one study." if n_shared else ".")
-    )
+    shared = f" (names in more than one study: {n_shared})" if n_shared else ""
+    notes.append(f"Donors are named with their study{shared}.")
     return map_words(listed, lambda code: names[int(code)])
 
 
