@@ -36,8 +36,8 @@ if not view.malignant:
     st.stop()
 if view.rates.empty:
     st.info(
-        "No model was trained on malignant labels (level fine) under this protocol and training "
-        "size. "
+        "No model here was trained to tell malignant states apart (labels as given), with this test "
+        "and training size. "
         + (
             "Evaluate the file with a model that tells malignant cells apart (fine labels)."
             if current_source().is_upload
@@ -69,8 +69,9 @@ figure.draw(
     "small marks for single donors, bars for 95 % intervals.",
 )  # fmt: skip
 st.caption(
-    "A malignant cell counts as found when it is called any malignant state. Small marks are single "
-    "donors. Labels as given, level `fine`."
+    "A malignant cell counts as found when it is called any malignant state, by the labels as given. "
+    "Large marks: all donors pooled; small marks: one donor each. Bars: 95 % intervals, dashed with "
+    "5–9 donors, none below 5."
 )
 tables.show(
     view.rates,

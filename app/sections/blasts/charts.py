@@ -163,6 +163,9 @@ def state_bars(states: pd.DataFrame, *, dark: bool) -> alt.Chart:
                     domain=False,
                     labelExpr="split(datum.label, '\\n')",
                     labelLineHeight=13,
+                    # A label of several lines hangs from its first; this sets two or three lines
+                    # beside the middle of their bar.
+                    labelOffset=-10,
                 ),
             ),
             x=alt.X(
@@ -177,7 +180,14 @@ def state_bars(states: pd.DataFrame, *, dark: bool) -> alt.Chart:
                 "called:N",
                 sort=list(CALLED),
                 scale=alt.Scale(domain=list(CALLED), range=list(_CALLED_COLOURS)),
-                legend=alt.Legend(orient="top", title="Called", labelLimit=240, columns=2),
+                legend=alt.Legend(
+                    orient="top",
+                    title="Called",
+                    labelLimit=240,
+                    columns=2,
+                    symbolSize=150,
+                    symbolStrokeWidth=0.5,
+                ),
             ),
             tooltip=[
                 alt.Tooltip("label:N", title="Labelled"),
@@ -187,5 +197,5 @@ def state_bars(states: pd.DataFrame, *, dark: bool) -> alt.Chart:
             ],
         )
         .add_params(chosen)
-        .properties(height=max(len(names), 2) * 46, width=620, usermeta={AROUND: 150})
+        .properties(height=max(len(names), 2) * 48, width=620, usermeta={AROUND: 190})
     )
