@@ -7,7 +7,9 @@ import streamlit as st
 from app import cache
 from app.components import errors, figure, frames, provenance, tables
 from app.sections.protocols import charts
+from app.sections.protocols.words import gap_sentence, notes_in_words
 from app.state import current_metric, current_models, current_scope
+from backend.evaluation.wording import plural
 from backend.protocols import PROTOCOLS
 
 scope = current_scope()
@@ -16,9 +18,6 @@ metric = current_metric()
 with errors.shown_to_user():
     view = cache.optimism(scope, metric.key)
 
-st.markdown("\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences))
-if view.notes:
-    st.caption(" ".join(frames.with_display_name(note, models) for note in view.notes))
 slopes = charts.by_protocol(view.gaps)
 if slopes.empty:
     st.info(
@@ -28,20 +27,32 @@ if slopes.empty:
     )
     st.stop()
 
+st.markdown(gap_sentence(view.gaps, metric))
+if view.notes:
+    st.caption(notes_in_words(view.notes, models))
+names = list(models.values())
 figure.draw(
-    partial(charts.slopes, slopes, protocols=frames.in_order(slopes.protocol, "protocol")),
+    partial(
+        charts.slopes,
+        slopes,
+        protocols=frames.in_order(slopes.protocol, "protocol"),
+        models=names,
+    ),
     name=f"{metric.key}-by-protocol",
     title=f"{metric.title} on known and on new patients, over the same types and cells",
     alt_text=f"Slope chart of {metric.label} from {metric.range[0]:g} to {metric.range[1]:g}, from "
     "cells split at random to donors held out, a line per model.",
 )
 provenance.panel_note(view.panel, metric)
+with st.expander(f"In words: {plural(len(view.sentences), 'model')} one by one"):
+    st.markdown("\n".join(f"- {frames.with_display_name(s, models)}" for s in view.sentences))
 
 figure.draw(
     partial(
         charts.gap_dots,
         view.gaps,
         name="display_name",
+        names=names,
         title=f"{metric.title}, known − new patients",
     ),
     name="optimism-gap",
@@ -49,9 +60,9 @@ figure.draw(
     alt_text="Dot plot of the optimism gap per model with 95 % intervals around a line at 0.",
 )
 st.caption(
-    "Right of 0: a test on known patients (protocol `random`) promises more than new patients "
-    "(`donor`) keep. A gap below 0 is shown as it is. 95 % interval over donors, donors redrawn, "
-    "fitted models fixed."
+    "Right of 0: a test on known patients promises more than new patients keep. A gap below 0 is "
+    "shown as it is. Bars: 95 % intervals, dashed with 5–9 donors; donors redrawn, fitted models "
+    "fixed."
 )
 tables.show(
     view.gaps,
@@ -87,6 +98,7 @@ figure.draw(
         charts.slopes,
         of_type,
         protocols=frames.in_order(of_type.protocol, "protocol"),
+        models=names,
         title=f"F1 of {cell_type}",
     ),
     name="f1-by-protocol-of-type",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from statistics import fmean
+from typing import TYPE_CHECKING, Final
 
 import altair as alt
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 
 from app.components import charts, palette
 from app.components.figure import AROUND
+from app.state import ordered
 from backend.evaluation.metrics import metric_of
 from backend.protocols import PROTOCOLS, tested_on
 
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["by_protocol", "gap_dots", "slopes"]
+
+_HEIGHT: Final = 300
+_TEXT: Final = 15
+"""Pixels from one line of text to the next."""
 
 
 def by_protocol(rows: pd.DataFrame) -> pd.DataFrame:
@@ -28,7 +34,12 @@ def by_protocol(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def slopes(
-    rows: pd.DataFrame, *, protocols: Sequence[str], dark: bool, title: str = ""
+    rows: pd.DataFrame,
+    *,
+    protocols: Sequence[str],
+    models: Sequence[str] = (),
+    dark: bool,
+    title: str = "",
 ) -> alt.LayerChart:
     """Draw a score under each protocol, one line per model on the same types.
 
@@ -36,6 +47,8 @@ def slopes(
     ----------
     protocols
         Keys, in order from left to right.
+    models
+        Display names in the order of the legend; those that are not named follow.
     rows
         Long: configuration, display_name, metric, protocol, value, and what the tooltip may show.
     title
@@ -45,12 +58,12 @@ def slopes(
     scale, axis = charts.score_scale(metric), charts.score_axis(metric)
     rows = rows.assign(protocol=rows.protocol.map(tested_on))
     protocols = [tested_on(key) for key in protocols]
-    models = dict(
-        sorted(zip(rows.configuration, rows.display_name, strict=True), key=lambda pair: pair[1])
-    )
-    names = list(models.values())
-    colours = palette.model_colours(models)
-    shapes = palette.model_shapes(models)
+    name_of = dict(zip(rows.configuration, rows.display_name, strict=True))
+    names = ordered(name_of.values(), models)
+    colours = palette.model_colours(name_of)
+    shapes = palette.model_shapes(name_of)
+    legend = charts.model_legend()
+    legend.values = names
     base = alt.Chart(rows).encode(
         x=alt.X(
             "protocol:N",
@@ -63,7 +76,7 @@ def slopes(
         color=alt.Color(
             "display_name:N",
             scale=alt.Scale(domain=names, range=[colours[n] for n in names]),
-            legend=charts.model_legend(),
+            legend=legend,
         ),
     )
     line = base.mark_line(strokeWidth=2.5)
@@ -73,7 +86,7 @@ def slopes(
         shape=alt.Shape(
             "display_name:N",
             scale=alt.Scale(domain=names, range=[shapes[n] for n in names]),
-            legend=charts.model_legend(),
+            legend=legend,
         ),
         tooltip=[
             alt.Tooltip("display_name:N", title="Model"),
@@ -88,7 +101,7 @@ def slopes(
     )
     last = rows[rows.protocol == protocols[-1]].dropna(subset=["value"]).sort_values("value").copy()
     last["place"] = _spread(
-        last.value.tolist(), gap=0.055 * (metric.range[1] - metric.range[0]), top=metric.range[1]
+        last.value.tolist(), gap=_TEXT / _HEIGHT * (metric.range[1] - metric.range[0])
     )
     text = (
         alt.Chart(last)
@@ -99,28 +112,38 @@ def slopes(
             text=alt.Text("value:Q", format=".2f"),
         )
     )
-    return alt.layer(line, dot, text).properties(height=270, width=560, usermeta={AROUND: 150})
+    return alt.layer(line, dot, text).properties(
+        height=_HEIGHT, width=560, usermeta={AROUND: 80 + 30 * -(-len(names) // 2)}
+    )
 
 
-def _spread(values: Sequence[float], gap: float, top: float) -> list[float]:
-    """Move ascending values apart so that texts at them do not meet."""
-    placed: list[float] = []
-    for value in values:
-        placed.append(max(value, placed[-1] + gap) if placed else value)
-    shift = max(placed[-1] - top, 0.0) if placed else 0.0
-    return [value - shift for value in placed]
+def _spread(values: Sequence[float], gap: float) -> list[float]:
+    """Move ascending values apart so that texts at them do not meet, as little as that takes.
+
+    Texts that would meet stand as one block around the mean of their values.
+    """
+    blocks: list[list[float]] = []
+    for index, value in enumerate(values):
+        block = [value - index * gap]
+        while blocks and fmean(blocks[-1]) > fmean(block):
+            block = blocks.pop() + block
+        blocks.append(block)
+    places = [fmean(block) for block in blocks for _ in block]
+    return [place + index * gap for index, place in enumerate(places)]
 
 
-def gap_dots(gaps: pd.DataFrame, *, name: str, title: str, dark: bool) -> alt.LayerChart:
+def gap_dots(
+    gaps: pd.DataFrame, *, name: str, title: str, names: Sequence[str] = (), dark: bool
+) -> alt.LayerChart:
     """Draw a difference per row with its interval around a line at 0.
 
     Parameters
     ----------
     name
-        Column of the rows' names; `gap`, `low`, `high`, `interval`, `n_cells`, `n_donors` follow.
+        Column of the rows' names, drawn in the order of `names`; `gap`, `low`, `high`, `interval`, `n_cells`, `n_donors` follow.
     """
     rows = charts.with_words(gaps)
-    order = sorted(rows[name].unique())
+    order = ordered(rows[name], names)
     known = rows[["gap", "low", "high"]].to_numpy(dtype=float)
     reach = max(0.05, float(np.nanmax(np.abs(known))) if np.isfinite(known).any() else 0.05) * 1.1
     scale = alt.Scale(domain=[-reach, reach])
