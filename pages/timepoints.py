@@ -11,6 +11,7 @@ from app.components.convergence import convergence_badges
 from app.components.course_lines import course_lines
 from app.components.selection_links import page_links
 from app.sections.timepoints.patients import same_patients
+from app.sections.timepoints.words import course_sentence
 from app.state import (
     CONFIGURATION,
     REFERENCE,
@@ -41,8 +42,10 @@ if view.scores.empty:
 
 is_comparison = view.kind == COMPARISON
 provenance.described(view.kind, view.donors.donor.nunique())
+said = [course_sentence(view.scores, metric)] if is_comparison else []
 if view.missing:
-    st.markdown(f"No data in this dataset: {plain(', '.join(view.missing))}. Nothing is filled in.")
+    said += [f"No data in this dataset: {plain(', '.join(view.missing))}. Nothing is filled in."]
+st.markdown(" ".join(said))
 # What describes a timepoint stands under the chart, with its types.
 for note in view.notes if is_comparison else ():
     st.markdown(note)
