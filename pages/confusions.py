@@ -11,7 +11,7 @@ scope = current_scope()
 models = current_models()
 
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    configuration = choose_model(models, width=page.WIDTH)
+    configuration = choose_model(models, width=page.MODEL_WIDTH)
     beside = page.choose_beside(models, configuration)
     numbers = page.choose_numbers()
     order = page.choose_order()

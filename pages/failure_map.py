@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app import cache
-from app.components import errors, frames, provenance, tables
+from app.components import errors, provenance, tables
 from app.sections.failure_map import page
 from app.state import choose_model, current_models, current_scope
 
@@ -11,7 +11,7 @@ scope = current_scope()
 models = current_models()
 
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    configuration = choose_model(models, width=page.WIDTH)
+    configuration = choose_model(models, width=page.MODEL_WIDTH)
     with errors.shown_to_user():
         cells = cache.cells_on_map(scope, configuration)
     colour_by = page.choose_colour(cells)
@@ -24,7 +24,7 @@ if not in_scope.any():
     st.stop()
 
 counts = page.counts(cells, in_scope)
-st.markdown(frames.outcome_sentence(counts, cells.display_name, cells.threshold))
+st.markdown(page.headline(cells, in_scope, counts))
 page.open_link(cells)
 
 with errors.shown_to_user():

@@ -108,22 +108,32 @@ def with_share(counts: pd.DataFrame) -> pd.DataFrame:
     return counts.assign(share=shares.where(scored))
 
 
-def outcome_sentence(counts: pd.DataFrame, model: str, threshold: float | None) -> str:
-    """Return the headline of the failure map."""
+def _at_least(threshold: float) -> str:
+    """Return "≥ 0.51", with more decimals near 1, and never a 1 that rounding made."""
+    if threshold < 0.995:
+        return f"≥ {threshold:.2f}"
+    return f"≥ {threshold:.4f}" if threshold < 0.99995 else "above 0.9999"
+
+
+def outcome_sentence(
+    counts: pd.DataFrame, model: str, threshold: float | None, *, n_donors: int = 0
+) -> str:
+    """Return the headline of the failure map; `n_donors` are those of the labelled cells."""
     n = dict(zip(counts.outcome, counts.n_cells, strict=True))
     total = sum(v for k, v in n.items() if k != "not scored")
     if not total:
         lost = n.get("not scored", 0)
         return f"**{plain(model)}** names {plural(lost, 'cell')} without a label: none is scored."
     n_failed = sum(n.get(k, 0) for k in WRONG)
-    share = f" ({n_failed / total:.0%})" if total else ""
+    donors = f"; {plural(n_donors, 'donor')}" if n_donors else ""
+    share = f" ({n_failed / total:.0%}{donors})"
     text = f"**{plain(model)}** fails on {n_failed:,} of {plural(total, 'labelled cell')}{share}."
     if threshold is None:
-        text += " No valid cells to set a threshold, so none is called confidently wrong."
+        text += " There are no validation cells to set a threshold, so none is called confidently wrong."
     else:
         text += (
-            f" {n.get('confidently wrong', 0):,} are confidently wrong: confidence ≥ "
-            f"{threshold:.{2 if threshold < 0.995 else 4}f}, the median of this model's correct valid cells."
+            f" {n.get('confidently wrong', 0):,} are confidently wrong: at least as sure as its "
+            f"median right call on validation cells (confidence {_at_least(threshold)})."
         )
     if n.get("not scored"):
         text += f" Not scored: {plural(n['not scored'], 'cell')} without a label."

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FLOWS",
+    "MODEL_WIDTH",
     "PREDICTED",
     "WIDTH",
     "choose_beside",
@@ -58,6 +59,8 @@ _MOST_BESIDE: Final = 16
 
 FLOWS: Final = ("mistakes", "all cells")
 WIDTH: Final = 200
+MODEL_WIDTH: Final = 226
+"""Of a choice of models, whose names are longer: a cut one may be two."""
 _NONE: Final = "none"
 
 _AGREEMENT_PREDICATES: Final = dict(
@@ -84,7 +87,7 @@ def choose_beside(models: Mapping[str, str], configuration: str) -> str | None:
         format_func=others.__getitem__,
         key=_BESIDE,
         bind="query-params",
-        width=WIDTH,
+        width=MODEL_WIDTH,
     )
     return None if chosen == _NONE else chosen
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from backend.types import Scope
 
 __all__ = [
+    "MODEL_WIDTH",
     "WIDTH",
     "choose_colour",
     "choose_panels",
@@ -44,6 +45,7 @@ __all__ = [
     "counts",
     "draw",
     "failure_table",
+    "headline",
     "is_coloured_anew",
     "maps",
     "numbers_of_selected",
@@ -52,6 +54,9 @@ __all__ = [
 
 WIDTH: Final = 200
 """Width of the page's choices, in pixels."""
+
+MODEL_WIDTH: Final = 226
+"""Of a choice of models, whose names are longer: a cut one may be two."""
 
 PANELS: Final = ("all cells", "timepoint", "model")
 _MOST_MODELS: Final = 8
@@ -92,6 +97,15 @@ def choose_types(scope: Scope, cells: MapCells) -> Scope:
         width=WIDTH,
     )
     return scope.with_(cell_types=tuple(chosen_types)) if chosen_types else scope
+
+
+def headline(cells: MapCells, in_scope: np.ndarray, counted: pd.DataFrame) -> str:
+    """Return the sentence above the map."""
+    scored = in_scope & (cells.outcome != OUTCOMES.index("not scored"))
+    donors = np.unique(cells.roles["donor"].codes[scored])
+    return frames.outcome_sentence(
+        counted, cells.display_name, cells.threshold, n_donors=int((donors >= 0).sum())
+    )
 
 
 def counts(cells: MapCells, in_scope: np.ndarray) -> pd.DataFrame:
