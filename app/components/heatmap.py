@@ -106,7 +106,9 @@ def heatmap(
     longest_n = max(map(len, data["n_text"]), default=0) if with_n else 0
     longest = max((len(str(name)) for name in columns), default=0)
     # Level labels only where they fit beside each other on a narrow page.
-    angle = 0 if longest * len(columns) <= 60 else -25 if wide else -50
+    # On a narrow page slanted names of more columns run into each other.
+    slant = -50 if len(columns) <= 18 else -90
+    angle = 0 if longest * len(columns) <= 60 else -25 if wide else slant
     base = alt.Chart(data).encode(
         x=alt.X(
             f"{column}:N",

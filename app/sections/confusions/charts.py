@@ -251,7 +251,9 @@ def _draw(data: pd.DataFrame, grid: _Grid, *, dark: bool) -> alt.LayerChart:
     return alt.layer(rect, text).properties(
         height=max(len(rows), 2) * 25,
         width=max(320, len(columns) * 36),
-        usermeta={AROUND: 76 + (14 if grid.angle == 0 else 6 * longest)},
+        usermeta={
+            AROUND: 76 + (14 if grid.angle == 0 else (7 if grid.angle == -90 else 6) * longest)
+        },
     )
 
 
@@ -310,7 +312,8 @@ def matrix(
         colours=KIND_COLOURS,
         row_title="Label (cells)",
         column_title="Predicted as",
-        angle=-45,
+        # On a narrow page slanted names of more columns run into each other.
+        angle=-45 if len(shown) <= 18 else -90,
         tooltip=[
             alt.Tooltip("label:N", title="Label"),
             alt.Tooltip("predicted:N", title="Predicted"),
