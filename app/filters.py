@@ -76,9 +76,9 @@ def _choose_kept(
     address.ask(key, {name: name for name in options}, first, word)
     chosen = first
     if len(options) > 1 and is_drawn:
-        chosen = st.segmented_control(
-            label, options, required=True, key=key, help=help_text, format_func=text_of
-        )
+        # A row of joined buttons breaks in two where it does not fit; single ones may wrap.
+        draw = st.segmented_control if len(options) < 3 else st.pills
+        chosen = draw(label, options, required=True, key=key, help=help_text, format_func=text_of)
     elif len(options) > 1:
         chosen = st.session_state[key]
     address.write(key, chosen)
