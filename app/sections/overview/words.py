@@ -83,7 +83,7 @@ def standing_out(
     at = models[models.timepoint == "Diagnosis"]
     if len(at):
         parts = [
-            f"{_percent_range(1 - part.accuracy)} of the cells by {name}"
+            f"{_percent_range(1 - part.accuracy)} by {name}"
             for is_baseline, name in ((False, "foundation models"), (True, "baselines"))
             if len(part := at[at.is_baseline == is_baseline])
         ]
@@ -91,7 +91,8 @@ def standing_out(
             f"{plural(int(at.n_donors.max()), 'donor')}, {int(at.n_cells.max()):,} cells of "
             f"{plural(int(at.n_types.max()), 'normal type' if is_normal_only else 'type')}"
         )
-        facts.append(("Wrong at diagnosis", f"{'; '.join(parts)} ({support})."))
+        aside = "; majority class left aside" if len(models) < len(averages) else ""
+        facts.append(("Cells wrong at diagnosis", f"{', '.join(parts)} ({support}{aside})."))
     rates = blasts.rates
     found = rates[
         (rates.metric == "sensitivity")
