@@ -7,9 +7,14 @@ import pytest
 
 from app.components import heatmap
 from app.components.course_lines import course_lines
+from app.components.frames import outcome_sentence
 from app.sections.blasts.charts import by_course, state_bars
 from app.sections.blasts.words import blast_sentences
 from app.sections.donors.rows import donor_sentence, laid_out
+from app.sections.protocols.charts import _spread
+from app.sections.protocols.words import gap_sentence, notes_in_words
+from app.sections.timepoints.words import course_sentence
+from backend.evaluation.metrics import METRICS
 from tests.helpers import as_read
 
 
@@ -104,3 +109,70 @@ def test_models_stand_in_one_order_in_a_legend():
     both = pd.concat([table, table.assign(configuration="scgpt", display_name="scGPT")])
     chart = course_lines(both, table.head(0).assign(donor=""), timepoints=["Diagnosis", "Post-treatment"], models=["scGPT", "L1"], dark=False)  # fmt: skip
     assert "'sort': ['scGPT', 'L1']" in str(chart.to_dict())
+
+
+def gaps(lows: list[float], highs: list[float]) -> pd.DataFrame:
+    names = [f"m{i}" for i in range(len(lows))]
+    return pd.DataFrame({
+        "configuration": names, "display_name": names, "low": lows, "high": highs,
+        "gap": [0.0 if low != low else (low + high) / 2 for low, high in zip(lows, highs, strict=True)],
+        "n_donors": 17, "n_cells": 26784,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lows", "highs", "said"),
+    [
+        ([0.02, 0.1, -0.01], [0.04, 0.3, 0.02], "For 2 of 3 models macro-F1 is higher on known than on new patients, by 0.03–0.20; their intervals exclude 0"),
+        ([0.02, float("nan")], [0.04, float("nan")], "For 1 of 2 models"),
+        ([0.02, 0.02], [0.04, 0.04], "by 0.03; their intervals"),
+        ([-0.02, -0.3], [0.04, -0.1], "For none of 2 models is macro-F1 higher on known than on new patients by more than its interval; for 1 it is lower"),
+    ],
+)  # fmt: skip
+def test_protocols_counts_a_gap_only_when_its_interval_excludes_0(lows, highs, said):
+    text = gap_sentence(gaps(lows, highs), METRICS["macro_f1"])
+    assert said in text
+    assert text.endswith("(17 donors, 26,784 cells).")
+
+
+def test_protocols_says_that_there_are_too_few_donors_for_an_interval():
+    table = gaps([0.02, 0.1], [0.04, 0.3]).assign(low=float("nan"), high=float("nan"))
+    text = gap_sentence(table, METRICS["macro_f1"])
+    assert "0.03–0.20 over 2 models" in text
+    assert "too few donors" in text
+
+
+def test_what_holds_for_all_models_is_said_once():
+    models = {"logreg": "L1", "hgb": "Boosting"}
+    notes = ["logreg: sizes differ.", "hgb: sizes differ.", "hgb: one seed.", "One study."]
+    assert (
+        notes_in_words(notes, models) == "All models: sizes differ. Boosting: one seed. One study."
+    )
+
+
+def test_values_that_would_meet_stand_apart_around_their_mean():
+    assert _spread([0.1, 0.60, 0.61, 0.9], gap=0.05) == pytest.approx([0.1, 0.58, 0.63, 0.9])
+
+
+def test_timepoints_says_what_models_reach_without_the_majority_class():
+    table = scores([0.2, 0.2])
+    other = table.assign(configuration="scgpt", display_name="scGPT", value=[0.3, 0.6])
+    floor = table.assign(configuration="majority", display_name="Majority class", value=0.0)
+    said = as_read(course_sentence(pd.concat([table, other, floor]), METRICS["macro_f1"]))
+    assert said == (
+        "**Macro-F1 of 2 models, the majority class left aside**: 0.30–0.40 at Diagnosis (9 donors, "
+        "600 cells), 0.60 at Post-treatment (7 donors, 180 cells)."
+    )
+    assert as_read(course_sentence(floor, METRICS["macro_f1"])).startswith(
+        "**Macro-F1 of Majority class**: 0.00 at Diagnosis"
+    )
+
+
+@pytest.mark.parametrize(
+    ("threshold", "said"), [(0.51, "≥ 0.51"), (0.9961, "≥ 0.9961"), (0.99999, "above 0.9999")]
+)
+def test_the_failure_map_names_donors_and_never_rounds_a_threshold_to_1(threshold, said):
+    counts = pd.DataFrame({"outcome": ["correct", "wrong"], "n_cells": [8, 2]})
+    text = outcome_sentence(counts, "L1", threshold, n_donors=3)
+    assert "2 of 10 labelled cells (20%; 3 donors)" in text
+    assert f"(confidence {said})" in text
