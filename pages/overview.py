@@ -87,7 +87,7 @@ if by_type.f1.notna().any():
         select=("column", "cell_type"),
     )  # fmt: skip
     st.caption(
-        "In each cell: F1 and, with room, labelled cells / donors. Grey: fewer than 20 cells. "
+        "In each cell, with room: F1, then labelled cells / donors. Grey: fewer than 20 cells. "
         f"{heatmap.FEW_DONORS}: one or two donors. {heatmap.ONE_DONOR}: most cells are one donor's."
     )
     if points:

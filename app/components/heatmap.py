@@ -104,6 +104,7 @@ def heatmap(
     if with_n:
         data.loc[data[value].isna() & (data[with_n[0]] == 0), "n_text"] = ""
     longest_n = max(map(len, data["n_text"]), default=0) if with_n else 0
+    longest_value = max(map(len, data["value_text"]), default=0)
     longest = max((len(str(name)) for name in columns), default=0)
     # Level labels only where they fit beside each other on a narrow page.
     # On a narrow page slanted names of more columns run into each other.
@@ -185,7 +186,7 @@ def heatmap(
         dy=-7 if with_n else 0,
         fontWeight=600,
         color=ink,
-        opacity=alt.expr(f"{cell} < 15 ? 0 : 1"),
+        opacity=alt.expr(f"{cell} < {max(15, 4 * longest_value)} ? 0 : 1"),
     ).encode(text="value_text:N")
     support = base.mark_text(
         fontSize=alt.expr(f"clamp({cell} / {0.56 * max(longest_n, 1):.2f}, 7, {size - 2})"),
