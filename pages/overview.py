@@ -71,7 +71,7 @@ configuration = choose_model(models)
 by_type = cache.f1_by_cell_type(scope, by="timepoint", configuration=configuration).scores
 if by_type.f1.notna().any():
     answer = st.container()
-    every_type = list(dict.fromkeys(by_type.cell_type))
+    every_type = frames.readable_first(by_type)
     lost_first = every_type[: heatmap.MOST_COLUMNS]
     points = figure.draw(
         partial(
@@ -87,7 +87,8 @@ if by_type.f1.notna().any():
         select=("column", "cell_type"),
     )  # fmt: skip
     st.caption(
-        "In each cell, with room: F1, then labelled cells / donors. Grey: fewer than 20 cells. "
+        "In each cell, with room: F1, then labelled cells / donors. Grey: fewer than 20 cells; types "
+        "that are grey everywhere come last. "
         f"{heatmap.FEW_DONORS}: one or two donors. {heatmap.ONE_DONOR}: most cells are one donor's."
     )
     if points:

@@ -8,7 +8,7 @@ from app import cache
 from app.components import errors, figure, frames, provenance, tables
 from app.sections.protocols import charts
 from app.sections.protocols.words import gap_sentence, notes_in_words
-from app.state import current_metric, current_models, current_scope
+from app.state import current_metric, current_models, current_scope, current_source
 from backend.evaluation.wording import plural
 from backend.protocols import PROTOCOLS
 
@@ -19,6 +19,13 @@ with errors.shown_to_user():
     view = cache.optimism(scope, metric.key)
 
 slopes = charts.by_protocol(view.gaps)
+if slopes.empty and current_source().is_upload:
+    st.info(
+        "This page compares tests on known patients with tests on new ones. Your file was tested "
+        "in one way, so there is nothing to compare. For the models themselves, choose a dataset "
+        "of the study in the sidebar."
+    )
+    st.stop()
 if slopes.empty:
     st.info(
         "No gap can be measured here: it needs a model that was tested both on known and on new "

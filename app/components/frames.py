@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from backend.data.labels import chart_order
+from backend.evaluation.description import is_grey
 from backend.evaluation.outcomes import WRONG
 from backend.evaluation.wording import plain, plural
 from backend.types import PROTOCOLS, TIMEPOINTS
@@ -19,6 +20,7 @@ __all__ = [
     "in_order",
     "name_types",
     "outcome_sentence",
+    "readable_first",
     "with_display_name",
     "with_donor_names",
     "with_share",
@@ -98,6 +100,13 @@ def with_donor_names(rows: pd.DataFrame) -> pd.DataFrame:
         for donor, timepoint in zip(rows.donor, rows.timepoint, strict=True)
     ]
     return named
+
+
+def readable_first(scores: pd.DataFrame) -> list[str]:
+    """Return the cell types in the order of the rows, those that are grey everywhere last."""
+    is_read = pd.Series(~is_grey(scores.n_cells), index=scores.index)
+    read = set(scores.cell_type[is_read])
+    return sorted(dict.fromkeys(scores.cell_type), key=lambda name: name not in read)
 
 
 def with_share(counts: pd.DataFrame) -> pd.DataFrame:

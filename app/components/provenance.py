@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
-from backend.evaluation.description import DESCRIPTION, describes, description_notes
+from backend.evaluation.description import DESCRIPTION, describes
 from backend.evaluation.wording import budget_meaning, plain, plural
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def described(kind: Kind, n_donors: int) -> None:
     """Say whom scores are about where the choice allows no comparison."""
     if kind == DESCRIPTION:
         st.markdown(
-            f":material/person: No type can be compared here: this page {describes(n_donors)}."
+            ":material/person: No cell type has enough cells and donors for a comparison: this page "
+            f"{describes(n_donors)}."
         )
 
 
@@ -102,11 +103,12 @@ def types_note(view: Overview | TimepointScores, metric: Metric) -> None:
     if view.kind != DESCRIPTION:
         panel_note(view.panel, metric)
         return
+    # Whom the page describes stands above its picture; here only what differs by timepoint.
     texts = [
-        f"{note}{_left_out(one)}"
-        for note, one in zip(
-            description_notes(view.descriptions), view.descriptions.values(), strict=True
-        )
+        f"{name}: {one.over()}"
+        + ("" if one.n_donors == view.n_donors else f" of {plural(one.n_donors, 'donor')}")
+        + f".{_left_out(one)}"
+        for name, one in view.descriptions.items()
     ]
     st.caption(
         f"{metric.title} of each timepoint over its own types. {' '.join(texts)}",

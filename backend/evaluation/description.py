@@ -99,6 +99,10 @@ class Description:
         """Return "12 of 17 types"."""
         return f"{len(self.types)} of {plural(self.n_types, 'type')}"
 
+    def over(self) -> str:
+        """Return which types the scores are over, or why there are none."""
+        return self.reason or f"{self.describe()} with at least {SMALL_CELLS} labelled cells"
+
 
 def describe_slice(
     support: np.ndarray, types: Sequence[str], *, chosen: Sequence[str] = ()
@@ -140,8 +144,7 @@ def description_notes(descriptions: Mapping[str, Description]) -> tuple[str, ...
     """Say of each slice whom its scores describe, and over which types."""
     notes = []
     for name, one in descriptions.items():
-        over = f"{one.describe()} with at least {SMALL_CELLS} labelled cells"
-        text = one.reason or f"{describes(one.n_donors)}; {over}"
+        text = one.reason or f"{describes(one.n_donors)}; {one.over()}"
         notes.append(f"{name}: {text}.")
     return tuple(notes)
 

@@ -120,7 +120,7 @@ def patient_shares(shares: pd.DataFrame, *, donors: Sequence[str], dark: bool) -
         .add_params(chosen)
     )
     return alt.layer(line, dots).properties(
-        height=max(len(donors), 2) * 22, width=620, usermeta={AROUND: 150}
+        height=max(len(donors), 2) * 22, width=620, usermeta={AROUND: 205}
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from app.components.frames import readable_first
+
 __all__ = ["labelled_rows", "lost_types"]
 
 
@@ -13,13 +15,14 @@ def labelled_rows(scores: pd.DataFrame, *, first: str | None = None) -> list[str
     Parameters
     ----------
     first
-        The configuration whose worst types come first; None keeps the order of the rows.
+        The configuration whose worst types come first; None keeps the order of the rows. Types
+        with too few cells to read a score follow the others.
     """
     rows = scores[scores.n_cells > 0]
     if first is not None:
         mine = rows[rows.configuration == first].sort_values("f1", kind="stable")
         rows = pd.concat([mine, rows])
-    return list(dict.fromkeys(rows.cell_type))
+    return readable_first(rows)
 
 
 def lost_types(never_predicted: pd.DataFrame, zero_f1: pd.DataFrame) -> pd.DataFrame:

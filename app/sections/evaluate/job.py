@@ -10,7 +10,7 @@ from app import cache
 from app.components import export
 from app.identity import identity
 from app.sections.evaluate import beside, outside
-from app.state import DATASET, Source, go
+from app.state import DATASET, LABEL_LEVEL, Source, go
 from backend.config import home, keep_days
 from backend.data.uploads import delete_upload, user_folder
 from backend.errors import FaultlineError
@@ -45,6 +45,10 @@ _PAGES: Final = {
     "failure_map": "Failure map",
 }
 """Where the answer leads beside Overview."""
+_WORDS: Final = (
+    "F1 weighs the cells of a type that are missed against those wrongly called so, from 0 to 1; "
+    "macro-F1 is its mean over the types with at least 20 labelled cells."
+)
 
 
 def start(request: dict[str, Any]) -> None:
@@ -115,7 +119,8 @@ def _results(status: JobStatus) -> None:
     if notes := _notes(result):
         with st.expander(f"What was changed, lost or assumed ({len(notes)})"):
             st.markdown("\n".join(f"- {note}" for note in notes))
-    _answer(status, result, choices[choices["dataset_id"] == dataset_id])
+    # Before the answer, which is long with many models; at the label level that was scored.
+    target = {DATASET: dataset_id, LABEL_LEVEL: str(result["label_level"])}
     with st.container(horizontal=True):
         st.button(
             "Open the results",
@@ -123,9 +128,18 @@ def _results(status: JobStatus) -> None:
             icon=":material/overview:",
             on_click=go,
             args=("overview",),
-            kwargs={DATASET: dataset_id},
+            kwargs=target,
             key="evaluate.open",
         )
+        for page, label in _PAGES.items():
+            st.button(
+                label,
+                type="tertiary",
+                on_click=go,
+                args=(page,),
+                kwargs=target,
+                key=f"evaluate.to.{page}",
+            )
         st.button("Evaluate another file", on_click=_again, key="evaluate.again")
         with st.popover("Delete", icon=":material/delete:"):
             st.markdown("This deletes the file and its results. It cannot be undone.")
@@ -136,6 +150,7 @@ def _results(status: JobStatus) -> None:
                 args=(status.job_id,),
                 key="evaluate.delete",
             )
+    _answer(status, result, choices[choices["dataset_id"] == dataset_id])
     until = expires_at(keep_days(), status.ended_at).strftime("%d %B %Y")
     st.caption(f"The results open on every page. They are stored until {until}.")
     row = choices[choices["dataset_id"] == dataset_id].iloc[0]
@@ -166,24 +181,19 @@ def _answer(status: JobStatus, result: dict[str, Any], choices: pd.DataFrame) ->
     runs = cache.runs_of(status.owner, scope.dataset_id)
     away = result.get("outside", {})
     st.markdown("##### How the models did on this file")
-    for answer in cache.answers(scope):
+    found = cache.answers(scope)
+    if found:
+        expected = outside.EXPECTED if any(share is not None for share in away.values()) else ""
+        st.caption(f"{found[0].about()} {_WORDS} {expected}")
+    for answer in found:
         mine = runs.loc[runs["series_id"].isin(answer.series), "run_id"]
         shares = [away[run_id] for run_id in mine if away.get(run_id) is not None]
-        told = [
-            *answer.sentences(),
-            *(f"{outside.share_text(share)}." for share in shares),
-        ]
-        st.markdown(f"**{plain(answer.display_name)}**\n\n" + "\n".join(f"- {s}" for s in told))
-    with st.container(horizontal=True):
-        for page, label in _PAGES.items():
-            st.button(
-                label,
-                type="tertiary",
-                on_click=go,
-                args=(page,),
-                kwargs={DATASET: scope.dataset_id},
-                key=f"evaluate.to.{page}",
-            )
+        first, *told = answer.sentences()
+        told += [f"{outside.share_text(share)}." for share in shares]
+        st.markdown(
+            f"**{plain(answer.display_name)}.** {first}\n\n"
+            + "\n".join(f"- {sentence}" for sentence in told)
+        )
     beside.scores(scope, source)
 
 
@@ -258,6 +268,7 @@ def _outside(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -
         # Beside a score it stands in the answer.
         for run_id, share in shares.items():
             st.markdown(f"- {plain(names.get(run_id, run_id))}: {outside.share_text(share)}.")
+        st.caption(outside.EXPECTED)
     source = _source(result, is_simulated=is_simulated)
     outside.draw(status.owner, dataset_id, {run: names.get(run, run) for run in shares}, source)
 

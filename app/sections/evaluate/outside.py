@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
     from app.state import Source
 
-__all__ = ["draw", "share_text"]
+__all__ = ["EXPECTED", "draw", "share_text"]
+
+EXPECTED: Final = (
+    "Of a new donor from the same tissue, 5 % of the cells are expected to lie outside."
+)
+"""Stands once beside all shares."""
 
 _BY: Final = {
     "donor": "Donor",
@@ -24,11 +29,8 @@ _BY: Final = {
 
 
 def share_text(share: float) -> str:
-    """Say which share of the cells lies outside, and which is expected."""
-    return (
-        f"{share * 100:.1f} % of the cells lie outside its training data; 5 % are expected of a "
-        "new donor from the same tissue"
-    )
+    """Say which share of the cells lies outside; `EXPECTED` says how many are to be expected."""
+    return f"{share * 100:.1f} % of the cells lie outside its training data"
 
 
 def draw(owner: str, dataset_id: str, names: Mapping[str, str], source: Source) -> None:

@@ -52,7 +52,7 @@ __all__ = [
     "open_link",
 ]
 
-WIDTH: Final = 200
+WIDTH: Final = 230
 """Width of the page's choices, in pixels."""
 
 MODEL_WIDTH: Final = 226

@@ -68,6 +68,14 @@ class Answer:
         """Share (0–1) of the labelled cells that are scored; NaN without a labelled cell."""
         return self.description.n_cells / self.n_labelled if self.n_labelled else float("nan")
 
+    def about(self) -> str:
+        """Say in Markdown what is true of every model of the scope: which cells are scored."""
+        one = self.description
+        return (
+            f"Scored: {one.n_cells:,} of {plural(self.n_labelled, 'labelled cell')} "
+            f"({self.coverage:.0%}); {describes(one.n_donors)}."
+        )
+
     def sentences(self) -> tuple[str, ...]:
         """Say in Markdown how the model did, on what, and where it fails most."""
         one = self.description
@@ -77,16 +85,11 @@ class Answer:
         else:
             first = (
                 f"Accuracy {number(self.scores['accuracy'])}, macro-F1 "
-                f"{number(self.scores['macro_f1'])} ({on}; {one.describe()}); "
-                f"{describes(one.n_donors)}."
+                f"{number(self.scores['macro_f1'])} ({on}; {one.describe()})."
             )
-        covered = (
-            f"Scored: {one.n_cells:,} of {plural(self.n_labelled, 'labelled cell')} "
-            f"({self.coverage:.0%})."
-        )
         if not self.failing:
-            return first, covered
-        return first, f"Fails most on {'; '.join(map(_told, self.failing))}.", covered
+            return (first,)
+        return first, f"Fails most on {'; '.join(map(_told, self.failing))}."
 
 
 def _told(one: Failing) -> str:
