@@ -61,7 +61,7 @@ st.caption(
     + view.provenance.caption
 )
 convergence_badges(view.scores)
-provenance.types_note(view, metric)
+provenance.types_note(view, metric, view.provenance.n_donors)
 if absent := cache.absent_models(scope):
     st.caption(
         f"Not fitted with these labels, this test and training size: {plain(', '.join(absent))}."

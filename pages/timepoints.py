@@ -84,7 +84,7 @@ st.caption(
     + "A click on a large mark opens its timepoint on the Cell types page."
 )
 convergence_badges(view.scores)
-provenance.types_note(view, metric)
+provenance.types_note(view, metric, view.donors.donor.nunique())
 page_links()
 averages_table(averages, is_folded=False)
 with errors.shown_to_user():

@@ -84,8 +84,8 @@ def described(kind: Kind, n_donors: int) -> None:
     """Say whom scores are about where the choice allows no comparison."""
     if kind == DESCRIPTION:
         st.markdown(
-            ":material/person: No cell type has enough cells and donors for a comparison: this page "
-            f"{describes(n_donors)}."
+            ":material/person: No cell type has enough cells and donors at every timepoint for a "
+            f"comparison: this page {describes(n_donors)}."
         )
 
 
@@ -98,15 +98,15 @@ def panel_note(panel: Panel, metric: Metric) -> None:
     )
 
 
-def types_note(view: Overview | TimepointScores, metric: Metric) -> None:
-    """Say over which types the scores of a view are taken, by panel or by timepoint."""
+def types_note(view: Overview | TimepointScores, metric: Metric, n_donors: int) -> None:
+    """Say over which types the scores of a view of `n_donors` are taken, by panel or timepoint."""
     if view.kind != DESCRIPTION:
         panel_note(view.panel, metric)
         return
     # Whom the page describes stands above its picture; here only what differs by timepoint.
     texts = [
         f"{name}: {one.over()}"
-        + ("" if one.n_donors == view.n_donors else f" of {plural(one.n_donors, 'donor')}")
+        + ("" if one.n_donors == n_donors else f" of {plural(one.n_donors, 'donor')}")
         + f".{_left_out(one)}"
         for name, one in view.descriptions.items()
     ]

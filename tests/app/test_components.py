@@ -295,3 +295,10 @@ def test_outcome_sentence_counts_labelled_cells_only():
     text = frames.outcome_sentence(counts, "HGB", None)
     assert "2 of 10 labelled cells (20%)" in text
     assert "5 cells without a label" in text
+
+
+def test_types_that_are_grey_everywhere_follow_the_others():
+    scores = pd.DataFrame(
+        {"cell_type": ["B", "HSC", "B", "HSC", "T"], "n_cells": [19, 19, 3, 20, 400]}
+    )
+    assert frames.readable_first(scores) == ["HSC", "T", "B"]

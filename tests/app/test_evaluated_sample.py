@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from backend.config import home as app_home
 from backend.jobs.directory import add_log, create_job, job_folder, now, read_status, write_status
 from tests.helpers import as_read
 from tests.reference import evaluate_sample, fit_reference
@@ -76,6 +77,25 @@ def test_a_sample_with_labels_stands_beside_the_reference(jobs, open_page):
     assert all(title in text for title in titles)
     assert len(app.get("vega_lite_chart")) == len(titles)
     assert "Accuracy to expect" not in text
+    for once in ("says nothing about others", "labelled cells (", "are expected to lie outside"):
+        assert text.count(once) == 1, once
+
+
+def test_the_results_open_at_the_label_level_that_was_scored(jobs, open_page):
+    app = open_page("evaluate", job=jobs[True])
+    level = read_status(app_home(), jobs[True], owner=OWNER).result["label_level"]
+    app.button(key="evaluate.open").click().run()
+    assert not app.exception
+    assert app.title[0].value == "Overview"
+    assert app.query_params["label_level"] == level
+
+
+def test_protocols_say_that_an_upload_was_tested_in_one_way(jobs, open_page):
+    dataset = read_status(app_home(), jobs[True], owner=OWNER).result["dataset_id"]
+    app = open_page("protocols", dataset=dataset)
+    assert not app.exception
+    assert "Your file was tested in one way" in words(app)
+    assert "not measurable" not in words(app)
 
 
 def test_a_sample_without_labels_has_a_composition_and_an_expected_accuracy(jobs, open_page):

@@ -80,7 +80,7 @@ def verdict(chosen: Chosen, found: dict[str, Any]) -> None:
     facts = found["facts"]
     st.markdown(
         f"The file can be used: {facts['n_cells']:,} cells, "
-        f"{facts['n_genes']:,} genes, named by {plain(facts['gene_ids'])} "
+        f"{facts['n_genes']:,} genes, named by {plain(facts['gene_ids'].replace('ensembl', 'Ensembl id'))} "
         f"({facts['n_genes_matched']:,} are known). Counts are in {plain(facts['counts'])}."
     )
     if found["notes"]:
