@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import streamlit as st
 
 from app import cache, nav
@@ -24,6 +26,11 @@ def is_shown() -> bool:
 def draw() -> None:
     """Show what needs no label: accuracy to expect, composition by donor, share outside."""
     scope, source = current_scope(), current_source()
+    runs = cache.runs_of(scope.owner, scope.dataset_id)
+    # At the level of the models, as the answer of the evaluation: by lineage there is neither an
+    # expected accuracy nor a malignant type.
+    level = str(runs["label_level"].iloc[0])
+    scope, source = scope.with_(label_level=level), replace(source, label_level=level)
     st.info(
         f"No cell of {plain(source.dataset)} is scored, and this page is about scores. To have them, "
         "evaluate the file with a column of cell types. What needs no labels stands below.",
@@ -37,7 +44,6 @@ def draw() -> None:
             st.page_link(nav.page_file(page), label=label, icon=icon)
     beside.expected(scope, source)
     beside.composition(scope, source)
-    runs = cache.runs_of(scope.owner, scope.dataset_id)
     names = {}
     for row in runs.itertuples():
         try:
