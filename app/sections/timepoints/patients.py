@@ -114,6 +114,11 @@ def same_patients(scope: Scope, models: Mapping[str, str], metric: Metric) -> No
     model = models[configuration]
     st.markdown("\n".join(f"- {text}" for text in change_sentences(view.changes, metric, model)))
     points = view.by_timepoint if by == "timepoint" else view.by_sample.dropna(subset=["day"])
+    if points.value.isna().all():
+        st.markdown(
+            "No patient has a type with enough labelled cells of its own, so no line is drawn."
+        )
+        return
     figure.draw(
         partial(patient_lines, points, by=by),
         name=f"{metric.key}-of-patients-by-{by}",
