@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.cli.roles import add_role_arguments, roles_of
+from backend.data.stand_in import LIKE, STAGES
+from backend.errors import InputError
 
 if TYPE_CHECKING:
     import argparse
@@ -46,8 +48,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     simulate = actions.add_parser("simulate", help="write a simulated AML course")
     simulate.add_argument("out", type=Path, metavar="OUT.h5ad")
+    simulate.add_argument(
+        "--like",
+        choices=LIKE,
+        default=None,
+        help="in the composition, columns and words of a published atlas; cells stay simulated",
+    )
+    simulate.add_argument(
+        "--stage",
+        choices=STAGES,
+        default=None,
+        help="of the atlas' file: first has 24 labels, final (default) also 19 and cleaned timepoints",
+    )
     simulate.add_argument("--cells", type=int, default=6_000, metavar="N")
-    simulate.add_argument("--genes", type=int, default=3_000, metavar="G")
+    simulate.add_argument(
+        "--genes", type=int, default=None, metavar="G", help="default: 3,000; 18,000 with --like"
+    )
     simulate.add_argument("--seed", type=int, default=0, metavar="S")
 
     subset = actions.add_parser("subset", help="draw a subset with stated shares, donors kept")
@@ -162,15 +178,36 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _simulate(args: argparse.Namespace) -> int:
-    from backend.data.simulate import write_simulated
-
+    n_genes = args.genes if args.genes is not None else 18_000 if args.like else 3_000
+    facts: dict[str, Any] = {"n_cells": args.cells, "n_genes": n_genes, "seed": args.seed}
     with _progress("Simulating") as progress:
-        write_simulated(args.out, args.cells, seed=args.seed, n_genes=args.genes, progress=progress)
+        if args.like:
+            from backend.data.stand_in.file import write_stand_in
+
+            stage = args.stage or STAGES[-1]
+            facts |= {"like": args.like, "stage": stage}
+            write_stand_in(
+                args.out,
+                args.cells,
+                seed=args.seed,
+                n_genes=n_genes,
+                stage=stage,
+                progress=progress,
+            )
+        elif args.stage:
+            msg = "A stage is one of a published atlas' file, and none is named."
+            raise InputError(msg, f"Add --like {LIKE[0]}, or leave out --stage.")
+        else:
+            from backend.data.simulate import write_simulated
+
+            write_simulated(
+                args.out, args.cells, seed=args.seed, n_genes=n_genes, progress=progress
+            )
     if args.json:
-        facts = {"n_cells": args.cells, "n_genes": args.genes, "seed": args.seed}
         _print_json(facts | {"out": str(args.out), "simulated": True})
     else:
-        print(f"{args.out}: {args.cells:,} simulated cells, {args.genes:,} genes.")
+        shape = f" in the shape of {args.like}" if args.like else ""
+        print(f"{args.out}: {args.cells:,} simulated cells{shape}, {n_genes:,} genes.")
     return 0
 
 

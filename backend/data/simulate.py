@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cohort",
+    "choose_genes",
     "plan_cohort",
     "simulate",
     "simulated_chunks",
@@ -197,7 +198,7 @@ def plan_cohort(n_cells: int, *, seed: int = 0, n_genes: int = 3_000) -> Cohort:
         If there are fewer cells than samples, or too few or many genes.
     """
     rng = np.random.default_rng([seed, 0])
-    genes = _choose_genes(n_genes)
+    genes = _genes(n_genes)
     samples = _plan_samples(n_cells, rng)
     return Cohort(seed, n_cells, genes, samples, _draw_effects(genes, samples, rng))
 
@@ -232,7 +233,7 @@ def write_simulated(
 
     chunks = simulated_chunks(n_cells, seed=seed, n_genes=n_genes)
     done = 0
-    with H5adWriter(path, _gene_frame(_choose_genes(n_genes)), _about(n_cells, seed)) as file:
+    with H5adWriter(path, _gene_frame(_genes(n_genes)), _about(n_cells, seed)) as file:
         for counts, obs in chunks:
             file.append(counts, obs)
             done += len(obs)
@@ -254,7 +255,7 @@ def simulate(n_cells: int, *, seed: int = 0, n_genes: int = 3_000) -> AnnData:
     raw = stack_frames([obs for _, obs in pieces])
     obs = standard_obs(raw.__getitem__, guess_roles(raw.columns), len(raw), [])
     obs.index = raw.index
-    var = _gene_frame(_choose_genes(n_genes))
+    var = _gene_frame(_genes(n_genes))
     about = _about(n_cells, seed)
     return ad.AnnData(counts, obs=add_totals(obs, counts), var=var, uns={"faultline": about})
 
@@ -263,14 +264,24 @@ def _about(n_cells: int, seed: int) -> dict[str, Any]:
     return ABOUT | {"source": f"simulated by Faultline ({n_cells} cells, seed {seed})"}
 
 
+def _genes(n_genes: int) -> tuple[str, ...]:
+    return choose_genes(n_genes, " ".join(_MARKERS.values()))
+
+
 @lru_cache(maxsize=4)
-def _choose_genes(n_genes: int) -> tuple[str, ...]:
-    """Choose the markers and other protein-like current symbols, the same for every seed."""
+def choose_genes(n_genes: int, markers: str) -> tuple[str, ...]:
+    """Choose the markers and other protein-like current symbols, the same for every seed.
+
+    Raises
+    ------
+    InputError
+        If there are too few or too many genes.
+    """
     import re
 
     from backend.data.genes import gene_table
 
-    markers = sorted({gene for line in _MARKERS.values() for gene in line.split()})
+    named = sorted(set(markers.split()))
     unlikely = re.compile(
         r"[.a-z-]|^(LINC|RN|MIR|SNOR|SCARNA|LOC|IG[HKL]|TR[ABDG]|OR\d|KRTAP|DEFB|GAGE|MAGE)|P\d*$"
     )
@@ -279,9 +290,9 @@ def _choose_genes(n_genes: int) -> tuple[str, ...]:
     if not _FEWEST_GENES <= n_genes <= most:
         msg = f"Cannot simulate {n_genes:,} genes."
         raise InputError(msg, f"Ask for {_FEWEST_GENES} to {most:,} genes.")
-    others = sorted(set(others) - set(markers))
-    places = np.linspace(0, len(others) - 1, n_genes - len(markers)).astype(int)
-    return tuple(sorted([*markers, *(others[place] for place in places)]))
+    others = sorted(set(others) - set(named))
+    places = np.linspace(0, len(others) - 1, n_genes - len(named)).astype(int)
+    return tuple(sorted([*named, *(others[place] for place in places)]))
 
 
 def _gene_frame(genes: tuple[str, ...]) -> pd.DataFrame:

@@ -107,6 +107,7 @@ def every_command(disk: Path, data: Path, table: Path, models: Path, plan: Path,
     new = ["--run", final, "--models", models, "--dataset", data, "--donor-names", "other"]
     return {
         "data simulate": ["data", "simulate", "--cells", "4000", disk / "s.h5ad"],
+        "data simulate --like": ["data", "simulate", "--like", "ennis2023", disk / "l.h5ad"],
         "data subset": [
             "data", "subset", data, disk / "u.h5ad", "--by", "timepoint", "--shares", "Diagnosis=1",
         ],
@@ -182,7 +183,8 @@ def test_every_command_says_that_the_disk_is_full(tiny_disk, tmp_path):
             shutil.rmtree(home, ignore_errors=True)
             (tiny_disk / "filler").unlink()
     print(f"\n{len(told)} commands, 2 times each: {told}")
-    for name in ("data simulate", "run", "sweep", "predict", "evaluate", "import-predictions"):
+    writers = ("run", "sweep", "predict", "evaluate", "import-predictions")
+    for name in ("data simulate", "data simulate --like", *writers):
         # Tiny files of samples fit into what a disk leaves, so `data import-geo` need not say it.
         assert told[name][0] != "0", name
         assert "full" in told[name][0], name
