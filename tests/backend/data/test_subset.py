@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from backend.cli import main
 from backend.data import describe, load
 from backend.data.simulate import simulate, whole_parts, write_simulated
+from backend.data.stand_in.cohort import plan_stand_in
 from backend.data.subset import choose_cells, parse_shares, write_subset
 from backend.errors import InputError
 
@@ -108,6 +109,36 @@ def test_any_possible_size_is_met(data):
 def test_subsets_that_cannot_be_drawn(obs, shares, options, match):
     with pytest.raises(InputError, match=match):
         choose_cells(obs, shares, **options)
+
+
+def test_the_study_s_subset_is_refused_with_the_largest_that_can_be():
+    """An atlas of this composition lacks Relapse cells for 250,000; the published shares ask for it."""
+    atlas = plan_stand_in(339_381, n_genes=300)
+    words = {"Hea": "Healthy", "Dia": "Diagnosis", "Rel": "Relapse"}
+    timepoints = [words.get(sample.tp, "Post-treatment") for sample in atlas.samples]
+    sizes = [sample.n_cells for sample in atlas.samples]
+    people = [f"{sample.origin.dataset} {sample.origin.donor}" for sample in atlas.samples]
+    frame = pd.DataFrame(
+        {
+            "timepoint": pd.Categorical(np.repeat(timepoints, sizes)),
+            "donor": pd.Categorical(np.repeat(people, sizes)),
+            "cell_type_fine": pd.Categorical(["one type"] * sum(sizes)),
+        }
+    )
+    shares = parse_shares(STUDY)
+    with pytest.raises(InputError) as refused:
+        choose_cells(frame, shares, n_cells=250_000)
+    said = str(refused.value)
+    assert "A subset of 250,000 cells with these shares cannot be drawn" in said
+    assert "Relapse has 46,450 of 55,55" in said
+    assert "Post-treatment has 47,860 of 55,55" in said
+    # The shares come to .99, so that 22 of 99 parts are Relapse; the last cells are rounded away.
+    most = 209_028
+    assert 0 <= most - 46_450 * 99 // 22 <= 4
+    assert f"Ask for 4 to {most:,} cells" in said
+    assert len(choose_cells(frame, shares, n_cells=most)) == most
+    with pytest.raises(InputError, match="Relapse"):
+        choose_cells(frame, shares, n_cells=most + 1)
 
 
 @pytest.mark.parametrize(
