@@ -31,7 +31,9 @@ _ROWS_PER_CHUNK: Final = 16_384
 _BYTES_PER_VALUE: Final = 16
 _LEAST_BYTES_PER_VALUE: Final = 2
 _FEW_GENES_OF_CELL: Final = 1_000
-_SPARE: Final = 4 << 20
+_SPARE: Final = 16 << 20
+"""Room for what some twenty open parts hold back in memory until the file is closed."""
+
 _PACKED: Final[dict[str, Any]] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 _DEPTH: Final = 2_000.0
 _MOST_TRANSCRIPTS: Final = 30_000
