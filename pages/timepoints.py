@@ -64,9 +64,10 @@ figure.draw(
     title=f"{metric.title} along the clinical course"
     if is_comparison
     else f"{metric.title} of each timepoint by itself",
-    alt_text=f"{'Line chart' if is_comparison else 'Dots'} of {metric.label} from {metric.range[0]:g} to {metric.range[1]:g} over "
-    "Healthy, Diagnosis, Post-treatment and Relapse, a {'line' if is_comparison else 'colour'} per model, small marks for single donors, bars for 95 % intervals. "
-    f"No data: {', '.join(view.missing) or 'none missing'}.",
+    alt_text=f"{'Line chart' if is_comparison else 'Dots'} of {metric.label} from "
+    f"{metric.range[0]:g} to {metric.range[1]:g} over Healthy, Diagnosis, Post-treatment and Relapse, "
+    f"a {'line' if is_comparison else 'colour'} per model, small marks for single donors, bars for "
+    f"95 % intervals. No data: {', '.join(view.missing) or 'none missing'}.",
     select=("configuration", "timepoint"),
     on_pick=lambda dot: go(
         "cell_types",
