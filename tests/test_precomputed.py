@@ -93,6 +93,17 @@ def test_all_eight_models_stand_in_one_picture(folds, runs):
     assert finals == EIGHT - {"hgb"}, "trees cannot be saved without pickle"
 
 
+def test_networks_start_from_scratch_and_from_cells_of_their_fold(folds, runs):
+    real = folds[(folds["budget"] != "equal") & (folds["init"] == "pretrained")]
+    assert set(real["model"]) == {"scgpt", "geneformer", "scbert", "scfoundation"}
+    assert set(real["protocol"]) == {"donor"}
+    seeds: dict[str, set[int]] = {}
+    for run in runs:
+        if run.protocol == "donor" and run.init == "scratch" and run.fold != "final":
+            seeds.setdefault(run.model, set()).add(run.seed)
+    assert seeds["scgpt"] == seeds["logreg"] == {0, 1, 2}
+
+
 def test_networks_say_whether_they_had_stopped_improving(runs):
     networks = [run for run in runs if run.preset is not None and run.fold != "final"]
     assert networks
