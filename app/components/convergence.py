@@ -34,6 +34,8 @@ def convergence_badges(scores: pd.DataFrame) -> None:
     for text, part in said.groupby("convergence", sort=False):
         colour = _DONE if text == STOPPED_IMPROVING else _OPEN
         names = "; ".join(plain(name) for name in part.display_name)
+        if len(part) == len(said) > 1:
+            names = f"all {len(said)}"
         lines.append(f":{colour}-badge[{text}] {names}")
     st.markdown(
         "Training of the networks: " + " · ".join(lines),

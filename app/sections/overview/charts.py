@@ -20,6 +20,9 @@ __all__ = ["score_dots"]
 
 
 _HIDDEN: Final = "right · worst type"
+_FEW: Final = 8
+_NARROW_ROW: Final = 14
+"""Pixels of a dot's row where more than `_FEW` models would not end on one screen."""
 _ROOM: Final = 0.5
 """Share of the range that is kept free at the right end, for what an average hides."""
 
@@ -58,7 +61,14 @@ def score_dots(
             sort=names,
             title=None,
             scale=alt.Scale(paddingInner=0.25),
-            axis=alt.Axis(labelLimit=280, labelFontSize=13, ticks=False, domain=False),
+            axis=alt.Axis(
+                labelLimit=280,
+                labelFontSize=13,
+                ticks=False,
+                domain=False,
+                # "scBERT small, scratch": what a model starts from stands on its own line.
+                labelExpr="split(datum.label, ', ')",
+            ),
         ),
         yOffset=alt.YOffset("timepoint:N", sort=timepoints),
         color=alt.Color(
@@ -138,7 +148,8 @@ def score_dots(
         )
         .encode(x=alt.datum(high + 0.03 * (high - low)), y=alt.value(-4), text=alt.value(_HIDDEN))
     )  # fmt: skip
-    height = len(names) * (charts.ROW * len(timepoints) + 12)
+    row = charts.ROW if len(names) <= _FEW else _NARROW_ROW
+    height = len(names) * (row * len(timepoints) + 12)
     return alt.layer(rule, dot, hidden, heading, missing).properties(
         height=height, width=620, usermeta={AROUND: 104 + 26 * len(timepoints)}
     )

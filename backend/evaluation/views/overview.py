@@ -179,10 +179,15 @@ def _not_labelled(labels: Labels) -> tuple[str, ...]:
 
 
 def _folds_text(configurations: list[Configuration]) -> str:
-    texts = sorted({item.status_text for item in configurations})
-    if len(texts) == 1:
-        return texts[0]
-    return "; ".join(f"{item.key}: {item.status_text}" for item in configurations)
+    """Say how many folds there are, with the names of the models that differ from most."""
+    names: dict[str, list[str]] = {}
+    for item in configurations:
+        names.setdefault(item.status_text, []).append(item.display_name)
+    usual = max(names, key=lambda text: len(names[text]), default="")
+    return "; ".join(
+        text if text == usual else f"{text} ({'; '.join(names[text])})"
+        for text in sorted(names, key=lambda text: text != usual)
+    )
 
 
 def _provenance(scope: Scope, labels: Labels, configurations: list[Configuration]) -> Provenance:
