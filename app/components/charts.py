@@ -14,12 +14,15 @@ import numpy as np
 from backend.evaluation.wording import plural
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from backend.evaluation.metrics import Metric
 
 __all__ = [
     "ROW",
+    "TWO_LINES",
     "model_legend",
     "score_axis",
     "score_scale",
@@ -30,6 +33,9 @@ __all__ = [
 
 ROW: Final = 18
 """Height of one row of dots, in pixels."""
+
+TWO_LINES: Final = "split(datum.label, ', ')"
+"""Expression of a label such as "scBERT small, scratch"."""
 
 
 def score_scale(metric: Metric) -> alt.Scale:
@@ -86,8 +92,14 @@ def score_tooltip(metric: Metric, scores: pd.DataFrame) -> list[alt.Tooltip]:
     return [one for one in said if one.shorthand.partition(":")[0] in scores]
 
 
-def model_legend() -> alt.Legend:
-    """Return the legend of models, above the chart."""
-    return alt.Legend(
-        orient="top", title=None, labelLimit=260, symbolSize=90, symbolOpacity=1, columns=2
-    )
+def model_legend(names: Sequence[str]) -> tuple[alt.Legend, int]:
+    """Return the legend of models, above the chart, and the pixels that it takes.
+
+    What a model starts from stands below its name, so that two have room on a narrow page.
+    """
+    legend = alt.Legend(
+        orient="top", title=None, labelLimit=260, symbolSize=90, symbolOpacity=1, columns=2,
+        labelExpr=TWO_LINES,
+    )  # fmt: skip
+    rows = [names[i : i + 2] for i in range(0, len(names), 2)]
+    return legend, sum(30 + 16 * any(", " in name for name in row) for row in rows)

@@ -93,17 +93,18 @@ def course_lines(
         for t in timepoints
     ]
     names = list(models.values())
+    legend, above = charts.model_legend(names)
     colours = alt.Color(
         "display_name:N",
         sort=names,
         scale=alt.Scale(domain=names, range=[palette.model_colours(models)[n] for n in names]),
-        legend=charts.model_legend(),
+        legend=legend,
     )
     shapes = alt.Shape(
         "display_name:N",
         sort=names,
         scale=alt.Scale(domain=names, range=[palette.model_shapes(models)[n] for n in names]),
-        legend=charts.model_legend(),
+        legend=legend,
     )
     x_scale = alt.Scale(domain=[-0.5, len(timepoints) - 0.5], nice=False)
     x_axis = _course_axis(labels)
@@ -194,8 +195,5 @@ def course_lines(
         )
         .add_params(chosen)
     )  # fmt: skip
-    return alt.layer(*layers).properties(
-        height=330,
-        width=760,
-        usermeta={AROUND: 198 if any("one donor" in label for label in labels) else 180},
-    )
+    around = above + (78 if any("one donor" in label for label in labels) else 60)
+    return alt.layer(*layers).properties(height=330, width=760, usermeta={AROUND: around})

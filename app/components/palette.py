@@ -63,7 +63,7 @@ _MODELS: Final = {
     "scbert": (SKY, "triangle-right"),
     "scfoundation": (OLIVE, "triangle-left"),
 }
-_INIT_LIGHTNESS: Final = {"pretrained": 0.0, "scratch": 0.16, "frozen": -0.14}
+_INIT_LIGHTNESS: Final = {"pretrained": -0.2, "scratch": 0.25, "frozen": -0.45}
 
 _TIMEPOINTS: Final = {
     "Healthy": (GREEN, "circle"),

@@ -66,8 +66,7 @@ def score_dots(
                 labelFontSize=13,
                 ticks=False,
                 domain=False,
-                # "scBERT small, scratch": what a model starts from stands on its own line.
-                labelExpr="split(datum.label, ', ')",
+                labelExpr=charts.TWO_LINES,
             ),
         ),
         yOffset=alt.YOffset("timepoint:N", sort=timepoints),

@@ -62,7 +62,7 @@ def slopes(
     names = ordered(name_of.values(), models)
     colours = palette.model_colours(name_of)
     shapes = palette.model_shapes(name_of)
-    legend = charts.model_legend()
+    legend, above = charts.model_legend(names)
     legend.values = names
     base = alt.Chart(rows).encode(
         x=alt.X(
@@ -113,7 +113,7 @@ def slopes(
         )
     )
     return alt.layer(line, dot, text).properties(
-        height=_HEIGHT, width=560, usermeta={AROUND: 80 + 30 * -(-len(names) // 2)}
+        height=_HEIGHT, width=560, usermeta={AROUND: 80 + above}
     )
 
 
