@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from app import cache
 from backend.config import home as app_home
 from backend.jobs.directory import add_log, create_job, job_folder, now, read_status, write_status
 from tests.helpers import as_read
@@ -96,6 +97,16 @@ def test_protocols_say_that_an_upload_was_tested_in_one_way(jobs, open_page):
     assert not app.exception
     assert "Your file was tested in one way" in words(app)
     assert "not measurable" not in words(app)
+
+
+def test_a_simulated_sample_is_called_so_before_its_scores(jobs, open_page, monkeypatch):
+    said = "This sample is simulated"
+    assert said not in words(open_page("evaluate", job=jobs[True]))
+    given = cache.scope_choices
+    monkeypatch.setattr(cache, "scope_choices", lambda owner: given(owner).assign(simulated=True))
+    app = open_page("evaluate", job=jobs[True])
+    assert not app.exception
+    assert said in words(app)
 
 
 def test_a_sample_without_labels_has_a_composition_and_an_expected_accuracy(jobs, open_page):

@@ -45,6 +45,10 @@ _PAGES: Final = {
     "failure_map": "Failure map",
 }
 """Where the answer leads beside Overview."""
+_SIMULATED: Final = (
+    "This sample is simulated: its expression is made up, and models trained on real cells know "
+    "nothing like it. The scores show how this page works; they say nothing about the models."
+)
 _WORDS: Final = (
     "F1 weighs the cells of a type that are missed against those wrongly called so, from 0 to 1; "
     "macro-F1 is its mean over the types with at least 20 labelled cells."
@@ -115,6 +119,9 @@ def _results(status: JobStatus) -> None:
         st.warning("The results were deleted or have expired.")
         st.button("Evaluate another file", on_click=_again, key="evaluate.again")
         return
+    own = choices[choices["dataset_id"] == dataset_id]
+    if own["simulated"].iloc[0]:
+        st.warning(_SIMULATED, icon=":material/science:")
     st.markdown("\n".join(f"- {sentence}" for sentence in _sentences(result)))
     if notes := _notes(result):
         with st.expander(f"What was changed, lost or assumed ({len(notes)})"):
@@ -150,13 +157,13 @@ def _results(status: JobStatus) -> None:
                 args=(status.job_id,),
                 key="evaluate.delete",
             )
-    _answer(status, result, choices[choices["dataset_id"] == dataset_id])
+    _answer(status, result, own)
     until = expires_at(keep_days(), status.ended_at).strftime("%d %B %Y")
     st.caption(f"The results open on every page. They are stored until {until}.")
-    row = choices[choices["dataset_id"] == dataset_id].iloc[0]
-    _own_labels(status, result, is_simulated=bool(row["simulated"]))
+    is_simulated = bool(own["simulated"].iloc[0])
+    _own_labels(status, result, is_simulated=is_simulated)
     if any(share is not None for share in result.get("outside", {}).values()):
-        _outside(status, result, is_simulated=bool(row["simulated"]))
+        _outside(status, result, is_simulated=is_simulated)
     _log(status.job_id, status.owner)
 
 
