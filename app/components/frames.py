@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "in_order",
+    "is_floor",
     "name_types",
     "outcome_sentence",
     "readable_first",
@@ -147,3 +148,11 @@ def outcome_sentence(
     if n.get("not scored"):
         text += f" Not scored: {plural(n['not scored'], 'cell')} without a label."
     return text
+
+
+def is_floor(configurations: pd.Series) -> pd.Series:
+    """Say which configurations are the majority class, the low end of every range by construction.
+
+    On an upload, the key of a configuration ends with its stored model.
+    """
+    return configurations.str.extract(r"^(\w+)", expand=False) == "majority"

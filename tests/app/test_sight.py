@@ -7,7 +7,7 @@ import pytest
 
 from app.components import heatmap
 from app.components.course_lines import course_lines
-from app.components.frames import outcome_sentence
+from app.components.frames import is_floor, outcome_sentence
 from app.sections.blasts.charts import by_course, state_bars
 from app.sections.blasts.words import blast_sentences
 from app.sections.donors.rows import donor_sentence, laid_out
@@ -152,6 +152,11 @@ def test_what_holds_for_all_models_is_said_once():
 
 def test_values_that_would_meet_stand_apart_around_their_mean():
     assert _spread([0.1, 0.60, 0.61, 0.9], gap=0.05) == pytest.approx([0.1, 0.58, 0.63, 0.9])
+
+
+def test_the_majority_class_is_known_by_the_keys_of_uploads_too():
+    keys = ["majority", "majority@fine", "majority-ab50e4", "majority_vote", "logreg-5e7abd"]
+    assert is_floor(pd.Series(keys)).tolist() == [True, True, True, False, False]
 
 
 def test_timepoints_says_what_models_reach_without_the_majority_class():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from app.components.frames import is_floor
 from backend.evaluation.wording import plain, plural
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ _COURSE: Final = {
     "Post-treatment": "after treatment",
     "Relapse": "at relapse",
 }
-_FLOOR: Final = "majority"
-"""A model that loses all types but one by construction; it says nothing about models."""
 
 
 def landing_sentence(
@@ -79,7 +78,7 @@ def standing_out(
     `is_normal_only` says that malignant types are not among those compared.
     """
     facts = []
-    models = averages[averages.configuration.str.split("@").str[0] != _FLOOR]
+    models = averages[~is_floor(averages.configuration)]
     at = models[models.timepoint == "Diagnosis"]
     if len(at):
         parts = [
@@ -98,7 +97,7 @@ def standing_out(
         (rates.metric == "sensitivity")
         & (rates.timepoint == "Diagnosis")
         & rates.value.notna()
-        & (rates.configuration != _FLOOR)
+        & ~is_floor(rates.configuration)
     ]
     if len(found):
         support = (

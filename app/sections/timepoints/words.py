@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from app.components.frames import in_order
+from app.components.frames import in_order, is_floor
 from backend.evaluation.wording import number, plain, plural, range_text
 
 if TYPE_CHECKING:
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from backend.evaluation.metrics import Metric
 
 __all__ = ["course_sentence"]
-
-_FLOOR: Final = "majority"
-"""A model that loses all types but one by construction; it would be the low end of every range."""
 
 
 def course_sentence(scores: pd.DataFrame, metric: Metric) -> str:
@@ -32,8 +29,8 @@ def course_sentence(scores: pd.DataFrame, metric: Metric) -> str:
     One sentence in Markdown; empty without a score.
     """
     known = scores.dropna(subset=["value"])
-    is_floor = known.configuration.str.split("@").str[0] == _FLOOR
-    left = known[~is_floor] if not is_floor.all() else known
+    floor = is_floor(known.configuration)
+    left = known[~floor] if not floor.all() else known
     if left.empty:
         return ""
     parts = []

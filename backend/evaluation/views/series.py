@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import pandas as pd
 
 from backend.errors import InputError
-from backend.types import LABEL_LEVELS, STILL_IMPROVING, STOPPED_IMPROVING
+from backend.types import EXTERNAL, LABEL_LEVELS, STILL_IMPROVING, STOPPED_IMPROVING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -180,6 +180,8 @@ def _convergence(runs: pd.DataFrame) -> str:
     if runs["preset"].isna().all():
         return ""
     states = [json.loads(text)["state"] for text in runs["convergence"].dropna()]
+    if not states and (runs["protocol"] == EXTERNAL).all():
+        return ""  # a stored model that predicted here; nothing was trained
     if n_open := states.count(STILL_IMPROVING):
         return f"{STILL_IMPROVING} ({n_open} of {len(runs)} folds)"
     return STOPPED_IMPROVING if len(states) == len(runs) else NOT_RECORDED

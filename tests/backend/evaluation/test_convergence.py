@@ -8,7 +8,7 @@ from backend.errors import StoreError
 from backend.evaluation.views.series import NOT_RECORDED, configurations_in, series_of
 from backend.evaluation.views.timepoints import scores_by_timepoint
 from backend.store.bundle import parse_run, write_dataset, write_run
-from backend.types import STILL_IMPROVING, STOPPED_IMPROVING, Scope
+from backend.types import EXTERNAL, STILL_IMPROVING, STOPPED_IMPROVING, Scope
 from tests.backend.store import builders
 from tests.helpers import open_store
 
@@ -64,6 +64,12 @@ def test_a_network_says_how_its_training_ended(write, ends, text):
 def test_a_baseline_says_nothing(write):
     store, scope = write(None, None)
     assert series_of(store, scope)["convergence"].tolist() == [""]
+
+
+def test_a_stored_model_that_only_predicted_says_nothing(write):
+    store, scope = write(None, protocol=EXTERNAL, folds=1, **NETWORK)
+    said = series_of(store, scope.with_(protocol=EXTERNAL))["convergence"]
+    assert said.tolist() == [""]
 
 
 def test_models_that_are_all_trained_at_the_finer_level_keep_their_names(write):
