@@ -7,6 +7,7 @@ A line of JSON in, `{"words", "env", "log"}`, is one command in a session of its
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -25,7 +26,8 @@ _LIBRARIES = (
     "pyarrow.parquet", "scipy.sparse", "sklearn.decomposition", "sklearn.linear_model", "torch",
     "backend.cli.evaluate", "backend.cli.import_predictions", "backend.cli.run", "backend.cli.score",
     "backend.cli.store", "backend.cli.sweep", "backend.data.cell_map", "backend.evaluation.views",
-    "backend.prediction.evaluate", "backend.prediction.imported_table", "backend.store.cache",
+    "backend.models.geneformer.checkpoint", "backend.prediction.evaluate",
+    "backend.prediction.imported_table", "backend.store.cache",
     "backend.store.imports", "backend.studies.executors.local", "backend.studies.prepare",
     "backend.training.runs",
 )  # fmt: skip
@@ -62,6 +64,9 @@ def serve() -> None:
         cells, label_key="cell_type_lineage", valid=cells[:0].copy(), seed=0
     )
     cell_map._umap = two_components
+    # Else each command would look at all of this once more when it ends: seconds.
+    gc.collect()
+    gc.freeze()
     print("{}", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
