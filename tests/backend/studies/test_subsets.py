@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
+import subprocess
+import sys
 
 import h5py
 import pytest
 
 from backend.cli import main
+from backend.config import environment, project_root
+from backend.data import describe, load
 from backend.data.simulate import write_simulated
 from backend.data.stand_in.file import write_stand_in
 from backend.errors import FaultlineError, InputError
 from backend.jobs.requests import SweepRequest
+from backend.store.bundle import list_runs, read_run
 from backend.studies import subsets
 from backend.studies.executors.common import InProcess
 from backend.studies.plan import read_plan
@@ -165,3 +172,23 @@ def test_a_plan_with_a_subset_is_not_for_uploads(simulated, monkeypatch, write):
     request = {"plan": "plan.toml", "dataset": "x", "roles": {}, "is_shared": False}
     with pytest.raises(InputError, match="would outlive your upload"):
         SweepRequest.of(request | {"upload": "0" * 16}).read(simulated)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None,
+    reason="ray is not installed (requirements-cluster.txt)",
+)
+def test_workers_of_a_ray_cluster_read_the_subset(write, simulated, tmp_path):
+    path = write(PLAN)
+    words = ["sweep", str(path), "--dataset", str(simulated), "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "backend", *words, "--executor", "ray", "--jobs", "1"],
+        cwd=project_root(), env=environment() | {"PYTHONPATH": os.fspath(project_root())},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3 done, 0 skipped, 0 failed." in done.stdout
+    (subset,) = (tmp_path / "out" / "subsets").iterdir()
+    records = [read_run(folder) for folder in list_runs(tmp_path / "out")]
+    assert {record.dataset_id for record in records} == {describe(load(subset)).dataset_id}
