@@ -88,26 +88,23 @@ def missing_strata(split: Split, cells: pd.DataFrame) -> list[str]:
     labelled = cells[cells["cell_type_fine"].notna()]
     times = labelled["timepoint"].astype(object).fillna(NO_TIMEPOINT)
     n_types = labelled.groupby(times)["cell_type_fine"].nunique()
-    words = {ROLE_NAMES[TRAIN]: "training", ROLE_NAMES[TEST]: "test"}
+    words = {ROLE_NAMES[TEST]: "tests", ROLE_NAMES[TRAIN]: "trains on"}
     said = []
     for fold, of_fold in split.coverage.groupby("fold"):
         parts = []
-        for role, rows in of_fold[of_fold["role"].isin(words)].groupby("role"):
+        for role, verb in words.items():
+            rows = of_fold[of_fold["role"] == role]
             types = {name: sorted(part) for name, part in rows.groupby("timepoint")["cell_type"]}
             places = [
-                f"{_names(types[name], int(n_types[name]))} {_at(name)}"
+                f"{_names(types[name], int(n_types[name]))} ({name})"
                 for name in (*TIMEPOINTS, NO_TIMEPOINT)
                 if name in types
             ]
-            parts.append(f"no {words[str(role)]} cell of {' and '.join(places)}")
+            parts += [f"{verb} no cell of {'; '.join(places)}"] if places else []
         if parts:
-            said.append(f"{split.protocol}, fold {fold}: {'; '.join(parts)}.")
+            said.append(f"{split.protocol}, fold {fold}: {', and '.join(parts)}.")
     return said
 
 
 def _names(types: list[str], n_types: int) -> str:
     return "any type" if len(types) == n_types else ", ".join(types)
-
-
-def _at(timepoint: str) -> str:
-    return "without a timepoint" if timepoint == NO_TIMEPOINT else f"at {timepoint}"

@@ -163,7 +163,7 @@ def test_a_type_that_a_fold_lacks_at_a_timepoint_is_listed(write, atlas, tmp_pat
     assert study.gaps
     split = study.runs[0].series
     assert (split.protocol, split.folds) == ("donor", 3)
-    pattern = r"donor, fold [012]: no (test|training) cell of [\w., ]+ at [A-Z][a-z]+"
+    pattern = r"donor, fold [012]: (tests|trains on) no cell of [\w., ]+ \([A-Z][a-z-]+\)[;.]"
     assert all(re.match(pattern, text) for text in study.gaps), study.gaps
 
 
