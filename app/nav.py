@@ -108,6 +108,13 @@ PAGES: Final = (
         section="Studies",
     ),
     PageInfo(
+        "published",
+        "Published",
+        ":material/import_contacts:",
+        "What did the study report, and what is found here?",
+        section="Studies",
+    ),
+    PageInfo(
         "evaluate",
         "Evaluate",
         ":material/upload_file:",

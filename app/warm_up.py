@@ -96,4 +96,5 @@ def ask_other_pages() -> None:
     cache.scores_by_donor(scope, model, DEFAULT)
     cache.confusions(scope, model)
     cache.optimism(scope, DEFAULT)
+    cache.published(scope)
     cache.cells_on_map(scope, model)

@@ -28,6 +28,7 @@ __all__ = [
     "overview",
     "patient_courses",
     "provenance",
+    "published",
     "runs_of",
     "scope_choices",
     "scores_by_donor",
@@ -122,6 +123,11 @@ def blasts(scope: Scope) -> views.Blasts:
 def scores_by_donor(scope: Scope, configuration: str, metric: str) -> views.DonorScores:
     """Return F1 per donor and cell type, a metric per donor, and labelled against predicted composition."""
     return ask("scores_by_donor", scope, configuration=configuration, metric=metric)
+
+
+def published(scope: Scope) -> views.Published:
+    """Return what a study reports beside what is found in this scope."""
+    return ask("published", scope)
 
 
 def optimism(scope: Scope, metric: str) -> views.OptimismScores:

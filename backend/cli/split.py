@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from backend.data import describe, load
     from backend.data.fingerprint import cell_fingerprints
     from backend.splits import leakage_report, make_splits
+    from backend.splits.learnable import missing_strata
 
     adata = load(args.dataset)
     splits = make_splits(
@@ -68,15 +69,9 @@ def run(args: argparse.Namespace) -> int:
         for fold, sizes in split.sizes().iterrows():
             table.add_row(str(fold), *(f"{n:,}" for n in sizes))
         console.print(table)
-        missing = split.coverage.query("role == 'train'")
-        for text in (*split.warnings, *report.sentences()):
+        gaps = missing_strata(split, adata.obs)
+        for text in (*split.warnings, *report.sentences(), *gaps):
             console.print(f"- {text}", highlight=False)
-        for row in missing.itertuples():
-            console.print(
-                f"- Fold {row.fold} trains on no {row.cell_type} cell at {row.timepoint} "
-                f"(all {row.n_cells} are held out).",
-                highlight=False,
-            )
     if args.json:
         print(json.dumps(printed))
     return 0

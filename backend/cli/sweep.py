@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 _EXECUTORS: Final = ("local", "ray")
+_COSTS: Final = ("what", "runs", "cells", "epochs", "ms", "hours", "ms from")
 _HEAD: Final = ("state", "run", "what", "on", "fold", "seed", "cells", "time")
 
 
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     if args.address is not None and args.executor != "ray":
         msg = f"--address goes with --executor ray; the executor is {args.executor}."
         raise InputError(msg, "Add --executor ray, or leave out --address.")
-    plan = read_plan(args.plan, dataset=args.dataset)
+    # What a plan costs can be known before its checkpoints are had.
+    plan = read_plan(args.plan, dataset=args.dataset, is_tolerant=args.dry_run)
     out = _out(args, plan)
     if args.dry_run:
         return _do(args, plan, out)
@@ -157,22 +159,52 @@ def _print_plan(study: Study, costs: Costs, jobs: int) -> None:
         print(f"{len(study.checkpoints)} checkpoints: {n_made} registered.")
     if study.n_repeated:
         print(f"{study.n_repeated} runs are named more than once; each is done once.")
-    waiting = [each for each in _planned(study) if not each.is_done]
-    seconds = [_seconds(each, costs) for each in waiting]
-    least = "at least " if None in seconds else ""
-    total = _time(sum(each or 0.0 for each in seconds) / jobs) or "nothing"
-    guessed = sorted({each.cost_key for each in waiting if not costs.is_measured(each.cost_key)})
-    source = f"; guide numbers for {', '.join(guessed)}" if guessed else ""
-    needed = study.bytes_needed(jobs=jobs) / 2**20
-    print(f"Estimated: {least}{total} with {jobs} at a time, {needed:,.0f} MiB of disk{source}.")
+    _print_costs(study, costs, jobs)
     print(f"Threads of a run: {study.plan.threads}, whatever the number of jobs.")
     for note in study.notes:
         print(f"note: {note}")
     for warning in study.warnings:
         print(f"warning: {warning}")
+    for gap in study.gaps:
+        print(f"fold: {gap}")
+    for model, name in study.plan.missing:
+        print(f"missing: checkpoint {model} {name}; `checkpoints add {model} DIR` registers it")
     for run in study.runs:
         if run.state == "failed before":
             print(f"failed before: {run.text}: {run.reason}")
+
+
+def _print_costs(study: Study, costs: Costs, jobs: int) -> None:
+    """Print what is not done yet by model and preset, with its source, and all of it together."""
+    waiting = [each for each in _planned(study) if not each.is_done]
+    if table := costs.table(waiting):
+        rows = [
+            (
+                cost.key,
+                f"{cost.n_runs}",
+                f"{cost.n_train:,}",
+                f"{cost.epochs:.3g}",
+                "?" if cost.ms is None else f"{cost.ms:.3g}",
+                "?" if cost.hours is None else f"{cost.hours:,.1f} {cost.unit}",
+                cost.source,
+            )
+            for cost in table
+        ]
+        print()
+        for line in _aligned([_COSTS, *rows]):
+            print(line)
+    totals = []
+    for unit in ("GPU", "core"):
+        hours = [cost.hours for cost in table if cost.unit == unit]
+        if hours:
+            least = "at least " if None in hours else ""
+            totals.append(f"{least}{sum(each or 0.0 for each in hours):,.1f} {unit} hours")
+    seconds = [_seconds(each, costs) for each in waiting]
+    least = "at least " if None in seconds else ""
+    total = _time(sum(each or 0.0 for each in seconds) / jobs) or "nothing"
+    needed = study.bytes_needed(jobs=jobs) / 2**20
+    print(f"Estimated: {', '.join(totals) or 'nothing'}, {needed:,.0f} MiB of disk.")
+    print(f"With {jobs} at a time: {least}{total}.")
 
 
 def _planned(study: Study) -> list[Task]:

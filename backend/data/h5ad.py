@@ -154,7 +154,11 @@ def load(
 
 
 def read_chunks(
-    path: str | Path, size: int = 4096, roles: Roles | None = None
+    path: str | Path,
+    size: int = 4096,
+    roles: Roles | None = None,
+    *,
+    any_genes: bool = False,
 ) -> Iterator[AnnData]:
     """Read a dataset in pieces of `size` cells, each in the layout that `load` returns.
 
@@ -163,7 +167,7 @@ def read_chunks(
     if size < 1:
         msg = f"A chunk of {size} cells was asked for."
         raise Refusal(msg, "Ask for at least one cell a chunk.", code="argument")
-    with open_dataset(path, roles) as dataset:
+    with open_dataset(path, roles, any_genes=any_genes) as dataset:
         obs = dataset.obs()
         for start in range(0, dataset.n_cells, size):
             yield dataset.cells(start, start + size, obs)

@@ -12,19 +12,28 @@ from backend.data.dataset import describe_chunks
 from backend.data.h5ad import open_dataset, read_chunks
 from backend.data.problems import some
 from backend.data.simulate import whole_parts
-from backend.data.writer import H5adWriter
+from backend.data.writer import H5adWriter, stack_frames
 from backend.errors import InputError
 from backend.types import TIMEPOINTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import pandas as pd
     from anndata import AnnData
 
+    from backend.data.dataset import DatasetInfo
     from backend.data.roles import Roles
 
-__all__ = ["SUBSET_ROLES", "SubsetReport", "choose_cells", "parse_shares", "write_subset"]
+__all__ = [
+    "SUBSET_ROLES",
+    "SubsetReport",
+    "check_shares",
+    "choose_cells",
+    "describe_subset",
+    "parse_shares",
+    "write_subset",
+]
 
 SUBSET_ROLES: Final = {
     "timepoint": "timepoint",
@@ -78,10 +87,15 @@ def parse_shares(text: str) -> dict[str, float]:
             msg = f'"{entry}" is not a share, or names one twice.'
             raise InputError(msg, "Write shares like Healthy=.25,Diagnosis=.30,Relapse=.45.")
         shares[name] = share
+    check_shares(shares)
+    return shares
+
+
+def check_shares(shares: Mapping[str, float]) -> None:
+    """Raise `InputError` unless the shares come to 1 within rounding."""
     if abs(sum(shares.values()) - 1) > _TOLERANCE + 1e-9:
         msg = f"The shares come to {sum(shares.values()):.3g}, not to 1."
         raise InputError(msg, "Write shares that come to 1, such as Healthy=.4,Relapse=.6.")
-    return shares
 
 
 def choose_cells(
@@ -198,6 +212,111 @@ def _at_most(sizes: np.ndarray, total: int) -> np.ndarray:
     return parts
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """Chosen cells of a file that was only looked at.
+
+    obs   : the role columns of all its cells
+    rows  : sorted row numbers of the chosen ones
+    about : what the file says of itself
+    notes : what a reader of the file must know, and how many cells were left out
+    """
+
+    source: Path
+    obs: pd.DataFrame
+    rows: np.ndarray
+    about: Mapping[str, Any]
+    notes: tuple[str, ...]
+    roles: Roles | None
+    any_genes: bool
+
+    def chunks(
+        self, what: str, progress: Callable[[int, int, str], None] | None
+    ) -> Iterator[AnnData]:
+        """Read all cells of the file in pieces."""
+        done = 0
+        for chunk in read_chunks(self.source, roles=self.roles, any_genes=self.any_genes):
+            yield chunk
+            done += chunk.n_obs
+            if progress is not None:
+                progress(done, len(self.obs), what)
+
+    def chosen(self, chunks: Iterable[AnnData]) -> Iterator[AnnData]:
+        """Give the chosen cells of each piece."""
+        is_chosen = np.zeros(len(self.obs), dtype=bool)
+        is_chosen[self.rows] = True
+        start = 0
+        for chunk in chunks:
+            mine = np.flatnonzero(is_chosen[start : start + chunk.n_obs])
+            start += chunk.n_obs
+            if len(mine):
+                yield chunk[mine].copy()
+
+
+def _drawn(
+    source: Path,
+    shares: Mapping[str, float],
+    *,
+    by: str,
+    n_cells: int | None,
+    seed: int,
+    roles: Roles | None,
+    any_genes: bool,
+) -> _Drawn:
+    purpose = "evaluate" if by in ("cell_type", "lineage") else "predict"
+    with open_dataset(source, roles, purpose=purpose, any_genes=any_genes) as dataset:
+        obs = dataset.obs()
+        found, notes = dataset.found, list(dataset.notes)
+    rows = choose_cells(obs, shares, by=by, n_cells=n_cells, seed=seed)
+    dropped = len(obs) - int(obs[SUBSET_ROLES[by]].isin(list(shares)).sum())
+    if dropped:
+        notes.append(f"{dropped:,} cells of another or no {by} were left out.")
+    about = dict(found.about)
+    about["name"] = f"{about.get('name') or 'unnamed'}, balanced by {by}"
+    return _Drawn(source, obs, rows, about, tuple(notes), roles, any_genes)
+
+
+def describe_subset(
+    source: str | Path,
+    shares: Mapping[str, float],
+    *,
+    by: str = "timepoint",
+    n_cells: int | None = None,
+    seed: int = 0,
+    roles: Roles | None = None,
+    any_genes: bool = False,
+) -> tuple[pd.DataFrame, DatasetInfo, tuple[str, ...]]:
+    """Say what `write_subset` would write, without writing it.
+
+    Returns
+    -------
+    cells
+        Role columns of the chosen cells, indexed by cell id.
+    info
+        Facts of the subset but its parent; the dataset id is that of the file.
+    notes
+        What a reader of the source must know.
+
+    Raises
+    ------
+    InputError
+        If the source cannot be used or the shares cannot be met.
+    """
+    drawn = _drawn(
+        Path(source), shares, by=by, n_cells=n_cells, seed=seed, roles=roles, any_genes=any_genes
+    )
+    cells: list[pd.DataFrame] = []
+
+    def chosen() -> Iterator[AnnData]:
+        for part in drawn.chosen(drawn.chunks("reading", None)):
+            part.uns["faultline"] = dict(drawn.about)
+            cells.append(part.obs)
+            yield part
+
+    info = describe_chunks(chosen())
+    return stack_frames(cells), info, drawn.notes
+
+
 def write_subset(
     source: str | Path,
     out: str | Path,
@@ -207,6 +326,7 @@ def write_subset(
     n_cells: int | None = None,
     seed: int = 0,
     roles: Roles | None = None,
+    any_genes: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> SubsetReport:
     """Write a subset of a dataset to a file of its own; its parent's id stands in it.
@@ -223,48 +343,25 @@ def write_subset(
     if out.exists() and out.samefile(source):
         msg = f'"{out.name}" is the source itself.'
         raise InputError(msg, "Write the subset to another file.")
-    purpose = "evaluate" if by in ("cell_type", "lineage") else "predict"
-    with open_dataset(source, roles, purpose=purpose) as dataset:
-        obs = dataset.obs()
-        found = dataset.found
-    rows = choose_cells(obs, shares, by=by, n_cells=n_cells, seed=seed)
-    is_chosen = np.zeros(len(obs), dtype=bool)
-    is_chosen[rows] = True
-
-    def chunks(what: str) -> Iterator[AnnData]:
-        done = 0
-        for chunk in read_chunks(source, roles=roles):
-            yield chunk
-            done += chunk.n_obs
-            if progress is not None:
-                progress(done, len(obs), what)
-
-    parent = describe_chunks(chunks("reading"))
-    about = dict(found.about) | {
-        "name": f"{parent.name}, balanced by {by}",
-        "parent": parent.dataset_id,
-    }
-    var = next(read_chunks(source, size=1, roles=roles)).var
-    start = 0
+    drawn = _drawn(
+        source, shares, by=by, n_cells=n_cells, seed=seed, roles=roles, any_genes=any_genes
+    )
+    parent = describe_chunks(drawn.chunks("reading", progress))
+    about = dict(drawn.about) | {"parent": parent.dataset_id}
+    var = next(read_chunks(source, size=1, roles=roles, any_genes=any_genes)).var
     with H5adWriter(out, var, about) as file:
-        for chunk in chunks("writing"):
-            mine = np.flatnonzero(is_chosen[start : start + chunk.n_obs])
-            start += chunk.n_obs
-            if len(mine):
-                kept = chunk[mine]
-                file.append(kept.X, kept.obs.drop(columns=list(_DERIVED)))
-    drawn = obs.iloc[rows]
-    counts = drawn[SUBSET_ROLES[by]].astype(str).value_counts()
+        for part in drawn.chosen(drawn.chunks("writing", progress)):
+            file.append(part.X, part.obs.drop(columns=list(_DERIVED)))
+    chosen = drawn.obs.iloc[drawn.rows]
+    counts = chosen[SUBSET_ROLES[by]].astype(str).value_counts()
     order = TIMEPOINTS if by == "timepoint" else tuple(shares)
-    dropped = len(obs) - int(obs[SUBSET_ROLES[by]].isin(list(shares)).sum())
-    notes = (f"{dropped:,} cells of another or no {by} were left out.",) if dropped else ()
     return SubsetReport(
-        n_cells=len(rows),
-        n_donors=int(drawn["donor"].nunique()),
+        n_cells=len(drawn.rows),
+        n_donors=int(chosen["donor"].nunique()),
         by=by,
         cells={name: int(counts[name]) for name in order if name in counts},
         parent=parent.dataset_id,
-        parent_cells=len(obs),
+        parent_cells=len(drawn.obs),
         seed=seed,
-        notes=notes,
+        notes=drawn.notes,
     )

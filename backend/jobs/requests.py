@@ -118,7 +118,11 @@ class SweepRequest(_Request):
         from backend.studies.plan import read_plan
 
         plan = read_plan(find_plan(self.plan), dataset=dataset)
-        return dataclasses.replace(plan, roles=roles_from(self.roles))
+        if plan.subset is not None and self.upload:
+            msg = f"{plan.name} draws a subset, and that copy would outlive your upload."
+            hint = "Draw it yourself (`data subset`) and upload that, or choose another plan."
+            raise InputError(msg, hint)
+        return dataclasses.replace(plan, roles=roles_from(self.roles) or plan.roles)
 
 
 def list_plans() -> list[str]:

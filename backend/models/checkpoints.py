@@ -196,7 +196,8 @@ def read_torch(path: Path) -> Any:
         raise InputError(
             msg, "Save the plain state dict with `torch.save(model.state_dict(), …)`."
         ) from None
-    except _UNREADABLE as error:
+    # A file that ends before its own tables makes PyTorch seek to nowhere.
+    except (*_UNREADABLE, OSError) as error:
         msg = f"`{path.name}` is not a complete checkpoint: {first_line(error)}"
         raise InputError(msg, _GET_AGAIN) from None
 

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from backend.errors import SplitError
 from backend.protocols import protocol_named
-from backend.splits.split import TEST, TRAIN, VALID
+from backend.splits.split import NO_TIMEPOINT, ROLE_NAMES, TEST, TRAIN, VALID
+from backend.types import TIMEPOINTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from backend.splits.split import Split
 
-__all__ = ["fold_gaps", "most_folds"]
+__all__ = ["fold_gaps", "missing_strata", "most_folds"]
 
 
 def most_folds(cells: pd.DataFrame, protocol: str) -> int | None:
@@ -74,3 +75,36 @@ def fold_gaps(
     if is_foundation and not len(counts[VALID]):
         said.append(f"{where}: there is no validation cell, so the last epoch is kept.")
     return said
+
+
+def missing_strata(split: Split, cells: pd.DataFrame) -> list[str]:
+    """List the types at a timepoint of which a fold trains on or tests no cell, a sentence a fold.
+
+    Parameters
+    ----------
+    cells
+        With `cell_type_fine` and `timepoint`: types that a timepoint does not have are not missing.
+    """
+    labelled = cells[cells["cell_type_fine"].notna()]
+    times = labelled["timepoint"].astype(object).fillna(NO_TIMEPOINT)
+    n_types = labelled.groupby(times)["cell_type_fine"].nunique()
+    words = {ROLE_NAMES[TEST]: "tests", ROLE_NAMES[TRAIN]: "trains on"}
+    said = []
+    for fold, of_fold in split.coverage.groupby("fold"):
+        parts = []
+        for role, verb in words.items():
+            rows = of_fold[of_fold["role"] == role]
+            types = {name: sorted(part) for name, part in rows.groupby("timepoint")["cell_type"]}
+            places = [
+                f"{_names(types[name], int(n_types[name]))} ({name})"
+                for name in (*TIMEPOINTS, NO_TIMEPOINT)
+                if name in types
+            ]
+            parts += [f"{verb} no cell of {'; '.join(places)}"] if places else []
+        if parts:
+            said.append(f"{split.protocol}, fold {fold}: {', and '.join(parts)}.")
+    return said
+
+
+def _names(types: list[str], n_types: int) -> str:
+    return "any type" if len(types) == n_types else ", ".join(types)

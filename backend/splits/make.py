@@ -15,7 +15,7 @@ import pandas as pd
 from backend.errors import InputError, SplitError
 from backend.protocols import PROTOCOLS, protocol_named
 from backend.splits.folds import N_TRIALS
-from backend.splits.split import ROLE_NAMES, TEST, TRAIN, UNUSED, VALID, Split
+from backend.splits.split import NO_TIMEPOINT, ROLE_NAMES, TEST, TRAIN, UNUSED, VALID, Split
 from backend.types import Series, cap_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ __all__ = ["is_within_budget", "make_split", "make_splits"]
 
 _VALID_SHARE: Final = 0.1
 _MIN_DONORS_FOR_VALID: Final = 5
-_NO_TIMEPOINT: Final = "no timepoint"
 _NO_LABEL: Final = "no label"
 
 
@@ -144,7 +143,7 @@ def _strata(cells: pd.DataFrame) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "cell_type": cells["cell_type_fine"].astype(object).fillna(_NO_LABEL),
-            "timepoint": cells.get("timepoint", nothing).astype(object).fillna(_NO_TIMEPOINT),
+            "timepoint": cells.get("timepoint", nothing).astype(object).fillna(NO_TIMEPOINT),
             "donor": cells["donor"].astype(str),
             "study": cells.get("study", nothing).astype(object).fillna(""),
         },

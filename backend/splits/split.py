@@ -20,12 +20,14 @@ from backend.types import canonical_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ROLE_NAMES", "TEST", "TRAIN", "UNUSED", "VALID", "Split"]
+__all__ = ["NO_TIMEPOINT", "ROLE_NAMES", "TEST", "TRAIN", "UNUSED", "VALID", "Split"]
 
 UNUSED: Final = 0
 TRAIN: Final = 1
 VALID: Final = 2
 TEST: Final = 3
+NO_TIMEPOINT: Final = "no timepoint"
+"""What coverage calls cells without one."""
 ROLE_NAMES: Final = {TRAIN: "train", VALID: "valid", TEST: "test"}
 
 _HEADER: Final = b"faultline_split"

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from backend.store.bundle import RunRecord
     from backend.store.roots import Location
+    from backend.studies.planned_runs import Task
 
 __all__ = [
     "GUIDES",
+    "Cost",
     "Costs",
     "Guide",
     "bytes_at_work",
@@ -38,6 +40,10 @@ _BYTES_PER_BUNDLE: Final = 64 * 2**10
 _SPARE: Final = 1.1
 
 
+MEASURED: Final = "measured: van Galen 2019, one core"
+STATED: Final = "stated: 6 x parameters x tokens, and attention, at 100 TFLOP/s"
+
+
 @dataclass(frozen=True, slots=True)
 class Guide:
     """Guide numbers of a model or preset.
@@ -47,12 +53,14 @@ class Guide:
     epochs : epochs when the settings name none
     mib    : size of the weights
     tokens : tokens of a cell at most
+    source : where `ms` is from
     """
 
     ms: float
     epochs: int = 1
     mib: float = 0.0
     tokens: int = 0
+    source: str = MEASURED
 
 
 GUIDES: Final[Mapping[str, Guide]] = {
@@ -64,14 +72,36 @@ GUIDES: Final[Mapping[str, Guide]] = {
     "geneformer.small": Guide(4.5, 10, 8, 256),
     "scbert.small": Guide(2.5, 10, 2, 1024),
     "scfoundation.small": Guide(3, 10, 2, 256),
-    "scgpt.whole_human": Guide(10, 10, 200, 3001),
-    "geneformer.v1_10m": Guide(2, 10, 40, 2048),
-    "geneformer.v2_104m": Guide(40, 10, 400, 4096),
-    "geneformer.v2_316m": Guide(110, 10, 1250, 4096),
-    "scbert.panglao": Guide(30, 100, 32, 16907),
-    "scfoundation.cell_01b": Guide(15, 20, 460, 19266),
+    "scgpt.whole_human": Guide(10, 10, 200, 3001, STATED),
+    "geneformer.v1_10m": Guide(2, 10, 40, 2048, STATED),
+    "geneformer.v2_104m": Guide(40, 10, 400, 4096, STATED),
+    "geneformer.v2_316m": Guide(110, 10, 1250, 4096, STATED),
+    "scbert.panglao": Guide(30, 100, 32, 16907, STATED),
+    "scfoundation.cell_01b": Guide(15, 20, 460, 19266, STATED),
 }
 """By preset, or by model for baselines; `docs/plans.md` says where they are from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What all fits of one model and preset are likely to cost.
+
+    n_train : training cells of a fit, on average
+    epochs  : how often each is seen
+    ms      : milliseconds per training cell and epoch, None without any guide
+    hours   : of one GPU or one core, as `unit` says; None without any guide
+    source  : where `ms` is from
+    """
+
+    key: str
+    n_runs: int
+    n_train: int
+    epochs: float
+    ms: float | None
+    hours: float | None
+    unit: str
+    source: str
+
 
 _UNKNOWN: Final = Guide(0, 10, 400, 4096)
 """Sizes for a preset without a guide; its time is not guessed."""
@@ -139,6 +169,7 @@ class Costs:
     """
 
     def __init__(self, root: Location, *, has_gpu: bool) -> None:
+        self._has_gpu = has_gpu
         self._ms = _measured(_records(root), has_gpu=has_gpu)
 
     def seconds(self, key: str, n_train: int, settings: Mapping[str, Any]) -> float | None:
@@ -151,9 +182,36 @@ class Costs:
             return None
         return ms / 1000 * cell_passes(key, n_train, settings)
 
-    def is_measured(self, key: str) -> bool:
-        """Say whether the speed is that of finished runs."""
-        return key in self._ms
+    def table(self, planned: Iterable[Task]) -> list[Cost]:
+        """Add up what fits of a plan are likely to cost, by model and preset, in their order."""
+        fits: dict[str, list[Task]] = {}
+        for each in planned:
+            fits.setdefault(each.cost_key, []).append(each)
+        return [self._cost(key, same) for key, same in fits.items()]
+
+    def _cost(self, key: str, same: list[Task]) -> Cost:
+        fits = [(each.n_train, each.series.settings) for each in same]
+        n_train = sum(n for n, _ in fits)
+        passes = sum(cell_passes(key, *fit) for fit in fits)
+        seconds = [self.seconds(key, *fit) for fit in fits]
+        guide = GUIDES.get(key)
+        if key in self._ms:
+            # A baseline uses no GPU, whatever the machine has.
+            uses_gpu = self._has_gpu and same[0].uses_gpu
+            source = f"measured: finished runs here, on a {'GPU' if uses_gpu else 'CPU'}"
+        else:
+            uses_gpu = guide is not None and guide.source == STATED
+            source = "not known" if guide is None else guide.source
+        return Cost(
+            key=key,
+            n_runs=len(same),
+            n_train=round(n_train / len(same)),
+            epochs=passes / n_train if n_train else 0.0,
+            ms=self._ms.get(key, None if guide is None else guide.ms),
+            hours=None if None in seconds else sum(each or 0.0 for each in seconds) / 3600,
+            unit="GPU" if uses_gpu else "core",
+            source=source,
+        )
 
 
 def _records(root: Location) -> Iterable[RunRecord]:

@@ -12,12 +12,14 @@ import importlib
 import itertools
 import math
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from backend.errors import FaultlineError, InputError
+from backend.data.roles import Roles, parse_roles
+from backend.errors import FaultlineError, InputError, ModelUnavailable
 from backend.models.catalogue import check_name, find_checkpoint, registered
 from backend.models.registry import model_class
+from backend.studies.subsets import SUBSET_KEYS, Subset, parse_subset
 from backend.training.runs import build_typer
 from backend.training.settings import find_preset, preset_of
 from backend.types import Series, is_whole, kind_of, refuse
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from backend.data.roles import Roles
     from backend.training.progress import Folds
 
 __all__ = [
@@ -48,7 +49,10 @@ RUN_KEYS: Final = (*_OF_SERIES, "init", "checkpoint", "fold", "settings")
 """Keys of a `[[run]]` table. Each but `settings` takes a list, and may stand above the tables."""
 PRETRAIN_KEYS: Final = ("name", "model", "preset", *OF_SPLIT, "fold", "seed", "settings")
 """Keys of a `[[pretrain]]` table."""
-TOP_KEYS: Final = ("dataset", "out", "any_genes", "threads", *RUN_KEYS, "run", "pretrain")
+TOP_KEYS: Final = (
+    *("dataset", "subset", "roles", "out", "any_genes", "threads"),
+    *(*RUN_KEYS, "run", "pretrain"),
+)
 """Keys of the plan itself: values for all its tables, and the tables."""
 
 MOST_ROWS: Final = 2_000
@@ -96,16 +100,19 @@ class Plan:
 
     name      : of its file, for messages
     datasets  : h5ad files, absolute
+    subset    : what is drawn of each of them, None for all cells
     any_genes : whether genes need not be human
     roles     : columns that a person named; the others are guessed
     out       : folder or URL of the results, or None
     threads   : threads of one run; part of the plan so that no result depends on the machine
     split     : frozen split that takes the place of the one that the rows describe
     options   : keywords of `run_series` that belong to no series
+    missing   : model and name of checkpoints that are neither registered nor made by the plan
     """
 
     name: str
     datasets: tuple[Path, ...]
+    subset: Subset | None = None
     any_genes: bool = False
     roles: Roles | None = None
     out: str | None = None
@@ -114,6 +121,7 @@ class Plan:
     pretrainings: tuple[Pretraining, ...] = ()
     split: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    missing: tuple[tuple[str, str], ...] = ()
 
 
 def plan_of_one(
@@ -144,17 +152,18 @@ def plan_of_one(
     series.check_folds(folds)
     row = Row(series=series, folds=folds)
     plan = Plan(name=series.configuration, datasets=(dataset,), rows=(row,), **others)
-    _check_models(plan)
-    return plan
+    return _check_models(plan)
 
 
-def read_plan(path: Path, *, dataset: Path | None = None) -> Plan:
+def read_plan(path: Path, *, dataset: Path | None = None, is_tolerant: bool = False) -> Plan:
     """Read a plan and check all of it that can be checked without data.
 
     Parameters
     ----------
     dataset
         Takes the place of the plan's `dataset`.
+    is_tolerant
+        Whether checkpoints may be missing: they are then named in `missing`.
 
     Raises
     ------
@@ -177,7 +186,13 @@ def read_plan(path: Path, *, dataset: Path | None = None) -> Plan:
     }
     with _at(path.name):
         by_model = _settings_by_model(top.get("settings", {}))
+        roles = _roles(top["roles"]) if "roles" in top else None
         tables = {name: _tables(top[name], name) for name in ("run", "pretrain") if name in top}
+    subset = None
+    if "subset" in top:
+        with _at(f"{path.name}, [subset]"):
+            _check_keys(top["subset"] if isinstance(top["subset"], dict) else {}, SUBSET_KEYS)
+            subset = parse_subset(top["subset"])
     rows: list[Row] = []
     made: list[Pretraining] = []
     if "run" not in tables:
@@ -201,14 +216,15 @@ def read_plan(path: Path, *, dataset: Path | None = None) -> Plan:
     plan = Plan(
         name=path.name,
         datasets=datasets,
+        subset=subset,
         any_genes=top.get("any_genes", False),
+        roles=roles,
         out=top.get("out"),
         threads=top.get("threads", 1),
         rows=tuple(rows),
         pretrainings=tuple(made),
     )
-    _check_models(plan)
-    return plan
+    return _check_models(plan, is_tolerant=is_tolerant)
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -292,6 +308,23 @@ def _tables(value: Any, name: str) -> list[dict[str, Any]]:
         return value
     msg = f"`{name}` is {kind_of(value)}."
     raise InputError(msg, f"Write a table for each: [[{name}]].")
+
+
+def _roles(table: Any) -> Roles:
+    """Return the plan's `[roles]`: column of a role, and under `timepoints` what words mean."""
+    if not isinstance(table, dict):
+        msg = f"`roles` is {kind_of(table)}."
+        raise InputError(msg, "Write a table: [roles].")
+    words = table.get("timepoints", {})
+    columns = {name: value for name, value in table.items() if name != "timepoints"}
+    for name, value in (columns | (words if isinstance(words, dict) else {"": words})).items():
+        if not isinstance(value, str):
+            refuse(f"roles.{name}", value, "text")
+    found = parse_roles(
+        [f"{name}={value}" for name, value in columns.items()],
+        [f"{word}={timepoint}" for word, timepoint in words.items()],
+    )
+    return found or Roles()
 
 
 def _settings_by_model(table: Any) -> dict[str, dict[str, Any]]:
@@ -391,10 +424,16 @@ def _pretrainings(table: Mapping[str, Any], place: str) -> Iterator[Pretraining]
         yield Pretraining(place=place, series=series, folds=values["fold"], name=table["name"])
 
 
-def _check_models(plan: Plan) -> None:
-    """Try every model of a plan with its settings, and look for the checkpoints that it names."""
+def _check_models(plan: Plan, *, is_tolerant: bool = False) -> Plan:
+    """Try every model of a plan with its settings, and look for the checkpoints that it names.
+
+    Returns
+    -------
+    The plan with the checkpoints that are missing, where that is tolerated.
+    """
     in_plan = {(made.series.model, made.name) for made in plan.pretrainings}
     tried = set()
+    missing: dict[tuple[str, str], ModelUnavailable] = {}
     for row in plan.rows:
         series, is_final = row.series, "final" in row.folds
         names = (series.model, series.preset, series.init, series.checkpoint, is_final)
@@ -403,7 +442,35 @@ def _check_models(plan: Plan) -> None:
         tried.add((row.place, *names))
         with _at(row.place):
             build_typer(series, is_final=is_final)
-            made = {(entry.model, entry.name) for entry in registered(series.model)}
-            if series.checkpoint and (series.model, series.checkpoint) not in in_plan | made:
-                # Refuses, and says how to register one.
-                find_checkpoint(series.model, series.checkpoint)
+            wanted = (series.model, series.checkpoint or "")
+            if series.checkpoint is None or wanted in in_plan:
+                continue
+            made = {entry.name: entry for entry in registered(series.model)}
+            entry = made.get(series.checkpoint)
+            if entry is not None and entry.preset != series.preset:
+                msg = f'the checkpoint "{entry.name}" is {entry.preset}, not {series.preset}.'
+                hint = "Name its preset, or register the files of that preset under another name."
+                raise InputError(msg, hint)
+        if entry is None:
+            try:
+                with _at(row.place):
+                    # Refuses, and says how to register one.
+                    find_checkpoint(*wanted)
+            except ModelUnavailable as error:
+                missing[wanted] = error
+    if missing and not is_tolerant:
+        raise _all_missing(plan.name, missing)
+    return replace(plan, missing=tuple(missing))
+
+
+def _all_missing(
+    name: str, missing: Mapping[tuple[str, str], ModelUnavailable]
+) -> ModelUnavailable:
+    """Return one refusal that names everything missing, so that it can be had in one go."""
+    first, *others = missing.values()
+    if not others:
+        return first
+    names = ", ".join(f'{model} "{checkpoint}"' for model, checkpoint in missing)
+    hints = dict.fromkeys(error.hint for error in missing.values())
+    msg = f"{name}: {len(missing)} checkpoints are not registered here: {names}."
+    return ModelUnavailable(msg, " ".join(hints))

@@ -13,10 +13,11 @@ from backend.errors import InputError, ModelUnavailable, SplitError
 from backend.files import full_disk_explained
 from backend.models.catalogue import find_checkpoint
 from backend.splits import TEST, TRAIN, VALID, Split, is_within_budget
-from backend.splits.learnable import fold_gaps, most_folds
+from backend.splits.learnable import fold_gaps, missing_strata, most_folds
 from backend.splits.stored import split_name, stored_split
 from backend.store.bundle import write_dataset
 from backend.store.roots import is_url, open_root
+from backend.studies import subsets
 from backend.studies.costs import bytes_at_work, bytes_of_checkpoint, bytes_of_run
 from backend.studies.executors.common import InProcess, read_dataset
 from backend.studies.plan import OF_SPLIT
@@ -126,6 +127,7 @@ class Study:
     facts      : of the datasets, beside those that they state themselves
     notes      : what a reader of the files must know, in sentences
     warnings   : what the splits cannot have, in sentences
+    gaps       : types at timepoints that folds lack, a sentence each fold
     n_repeated : fits that the plan names more than once
     """
 
@@ -136,6 +138,7 @@ class Study:
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
     n_repeated: int = 0
     n_cells: int = 0
 
@@ -253,15 +256,40 @@ class _Preparation:
     def __init__(
         self, study: Study, path: Path, *, is_written: bool, say: Callable[[str], None]
     ) -> None:
-        say(f"Reading {path.name}")
         self.study, self.path, self.say, self.is_written = study, path, say, is_written
-        plan = study.plan
-        self.adata, self.info, notes = read_dataset(
-            path, any_genes=plan.any_genes, roles=plan.roles
-        )
+        self.roles = study.plan.roles
+        self.adata: AnnData | None = None
+        self.cells, self.info, notes = self._read() if study.plan.subset is None else self._draw()
         study.notes += [note for note in notes if note not in study.notes]
         self.splits: dict[tuple[Any, ...], tuple[Split, Path]] = {}
         self.checked: set[tuple[Any, ...]] = set()
+
+    def _read(self) -> tuple[pd.DataFrame, DatasetInfo, list[str]]:
+        self.say(f"Reading {self.path.name}")
+        self.adata, info, notes = read_dataset(
+            self.path, any_genes=self.study.plan.any_genes, roles=self.roles
+        )
+        return self.adata.obs, info, list(notes)
+
+    def _draw(self) -> tuple[pd.DataFrame, DatasetInfo, list[str]]:
+        """Put the plan's subset in the place of the file; it is written only with the results."""
+        plan, source = self.study.plan, self.path
+        assert plan.subset is not None
+        how: dict[str, Any] = {"roles": self.roles, "any_genes": plan.any_genes}
+        self.path = subsets.subset_file(
+            local_folder(self.study.out), source, plan.subset, self.roles
+        )
+        notes: tuple[str, ...] = ()
+        self.say(f"Drawing a subset of {source.name}")
+        if not self.path.exists() and not self.is_written:
+            cells, info, notes = subsets.describe(source, plan.subset, **how)
+        else:
+            if not self.path.exists():
+                notes = subsets.draw(source, self.path, plan.subset, **how)
+            # The subset is written in the layout of the contract.
+            self.roles = None
+            cells, info, _ = self._read()
+        return cells, info, [*notes, subsets.subset_note(cells, plan.subset, source)]
 
     def add(self) -> None:
         """Add checkpoints and runs of this dataset to the study."""
@@ -285,6 +313,7 @@ class _Preparation:
                 known.add(key)
                 study.runs.append(self._run(key, series, fold, split, file, row))
         if self.is_written:
+            assert self.adata is not None
             ensure_dataset(self.adata, self.info, study.out, facts=study.facts, say=self.say)
 
     def _split(self, of: Series) -> tuple[Split, Path]:
@@ -294,15 +323,16 @@ class _Preparation:
         if key not in self.splits:
             self.say(f"Splitting by {of.protocol}")
             self.splits[key] = ensure_split(
-                self.adata.obs,
+                self.cells,
                 self.info.dataset_id,
                 local_folder(self.study.out) / "splits",
                 frozen=self.study.plan.split,
                 is_written=self.is_written,
                 **fields,
             )
-            warnings = self.splits[key][0].warnings
-            self.study.warnings += [f"{of.protocol}: {text}" for text in warnings]
+            split = self.splits[key][0]
+            self.study.warnings += [f"{of.protocol}: {text}" for text in split.warnings]
+            self.study.gaps += missing_strata(split, self.cells)
         return self.splits[key]
 
     def _checkpoints(self, made: Pretraining) -> list[PlannedCheckpoint]:
@@ -316,7 +346,7 @@ class _Preparation:
                 fold=fold,
                 dataset=self.path,
                 any_genes=self.study.plan.any_genes,
-                roles=self.study.plan.roles,
+                roles=self.roles,
                 split=file,
                 home=home(),
                 checkpoint_name=made.name,
@@ -344,7 +374,7 @@ class _Preparation:
             fold=fold,
             dataset=self.path,
             any_genes=plan.any_genes,
-            roles=plan.roles,
+            roles=self.roles,
             split=file,
             out=out,
             options=plan.options,
@@ -361,7 +391,7 @@ class _Preparation:
     def _n_train(self, split: Split, fold: Fold) -> int:
         if fold != "final":
             return int(split.cells(fold, TRAIN).sum())
-        cells = self.adata.obs.loc[split.cell_ids]
+        cells = self.cells.loc[split.cell_ids]
         labelled = cells[cells["cell_type_fine"].notna()]
         return int(is_within_budget(labelled, split.budget, seed=split.seed).sum())
 
@@ -377,6 +407,8 @@ class _Preparation:
                 msg = f'{place}: the checkpoint "{series.checkpoint}" is {found}, not {series.preset}.'
                 raise InputError(msg, "Name the preset that the [[pretrain]] table makes.")
             return key
+        if (series.model, series.checkpoint) in self.study.plan.missing:
+            return None
         if not self.study.plan.pretrainings:
             # Refuses what is not registered for this fold, and says how to make it.
             find_checkpoint(series.model, series.checkpoint, split_sha256=split.sha256, fold=fold)
@@ -396,7 +428,7 @@ class _Preparation:
         if fold == "final" or key in self.checked:
             return
         self.checked.add(key)
-        obs = self.adata.obs
+        obs = self.cells
         labels = obs[f"cell_type_{series.label_level}"].astype(object)
         gaps = fold_gaps(
             split,

@@ -41,6 +41,7 @@ def asked(monkeypatch) -> list[str]:
         "confusions",
         "donors",
         "protocols",
+        "published",
     ],
 )
 def test_a_prepared_page_asks_the_store_for_no_score(open_page, asked, key):

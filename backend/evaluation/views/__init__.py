@@ -31,6 +31,7 @@ from backend.evaluation.views.expected import Expected, expected_accuracy
 from backend.evaluation.views.overview import COLLAPSE_F1, overview, provenance
 from backend.evaluation.views.patients import PatientCourses, patient_courses
 from backend.evaluation.views.protocols import optimism
+from backend.evaluation.views.published import NOT_RUN, Published, published
 from backend.evaluation.views.results import (
     CellTypeScores,
     DonorScores,
@@ -48,6 +49,7 @@ __all__ = [
     "CALLED",
     "COLLAPSE_F1",
     "MALIGNANT",
+    "NOT_RUN",
     "Answer",
     "BesideReference",
     "Blasts",
@@ -62,6 +64,7 @@ __all__ = [
     "Overview",
     "PatientCourses",
     "Provenance",
+    "Published",
     "TimepointScores",
     "absent_models",
     "answers",
@@ -79,6 +82,7 @@ __all__ = [
     "overview",
     "patient_courses",
     "provenance",
+    "published",
     "scope_choices",
     "scores_by_donor",
     "scores_by_timepoint",

@@ -362,6 +362,40 @@ def test_wrong_registrations_are_refused(own_home, capsys, options, message):
     assert not own_home.exists()
 
 
+@needs_fixtures
+@pytest.mark.parametrize("key", ["scgpt", "geneformer", "scbert", "scfoundation"])
+def test_the_folder_of_another_model_is_refused(own_home, key, capsys):
+    folders = {
+        "scgpt": SCGPT,
+        "geneformer": GENEFORMER / "v2" / "pretrained",
+        "scbert": golden_dir() / "scbert",
+        "scfoundation": golden_dir() / "scfoundation",
+    }
+    for other, folder in folders.items():
+        if other != key:
+            assert main(["checkpoints", "add", key, str(folder)]) == 2, other
+            assert "hint" in capsys.readouterr().err
+    assert not own_home.exists()
+
+
+@needs_fixtures
+def test_a_download_that_broke_off_is_refused(own_home, tmp_path, capsys):
+    for path in SCGPT.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = tmp_path / "best_model.pt"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    assert main(["checkpoints", "add", "scgpt", str(tmp_path)]) == 2
+    assert "Get the file from the authors again" in capsys.readouterr().err
+    assert not own_home.exists()
+
+
+@needs_fixtures
+def test_another_version_is_refused(own_home, capsys):
+    folder = GENEFORMER / "v1" / "pretrained"
+    assert main(["checkpoints", "add", "geneformer", str(folder), "--preset", "v2_104m"]) == 2
+    assert "not v2_104m" in capsys.readouterr().err
+
+
 def test_listing_names_every_published_file(own_home, capsys):
     assert main(["checkpoints", "list"]) == 0
     out = capsys.readouterr().out

@@ -87,6 +87,7 @@ def events():
     return said, said.append
 
 
+SCGPT = 'model = "scgpt"\npreset = "whole_human"\nfold = 0'
 MAJORITY = 'model = "majority"\n'
 
 
@@ -158,7 +159,10 @@ def test_a_dry_run_writes_nothing(write, out, capsys):
     assert sorted(out.rglob("*")) == before
     assert len(re.findall(r"^to do +[0-9a-f]{16} +majority +tiny donor equal", printed, re.M)) == 6
     assert "6 runs: 0 done, 6 to do, 0 failed before." in printed
-    assert "guide numbers for majority" in printed
+    assert re.search(
+        r"^majority +6 +\d+ +1 +0\.02 +0\.0 core +measured: van Galen 2019", printed, re.M
+    )
+    assert "Estimated: 0.0 core hours, " in printed
     assert "Threads of a run: 1" in printed
 
 
@@ -278,7 +282,7 @@ def test_a_plan_larger_than_the_disk_is_refused(write, out, monkeypatch, capsys)
 
 def test_larger_presets_and_more_jobs_need_more_disk(write, out):
     small = prepared(write('model = "scgpt"\npreset = "small"\nfold = 0'), out)
-    large = prepared(write('model = "scgpt"\npreset = "whole_human"\nfold = 0'), out)
+    large = prepared(write(SCGPT), out)
     weights = 200 * 2**20
     assert large.bytes_needed(jobs=1) - small.bytes_needed(jobs=1) > 6 * weights
     assert large.bytes_needed(jobs=2) - large.bytes_needed(jobs=1) == 8 * weights
@@ -287,13 +291,20 @@ def test_larger_presets_and_more_jobs_need_more_disk(write, out):
 def test_estimates_take_finished_runs_before_guides(write, out):
     sweep = prepared(write(MAJORITY), out)
     costs_before = Costs(out, has_gpu=False)
-    assert not costs_before.is_measured("majority")
+    (guide,) = costs_before.table(sweep.runs)
+    assert (guide.n_runs, guide.epochs, guide.ms, guide.unit) == (3, 1, 0.02, "core")
+    assert guide.source == "measured: van Galen 2019, one core"
+    assert guide.hours == pytest.approx(sum(run.n_train for run in sweep.runs) * 0.02 / 3.6e6)
     sweep.execute(Inline(), lambda event: None)
     after = Costs(out, has_gpu=False)
-    assert after.is_measured("majority")
+    (found,) = after.table(sweep.runs)
+    assert found.source == "measured: finished runs here, on a CPU"
+    assert found.ms != guide.ms
     walls = sorted(read_run(f).wall_seconds / read_run(f).n_train for f in list_runs(out))
     assert after.seconds("majority", 500, {}) == pytest.approx(500 * walls[1])
     assert after.seconds("never_heard_of", 500, {}) is None
+    gpu = Costs(out, has_gpu=True).table(prepared(write(SCGPT), out).runs)
+    assert [(each.unit, each.source.partition(":")[0]) for each in gpu] == [("GPU", "stated")]
     assert cell_passes("scgpt.small", 100, {}) == 1000
     assert cell_passes("scgpt.small", 100, {"epochs": 3}) == 300
     assert cell_passes("scgpt.small", 100, {"max_steps": 2, "batch_size": 8}) == 16
