@@ -23,7 +23,7 @@ from backend.errors import InputError, StoreError
 from backend.files import write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -226,15 +226,30 @@ class Expression:
 
     def counts_of(self, gene: str) -> np.ndarray:
         """Return the counts of one gene: (n_cells,) float32, cells as in `cells.parquet`."""
-        column = self.place_of(gene)
-        group, within = divmod(column, self._group)
-        found = np.zeros(self.n_cells, dtype=np.float32)
-        for block in range(len(self._starts)):
-            lengths, cells, counts = self._chunk(block, group)
-            start = int(lengths[:within].sum())
-            own = slice(start, start + int(lengths[within]))
-            found[block * self._block + cells[own]] = counts[own]
-        return found
+        return next(self.genes_in_order([self.place_of(gene)]))
+
+    def genes_in_order(self, places: Iterable[int]) -> Iterator[np.ndarray]:
+        """Give the counts of one gene after another, (n_cells,) float32 each.
+
+        Genes that lie together are read together.
+
+        Parameters
+        ----------
+        places
+            Columns, ascending.
+        """
+        read, chunks = -1, []
+        for column in places:
+            group, within = divmod(int(column), self._group)
+            if group != read:
+                read = group
+                chunks = [self._chunk(block, group) for block in range(len(self._starts))]
+            found = np.zeros(self.n_cells, dtype=np.float32)
+            for block, (lengths, cells, counts) in enumerate(chunks):
+                start = int(lengths[:within].sum())
+                own = slice(start, start + int(lengths[within]))
+                found[block * self._block + cells[own]] = counts[own]
+            yield found
 
     def sums(self, groups: np.ndarray, n_groups: int) -> GroupSums:
         """Sum counts over groups of cells, as a pseudobulk needs them.
