@@ -145,24 +145,22 @@ def genes_of_failures(
 
 def _sentences(found: Separation) -> list[str]:
     """Say what was found over how many donors, and what depth may explain."""
-    significant = found.table[found.table["q_value"] < FDR]
-    named = ", ".join(significant["gene"].head(_NAMED))
     tested = f"{len(found.table):,} genes tested"
-    result = (
-        f"{plural(len(significant), 'gene')} of {tested} separate them at a false discovery rate "
-        f"of {FDR:.0%}: {named}{' and others' if len(significant) > _NAMED else ''}."
-        if len(significant)
-        else f"No gene separates them at a false discovery rate of {FDR:.0%} ({tested})."
-    )
-    if found.is_paired:
-        who = (
-            f"Replicates are the {found.n_donors} donors with at least {MIN_CELLS} cells on both "
-            "sides."
-        )
-        said = [result, who]
+    if not found.is_paired:
+        first = ", ".join(found.table["gene"].head(_NAMED))
+        said = [*found.notes, f"First by p-value: {first} ({tested})."]
     else:
-        said = [result]
-    said += found.notes
+        significant = found.table[found.table["q_value"] < FDR]
+        named = ", ".join(significant["gene"].head(_NAMED))
+        more = " and others" if len(significant) > _NAMED else ""
+        said = [
+            f"{plural(len(significant), 'gene')} of {tested} separate them at a false discovery "
+            f"rate of {FDR:.0%}: {named}{more}."
+            if len(significant)
+            else f"No gene separates them at a false discovery rate of {FDR:.0%} ({tested}).",
+            f"Replicates are the {found.n_donors} donors with {MIN_CELLS} cells or more on both sides.",
+            *found.notes,
+        ]
     failures, others = found.depth
     ratio = max(failures, others) / max(1.0, min(failures, others))
     if ratio >= _DEPTH_RATIO and not found.is_depth_adjusted:

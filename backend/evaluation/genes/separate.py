@@ -32,6 +32,10 @@ _MIN_COUNT: Final = 10
 """Counts of a gene over all pseudobulks below which it is not tested."""
 _MIN_SHARE: Final = 0.02
 """Share of cells that express a gene, on one side at least, below which it is not tested."""
+_CELLS_COMPARED: Final = (
+    "Cells are compared instead, which are not replicates: p-values say nothing of other patients, and "
+    "no q-value is given."
+)
 _MOST_RANKED: Final = 2_000
 """Cells of a side whose ranks are compared; more are drawn from."""
 _COLUMNS: Final = (
@@ -51,7 +55,8 @@ _COLUMNS: Final = (
 class Separation:
     """What separates failures from other cells.
 
-    table : by q-value; shares of cells with a count, means as counts per 10,000
+    table : by p-value; shares of cells with a count, means as counts per 10,000; no q-value and no
+        donors' signs where cells were compared
     n_donors : with enough cells on both sides
     is_paired : whether donors were the replicates
     depth : median counts of a cell: failures, others
@@ -99,8 +104,7 @@ def separate(
     if len(paired) < MIN_DONORS:
         tested = _by_ranks(expression, side, n_counts, both, seed)
         few = f"{plural(len(paired), 'donor')} with {MIN_CELLS} cells on both sides"
-        why = "cells of a donor are not replicates, so p-values are far too small"
-        notes = [f"{few}; {MIN_DONORS} are needed. Cells are compared instead: {why}."]
+        notes = [f"{few}, and {MIN_DONORS} are needed to compare donors. {_CELLS_COMPARED}"]
         sums = None
     else:
         place = np.full(n_known, -1)
@@ -211,7 +215,7 @@ def _by_ranks(
     expression: Expression, side: np.ndarray, n_counts: np.ndarray, both: GroupSums, seed: int
 ) -> pd.DataFrame:
     """Compare counts per 10,000 of cells by Wilcoxon's rank sum."""
-    from scipy.stats import false_discovery_control, mannwhitneyu
+    from scipy.stats import mannwhitneyu
 
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(side == which) for which in (0, 1)]
@@ -230,6 +234,6 @@ def _by_ranks(
             "gene": [expression.genes[place] for place in kept],
             "log2_fold_change": logs[1, kept] - logs[0, kept],
             "p_value": p_values,
-            "q_value": false_discovery_control(p_values) if len(kept) else p_values,
+            "q_value": np.full(len(kept), np.nan),
         }
     )
