@@ -34,7 +34,8 @@ WORDMARKS: Final = {
 class PageInfo:
     """One page: `key` is its file in `pages/` and, but for the first page, its address.
 
-    `needs_labels` says whether it has nothing to show of cells without a label, `has_metric` whether its scores are of the chosen metric, `without` which shared filters
+    `needs_labels` says whether it has nothing to show of cells without a label, `needs_counts` of
+    cells whose counts are not kept, `has_metric` whether its scores are of the chosen metric, `without` which shared filters
     change nothing on it. `section` is what it stands under.
     """
 
@@ -44,6 +45,7 @@ class PageInfo:
     question: str
     needs_results: bool = True
     needs_labels: bool = True
+    needs_counts: bool = False
     has_metric: bool = False
     without: tuple[str, ...] = ()
     section: str = "Failures"
@@ -96,6 +98,13 @@ PAGES: Final = (
         "Confusions",
         ":material/table_chart:",
         "What are they mistaken for, and how bad is it?",
+    ),
+    PageInfo(
+        "genes",
+        "Genes",
+        ":material/genetics:",
+        "Which genes separate the cells that fail?",
+        needs_counts=True,
     ),
     PageInfo("donors", "Donors", ":material/group:", "Is it one patient?", has_metric=True),
     PageInfo(

@@ -133,7 +133,7 @@ def take(results: Path) -> None:
         if not _is_simulated_dataset(HERE, path.name):
             shutil.rmtree(path)
     dataset = ids.pop()
-    shutil.copytree(results / "datasets" / dataset, HERE / "datasets" / dataset)
+    copy_without_expression(results / "datasets" / dataset, HERE / "datasets" / dataset)
     for run, folder in taken:
         shutil.copytree(folder, HERE / "runs" / run.run_id)
     wanted = {f"-{run.protocol}-k{run.folds}-s{run.split_seed}-{run.budget}" for run, _ in taken}
@@ -142,6 +142,16 @@ def take(results: Path) -> None:
             shutil.copy(path, HERE / "splits" / path.name)
     names = sorted({f"{run.configuration} {run.protocol}" for run, _ in taken})
     print(f"{len(taken)} runs of {len(names)} configurations:", *names, sep="\n  ")
+
+
+def copy_without_expression(folder: Path, target: Path) -> None:
+    """Copy a dataset's bundle; counts of others are not ours to ship."""
+    from backend.store.seals import file_hashes, head_text
+
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("expression"))
+    head = target / "dataset.json"
+    values = json.loads(head.read_text(encoding="utf-8"))
+    head.write_text(head_text(values | {"files": file_hashes(target)}), encoding="utf-8")
 
 
 def _is_simulated(root: Path, run: object) -> bool:

@@ -23,6 +23,7 @@ from app.cache.files import (
     stored_models,
     trainable_models,
 )
+from app.cache.genes import expression_of, pairs_of_failures, separating_genes
 from app.cache.scores import (
     absent_models,
     answers,
@@ -63,6 +64,7 @@ __all__ = [
     "configurations",
     "confusions",
     "disagreement",
+    "expression_of",
     "f1_by_cell_type",
     "inspected_table",
     "inspected_upload",
@@ -71,6 +73,7 @@ __all__ = [
     "outside",
     "overview",
     "own_labels",
+    "pairs_of_failures",
     "patient_courses",
     "probability_vector",
     "provenance",
@@ -85,6 +88,7 @@ __all__ = [
     "selected_cells",
     "selected_rows",
     "selection_summary",
+    "separating_genes",
     "series_table",
     "store_notice",
     "store_version",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "cells_on_map",
+    "columns_of",
     "probability_vector",
     "selected_cells",
     "selected_rows",
@@ -55,6 +56,11 @@ def _map_cells(
         found = computed_map.read_computed_map(home(), scope.owner, scope.dataset_id, len(known))
     reader = Reader(version)
     return map_cells.load_cells(reader, scope, configuration, places=found, columns=known)
+
+
+def columns_of(scope: Scope) -> CellColumns:
+    """Return what is known of every cell of the scope's dataset before any prediction."""
+    return _columns(store_version(), owner=scope.owner, dataset_id=scope.dataset_id)
 
 
 def cells_on_map(scope: Scope, configuration: str) -> map_cells.MapCells:
@@ -89,7 +95,7 @@ class _CachedCells(CellReader):
     """The columns that selections are summarised from, as all sessions share them."""
 
     def columns(self, scope: Scope) -> CellColumns:
-        return _columns(store_version(), owner=scope.owner, dataset_id=scope.dataset_id)
+        return columns_of(scope)
 
     def cells(self, scope: Scope, configuration: str) -> map_cells.MapCells:
         return cells_on_map(scope, configuration)

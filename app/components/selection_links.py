@@ -46,6 +46,7 @@ SELECTION: Final = "sel"
 _PAGES: Final = {
     "failure_map": ("See them on the Failure map", ":material/scatter_plot:"),
     "confusions": ("See them on Confusions", ":material/table_chart:"),
+    "genes": ("See their genes", ":material/genetics:"),
 }
 
 

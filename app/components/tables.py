@@ -49,6 +49,17 @@ _SCORES: Final = {
     "probability": "Probability",
 }
 
+_GENES: Final = {
+    "log2_fold_change": ("log2 fold change", "%.2f"),
+    "q_value": ("q", "%.1e"),
+    "p_value": ("p", "%.1e"),
+    "share_failures": ("Failures with a count", "percent"),
+    "share_others": ("Others with a count", "percent"),
+    "mean_failures": ("Failures, per 10,000", "%.2f"),
+    "mean_others": ("Others, per 10,000", "%.2f"),
+}
+"""Columns of genes: heading, and how numbers are written."""
+
 _COUNTS: Final = {
     "n_cells": "Cells",
     "n_donors": "Donors",
@@ -115,6 +126,9 @@ def _column_config(frame: pd.DataFrame, labels: dict[str, str]) -> dict[str, Any
             config[column] = st.column_config.NumberColumn(
                 labels.get(column) or _SCORES[column], format="%.2f"
             )
+        elif column in _GENES:
+            title, written = _GENES[column]
+            config[column] = st.column_config.NumberColumn(title, format=written)
         elif column in _COUNTS or (column in labels and column.startswith("n_train_")):
             config[column] = st.column_config.NumberColumn(
                 labels.get(column) or _COUNTS[column], format="localized"

@@ -29,6 +29,7 @@ _VERBS: Final = {
     "store": "bring the query cache up to date",
     "runs": "list the runs of a results folder",
     "score": "print F1 with donor intervals",
+    "genes": "test which genes separate failures from other cells",
     "predict": "name the cells of a file with stored models",
     "evaluate": "predict a file and score it against its own labels",
     "import-predictions": "bring in the predictions of any model",

@@ -87,9 +87,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     neighbours.add_argument("--seed", type=int, default=0, metavar="S")
     add_role_arguments(neighbours)
 
+    attach = actions.add_parser(
+        "attach", help="keep the counts by gene of a dataset that has results, for pages on genes"
+    )
+    attach.add_argument("file", type=Path, metavar="FILE.h5ad")
+    attach.add_argument("--dataset", required=True, metavar="ID", help="as `runs list` names it")
+    add_role_arguments(attach)
+
     profiles = actions.add_parser("profiles", help="list the published data sets that are known")
 
-    for action in (geo, check, simulate, subset, neighbours, profiles):
+    for action in (geo, check, simulate, subset, neighbours, attach, profiles):
         action.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -258,6 +265,28 @@ def _neighbours(args: argparse.Namespace) -> int:
     return 0
 
 
+def _attach(args: argparse.Namespace) -> int:
+    from backend.config import home
+    from backend.store.attach import attach_expression
+    from backend.store.cache import default_roots
+    from backend.store.roots import is_url
+
+    with _progress("Writing counts by gene") as progress:
+        n_cells = attach_expression(
+            args.file,
+            args.dataset,
+            roots=[Path(root) for _, root in default_roots() if not is_url(root)],
+            home=home(),
+            roles=roles_of(args),
+            progress=progress,
+        )
+    if args.json:
+        _print_json({"dataset_id": args.dataset, "n_cells": n_cells})
+    else:
+        print(f"{args.dataset}: counts by gene of {n_cells:,} cells.")
+    return 0
+
+
 def _profiles(args: argparse.Namespace) -> int:
     from backend.data.profiles import PROFILES
 
@@ -286,6 +315,7 @@ _ACTIONS = {
     "simulate": _simulate,
     "subset": _subset,
     "neighbours": _neighbours,
+    "attach": _attach,
 }
 
 

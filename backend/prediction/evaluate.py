@@ -34,6 +34,7 @@ from backend.prediction.donor_names import find_in_training
 from backend.prediction.out_of_distribution import OOD_SCHEMA, share_outside
 from backend.prediction.own_labels import own_labels_table
 from backend.prediction.predict import CHUNK, Predictor
+from backend.store.attach import attach_expression
 from backend.store.bundle import RunRecord, predictions_frame, write_dataset, write_run
 from backend.types import EXTERNAL, Series, sha256_of
 
@@ -226,6 +227,8 @@ def evaluate(
         in_training=in_training, is_empty=is_empty,
     )  # fmt: skip
     _write_runs(out, done, table, labels, kept, predictor, started)
+    progress(0.97, "Keeping the counts by gene")
+    attach_expression(path, dataset_id, roots=[out], home=out, roles=roles)
     progress(1.0, "Done")
     return done
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from backend.data.expression import FOLDER as EXPRESSION
 from backend.errors import StoreError
 from backend.files import remove_folder
 from backend.store.frames import (
@@ -221,6 +222,7 @@ def write_dataset(
     cells: pd.DataFrame,
     *,
     neighbours: np.ndarray | None = None,
+    fill_expression: Callable[[Path], None] | None = None,
 ) -> Where:
     """Write a dataset's bundle, or keep the one that is already there.
 
@@ -232,6 +234,8 @@ def write_dataset(
         One row a cell, in the order that becomes `cell_index`; columns of `CELLS_SCHEMA`.
     neighbours
         (n_cells, k) row numbers of the nearest cells, -1 for none; see `backend.store.neighbours`.
+    fill_expression
+        Writes the counts by gene into the folder that it is given; see `backend.data.expression`.
     """
     dataset_id = check_id(info.get("dataset_id"), "`dataset_id`")
     values = {"format_version": FORMAT_VERSION} | dict(info)
@@ -245,6 +249,9 @@ def write_dataset(
         write_parquet(folder / "cells.parquet", table)
         if neighbours is not None:
             write_neighbours(folder / NEIGHBOURS_FILE, neighbours)
+        if fill_expression is not None:
+            (folder / EXPRESSION).mkdir()
+            fill_expression(folder / EXPRESSION)
         _write_head(folder / "dataset.json", values)
 
     folder = open_root(root).publish(

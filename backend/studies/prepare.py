@@ -54,7 +54,7 @@ def ensure_dataset(
     facts: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Write the bundle of a dataset, with places on a map and nearest cells, unless it is there.
+    """Write the bundle of a dataset, with map, nearest cells and counts by gene, unless it is there.
 
     Parameters
     ----------
@@ -66,12 +66,19 @@ def ensure_dataset(
     if open_root(out).read_bytes("datasets", info.dataset_id, "dataset.json") is not None:
         return
     from backend.data import cells_and_neighbours
+    from backend.data.expression import write_expression
+
+    def fill_expression(folder: Path) -> None:
+        say("Writing counts by gene")
+        write_expression(folder, adata.var_names, [adata.X])
 
     say("Placing cells on a map")
     cells, neighbours = cells_and_neighbours(adata, progress=lambda _, step: say(step))
     with full_disk_explained("the table of cells"):
         values = info.to_json() | dict(facts or {})
-        write_dataset(str(out), values, cells, neighbours=neighbours)
+        write_dataset(
+            str(out), values, cells, neighbours=neighbours, fill_expression=fill_expression
+        )
 
 
 def ensure_split(

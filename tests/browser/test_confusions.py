@@ -210,3 +210,20 @@ def test_page_has_no_serious_barrier(visit, theme):
         if rule["impact"] in {"serious", "critical"}
     ]
     assert not serious
+
+
+def test_four_clicks_lead_from_the_overview_to_genes(visit, answers):
+    view, _ = answers
+    page = visit("?show=Logistic+regression+(L1)", height=1600)
+    page.get_by_role("link", name="See what they are mistaken for").first.click()
+    page.get_by_role("heading", name="Confusions", level=1).wait_for()
+    pair = view.cells[view.cells.label != view.cells.predicted].iloc[0]
+    drawn(page, 0).locator(".mark-rect path").nth(int(pair.name)).click()
+    page.wait_for_url(re.compile("predicted="))
+    settled(page)
+    page.get_by_role("button", name="See their genes").click()
+    page.get_by_role("heading", name="Genes", level=1).wait_for()
+    settled(page)
+    said = page.get_by_test_id("stMain").inner_text()
+    assert f"{pair.n_cells:,} {pair.label} called {pair.predicted} against" in said
+    assert "genes tested" in said

@@ -17,6 +17,7 @@ import pytest
 from backend.cli import main
 from backend.config import environment, project_root
 from backend.data import cells_table, describe, load
+from backend.data.expression import open_expression
 from backend.errors import InputError, ModelUnavailable, SplitError
 from backend.processes import Process, myself
 from backend.store.bundle import (
@@ -129,7 +130,8 @@ def test_a_dataset_is_written_once_with_its_nearest_cells(dataset, tmp_path, mon
     before = (folder / "cells.parquet").stat().st_mtime_ns
     ensure_dataset(adata, info, tmp_path, say=said.append)
     assert (folder / "cells.parquet").stat().st_mtime_ns == before
-    assert said == ["Placing cells on a map", "Finding the nearest cells"]
+    assert said == ["Placing cells on a map", "Finding the nearest cells", "Writing counts by gene"]
+    assert open_expression(folder).n_cells == adata.n_obs
 
 
 def test_ids_are_those_of_the_verb_run(write, out, dataset):

@@ -1,0 +1,1 @@
+"""Genes that separate failures from other cells: contrasts, and tests over donors."""
