@@ -27,13 +27,13 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     if pairs.empty:
         st.info("No labelled cell fails for this choice. Widen the timepoints or the types.")
         st.stop()
-    label, predicted = page.choose_pair(pairs)
-    against = page.choose_against()
+    pair = page.choose_pair(pairs)
+    against = page.choose_against(pair)
     adjust_for_depth = page.choose_depth()
 
 with errors.shown_to_user():
     view = cache.separating_genes(
-        scope, configuration, expression, label=label, predicted=predicted, against=against,
+        scope, configuration, expression, label=pair.label, predicted=pair.predicted, against=against,
         adjust_for_depth=adjust_for_depth, chosen=chosen,
     )  # fmt: skip
 

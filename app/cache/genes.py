@@ -50,9 +50,7 @@ def _pairs(
     version: str, scope: Scope, configuration: str, digest: str, _chosen: np.ndarray | None
 ) -> pd.DataFrame:
     cells = cells_on_map(scope, configuration)
-    in_scope = cells.in_scope(scope)
-    mask = _mask(_chosen, len(cells))
-    return failed_pairs(cells, in_scope if mask is None else in_scope & mask)
+    return failed_pairs(cells, cells.in_scope(scope), _mask(_chosen, len(cells)))
 
 
 def pairs_of_failures(

@@ -63,29 +63,36 @@ def choose_cells(configuration: str) -> np.ndarray | None:
     return cells
 
 
-def choose_pair(pairs: pd.DataFrame) -> tuple[str, str]:
-    """Draw the choice of label and wrong call, of which the first has most cells.
+def choose_pair(pairs: pd.DataFrame) -> pd.Series:
+    """Draw the choice of label and wrong call, most cells first; return its row.
 
     Cells of several labels are compared one label at a time.
     """
-    texts = {
-        f"{row.label} → {row.predicted}": (row.label, row.predicted) for row in pairs.itertuples()
-    }
+    texts = [f"{row.label} → {row.predicted}" for row in pairs.itertuples()]
     n_cells = dict(zip(texts, pairs["n_cells"], strict=True))
     chosen = st.selectbox(
         "Label → called",
-        list(texts),
+        texts,
         format_func=lambda text: f"{text} ({n_cells[text]:,})",
         key="pair",
         bind="query-params",
         width=_PAIR_WIDTH,
     )
-    return texts[chosen]
+    return pairs.iloc[texts.index(chosen)]
 
 
-def choose_against() -> str:
-    """Draw the choice of the cells that failures are set against."""
-    return _AGAINST[choose_one("Against", list(_AGAINST), "against")]
+def choose_against(pair: pd.Series) -> str:
+    """Draw the choice of the cells that failures are set against, of those that there are."""
+    n_of = {"label": pair.n_right, "predicted": pair.n_true, "both": min(pair.n_right, pair.n_true)}
+    there = [title for title, key in _AGAINST.items() if n_of[key]]
+    if not there:
+        st.info(
+            f"No {plain(pair.label)} is rightly called here, and no cell is labelled "
+            f"{plain(pair.predicted)}: there is nothing to set these failures against. Choose others, "
+            "or widen the timepoints."
+        )
+        st.stop()
+    return _AGAINST[choose_one("Against", there, "against")]
 
 
 def choose_depth() -> bool:

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pandas as pd
 
 from backend.evaluation.genes.contrast import contrast_of
@@ -15,8 +16,6 @@ from backend.evaluation.wording import plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import numpy as np
 
     from backend.data.expression import Expression
     from backend.evaluation.cells.columns import CellColumns
@@ -61,15 +60,25 @@ def markers() -> Mapping[str, str]:
     return dict(zip(rows["gene"], rows["marks"], strict=True))
 
 
-def failed_pairs(cells: MapCells, in_scope: np.ndarray) -> pd.DataFrame:
+def failed_pairs(
+    cells: MapCells, in_scope: np.ndarray, chosen: np.ndarray | None = None
+) -> pd.DataFrame:
     """Return the pairs of label and wrong call, most cells first.
+
+    Parameters
+    ----------
+    in_scope, chosen
+        (n_cells,) bool: cells that count, and, where failures come from some only, these.
 
     Returns
     -------
-    `label`, `predicted`, `n_cells`, `n_donors`.
+    `label`, `predicted`, `n_cells`, `n_donors`, and of what they can be set against: `n_right`, cells
+    of the label that are rightly called, and `n_true`, cells of the predicted type.
     """
     label, predicted, donor = (cells.roles[key] for key in ("label", "predicted", "donor"))
-    is_failed = in_scope & cells.is_wrong
+    is_failed = (
+        chosen & in_scope & cells.is_wrong if chosen is not None else in_scope & cells.is_wrong
+    )
     rows = pd.DataFrame(
         {
             "label": label.codes[is_failed],
@@ -79,9 +88,16 @@ def failed_pairs(cells: MapCells, in_scope: np.ndarray) -> pd.DataFrame:
     )
     grouped = rows.groupby(["label", "predicted"])["donor"].agg(["size", "nunique"]).reset_index()
     grouped.columns = pd.Index(["label", "predicted", "n_cells", "n_donors"])
+    is_right = in_scope & (label.codes >= 0) & (label.codes == predicted.coded_as(label.names))
+    n_right = np.bincount(label.codes[is_right], minlength=len(label.names))
+    n_labelled = np.bincount(label.codes[in_scope & (label.codes >= 0)], minlength=len(label.names))
+    n_true = dict(zip(label.names, n_labelled, strict=True))
+    names = [predicted.names[code] for code in grouped["predicted"]]
     named = grouped.assign(
+        n_right=n_right[grouped["label"].to_numpy(dtype=np.int64)],
+        n_true=[int(n_true.get(name, 0)) for name in names],
         label=[label.names[code] for code in grouped["label"]],
-        predicted=[predicted.names[code] for code in grouped["predicted"]],
+        predicted=names,
     )
     return named.sort_values(
         ["n_cells", "label", "predicted"], ascending=[False, True, True], ignore_index=True

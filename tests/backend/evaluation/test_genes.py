@@ -9,6 +9,7 @@ from backend.data.expression import Expression, write_expression
 from backend.errors import InputError
 from backend.evaluation.cells.columns import Role
 from backend.evaluation.genes.contrast import contrast_of
+from backend.evaluation.genes.failures import failed_pairs
 from backend.evaluation.genes.separate import separate
 
 N_GENES, N_PLANTED = 150, 8
@@ -18,11 +19,13 @@ TYPES = ("HSC", "Prog", "T")
 class Cells:
     """What a contrast reads of `MapCells`."""
 
-    def __init__(self, label, predicted):
+    def __init__(self, label, predicted, donors=()):
         self.roles = {
             "label": Role(np.array(label), TYPES),
             "predicted": Role(np.array(predicted), TYPES),
+            "donor": Role(np.array(donors), ("P1", "P2")),
         }
+        self.is_wrong = self.roles["label"].codes != self.roles["predicted"].codes
 
 
 def course(n_donors, *, n_each=25, seed=0):
@@ -126,3 +129,21 @@ def test_only_chosen_failures_count():
     )
     assert contrast.is_failure.sum() == 25
     assert contrast.is_reference.sum() == 75
+
+
+def test_pairs_say_what_they_can_be_set_against():
+    cells = Cells([0, 0, 0, 0, 1, 2, 2], [0, 1, 1, 2, 2, 1, 1], [0, 0, 1, 0, 1, 1, 1])
+    everywhere = np.ones(7, dtype=bool)
+    found = failed_pairs(cells, everywhere)
+    assert found.to_dict("list") == {
+        "label": ["HSC", "T", "HSC", "Prog"],
+        "predicted": ["Prog", "Prog", "T", "T"],
+        "n_cells": [2, 2, 1, 1],
+        "n_donors": [2, 1, 1, 1],
+        "n_right": [1, 0, 1, 0],
+        "n_true": [1, 1, 2, 2],
+    }
+    some = failed_pairs(cells, everywhere, np.arange(7) == 3)
+    assert some[["label", "predicted", "n_cells", "n_right"]].values.tolist() == [
+        ["HSC", "T", 1, 1]
+    ]
