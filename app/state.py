@@ -91,6 +91,8 @@ class Source:
     is_upload: bool = False
     dataset_id: str = ""
     budget: str = ""
+    is_scored: bool = True
+    """Whether any of its cells has a score; uploads without labels have none."""
 
     @property
     def kind(self) -> str:
