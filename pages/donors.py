@@ -46,7 +46,7 @@ written = (
     else "F1, then labelled cells"
 )
 st.caption(
-    f"In each cell: {written}. Grey: fewer than 20 cells. Empty: no labelled cell. "
+    f"In each cell, with room: {written}. Grey: fewer than 20 cells. Empty: no labelled cell. "
     "A click leads to the cells."
 )
 if points:

@@ -8,10 +8,10 @@ from app import cache
 from app.components import errors, figure, provenance, tables
 from app.components.averages_table import averages_table
 from app.components.convergence import convergence_badges
-from app.components.course_lines import course_lines
+from app.components.course_lines import bars_words, course_lines
 from app.components.selection_links import page_links
 from app.sections.timepoints.patients import same_patients
-from app.sections.timepoints.words import bars_words, course_sentence
+from app.sections.timepoints.words import course_sentence
 from app.state import (
     CONFIGURATION,
     REFERENCE,

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from app.components import heatmap
-from app.components.course_lines import course_lines
+from app.components.course_lines import bars_words, course_lines
 from app.components.frames import is_floor, outcome_sentence
 from app.sections.blasts.charts import by_course, state_bars
 from app.sections.blasts.words import blast_sentences
@@ -15,7 +15,7 @@ from app.sections.overview.words import dots_words
 from app.sections.protocols.charts import _spread
 from app.sections.protocols.words import gap_sentence, notes_in_words
 from app.sections.timepoints.patients import change_sentences
-from app.sections.timepoints.words import bars_words, course_sentence
+from app.sections.timepoints.words import course_sentence
 from backend.evaluation.metrics import METRICS
 from tests.helpers import as_read
 

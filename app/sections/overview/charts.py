@@ -27,7 +27,7 @@ _ROOM: Final = 0.5
 """Share of the range that is kept free at the right end, for what an average hides."""
 _GAP: Final = 0.03
 """Share of the range between the end of the scale and that text."""
-_LETTER: Final = 0.55
+_LETTER: Final = 0.43
 """Width of a letter by its size, at the mean of names and numbers."""
 
 
@@ -35,7 +35,7 @@ def _fitting(texts: pd.Series) -> alt.ExprRef:
     """Return the size of letters at which the longest text ends within the free room."""
     share = (_ROOM - _GAP) / (1 + _ROOM)
     longest = max(map(len, texts), default=1)
-    return alt.expr(f"clamp({share:.3f} * width / {_LETTER * longest:.2f}, 8, 12)")
+    return alt.expr(f"clamp({share:.3f} * width / {_LETTER * longest:.2f}, 9, 12)")
 
 
 def score_dots(

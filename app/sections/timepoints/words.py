@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from backend.evaluation.metrics import Metric
 
-__all__ = ["bars_words", "course_sentence"]
+__all__ = ["course_sentence"]
 
 
 def course_sentence(scores: pd.DataFrame, metric: Metric) -> str:
@@ -46,10 +46,3 @@ def course_sentence(scores: pd.DataFrame, metric: Metric) -> str:
     who = f"of {n} models" if n > 1 else f"of {plain(left.display_name.iloc[0])}"
     aside = ", the majority class left aside" if n > 1 and len(left) < len(known) else ""
     return f"**{metric.title} {who}{aside}**: {', '.join(parts)}."
-
-
-def bars_words(scores: pd.DataFrame) -> str:
-    """Explain the bars of the picture; nothing where no score has an interval."""
-    if scores.low.isna().all():
-        return ""
-    return "Bars: 95 % intervals, dashed with 5–9 donors, none below 5. "
