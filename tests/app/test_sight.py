@@ -217,3 +217,11 @@ def test_the_failure_map_names_donors_and_never_rounds_a_threshold_to_1(threshol
     text = outcome_sentence(counts, "L1", threshold, n_donors=3)
     assert "2 of 10 labelled cells (20%; 3 donors)" in text
     assert f"(confidence {said})" in text
+
+
+@pytest.mark.parametrize("is_upload", [False, True])
+def test_cells_of_an_upload_are_not_called_unlabelled_because_they_are_not_scored(is_upload):
+    counts = pd.DataFrame({"outcome": ["correct", "not scored"], "n_cells": [8, 3]})
+    text = outcome_sentence(counts, "L1", 0.9, is_upload=is_upload)
+    assert "Not scored: 3 cells without a label" in text
+    assert ("with one that the models cannot output, or in training" in text) == is_upload

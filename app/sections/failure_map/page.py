@@ -105,7 +105,12 @@ def headline(cells: MapCells, in_scope: np.ndarray, counted: pd.DataFrame) -> st
     scored = in_scope & (cells.outcome != OUTCOMES.index("not scored"))
     donors = np.unique(cells.roles["donor"].codes[scored])
     return frames.outcome_sentence(
-        counted, cells.display_name, cells.threshold, n_donors=int((donors >= 0).sum())
+        counted,
+        cells.display_name,
+        cells.threshold,
+        n_donors=int((donors >= 0).sum()),
+        # A file without any label has no other reason.
+        is_upload=current_source().is_upload and current_source().is_scored,
     )
 
 
