@@ -122,6 +122,7 @@ def test_a_sample_without_labels_has_a_composition_and_an_expected_accuracy(jobs
     guess = table(app, "median_error")
     assert guess.n_donors.tolist() == [24] * len(guess)
     assert (guess.largest_error >= guess.median_error).all()
+    assert text.count("Cells outside the training data of **each model**") == 1
     errors = table(app, "error")
     assert len(errors) == 24 * len(guess)
     assert guess.largest_error.max() == pytest.approx(errors.error.abs().max())

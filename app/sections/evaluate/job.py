@@ -280,7 +280,7 @@ def _outside(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -
     source = _source(result, is_simulated=is_simulated)
     if not source.is_scored:
         # Beside a score it stands in the answer.
-        said = {plain(names.get(run_id, run_id)): share for run_id, share in shares.items()}
+        said = [(plain(names.get(run_id, run_id)), share) for run_id, share in shares.items()]
         st.markdown(f"{outside.shares_text(said)} {outside.EXPECTED}")
     outside.draw(status.owner, dataset_id, {run: names.get(run, run) for run in shares}, source)
 

@@ -10,7 +10,7 @@ from app import cache
 from app.components import export
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from app.state import Source
 
@@ -33,9 +33,9 @@ def share_text(share: float) -> str:
     return f"{share * 100:.1f} % of the cells lie outside its training data"
 
 
-def shares_text(shares: Mapping[str, float]) -> str:
+def shares_text(shares: Iterable[tuple[str, float]]) -> str:
     """Say of several models which share of the cells lies outside, by their names in Markdown."""
-    said = "; ".join(f"{name} {share * 100:.1f} %" for name, share in shares.items())
+    said = "; ".join(f"{name} {share * 100:.1f} %" for name, share in shares)
     return f"Cells outside the training data of **each model**: {said}."
 
 
