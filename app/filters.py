@@ -177,12 +177,33 @@ def _dataset_names(choices: pd.DataFrame) -> dict[str, str]:
     )
 
 
+def _is_scored(rows: pd.DataFrame, n_scored_of: Callable[[Scope], int]) -> bool:
+    """Say whether any cell of a dataset is scored; only an upload can have none."""
+    if not rows["is_upload"].any():
+        return True
+    owner = identity().owner
+    return any(
+        n_scored_of(
+            Scope(
+                dataset_id=row.dataset_id,
+                owner=owner,
+                label_level=row.label_level,
+                protocol=row.protocol,
+                budget=row.budget,
+            )
+        )
+        for row in rows.drop_duplicates(["protocol", "budget"]).itertuples()
+    )
+
+
 def sidebar_scope(
     choices: pd.DataFrame,
     models_of: Callable[[Scope], pd.DataFrame],
     timepoints_of: Callable[[Scope], Sequence[str]],
+    n_scored_of: Callable[[Scope], int],
     *,
     drawn: Collection[str] = FILTERS,
+    needs_labels: bool = True,
 ) -> Scope:
     """Draw the shared filters and return the scope they describe.
 
@@ -193,8 +214,12 @@ def sidebar_scope(
         budget, made_at.
     models_of, timepoints_of
         What a scope offers to narrow it.
+    n_scored_of
+        How many cells of a scope are scored; asked of uploads only.
     drawn
         Those of `FILTERS` that change what the page shows; the others keep their values.
+    needs_labels
+        Whether the page has nothing to show of cells without a label.
     """
     names = _dataset_names(choices)
     simulated = dict(zip(choices.dataset_id, choices.simulated.astype(bool), strict=True))
@@ -215,8 +240,12 @@ def sidebar_scope(
         dataset_id = st.session_state[DATASET]
     address.write(DATASET, dataset_id)
     rows = choices[choices.dataset_id == dataset_id]
+    is_scored = _is_scored(rows, n_scored_of)
+    if not is_scored:
+        # Nothing is counted, so what is counted is no choice; the map names cells at either level.
+        drawn = set(drawn) - ({TRUTH, LABEL_LEVEL} if needs_labels else {TRUTH})
     label_level = _choose_kept(
-        "Labels",
+        "Labels" if is_scored else "Types",
         ordered(rows.label_level, LABEL_LEVELS[::-1]),
         LABEL_LEVEL,
         word="label level",
@@ -293,7 +322,9 @@ def sidebar_scope(
         truth,
         bool(rows["is_upload"].any()),
         dataset_id,
-        budget,
+        # How many cells another dataset's model was trained on stands with that model.
+        "" if protocol == EXTERNAL else budget,
+        is_scored,
     )
     remember(
         scope,

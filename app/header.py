@@ -59,13 +59,19 @@ def _facts(info: PageInfo) -> None:
     """Say on one line which data, labels, test and training size are shown; exactly in the help."""
     source = current_source()
     facts, exact = [f"**{plain(source.dataset)}**"], []
+    if not source.is_scored:
+        facts.append("no cell is scored")
+        if not info.needs_labels:
+            facts.append(f"types {level_text(source.label_level)}")
+        st.markdown(" · ".join(facts))
+        return
     if LABEL_LEVEL in info.filters:
         facts.append(f"labels {level_text(source.label_level)}")
         exact.append(f"Labels at level `{source.label_level}`.")
     if PROTOCOL in info.filters:
         facts.append(f"tested on {tested_on(source.protocol)}")
         exact.append(f"{protocol_sentence(source.protocol)}.")
-    if BUDGET in info.filters:
+    if BUDGET in info.filters and source.budget:
         facts.append(budget_text(source.budget))
         exact.append(f"Training size `{source.budget}`: {budget_meaning(source.budget)}.")
     st.markdown(" · ".join(facts), help="\n\n".join(exact))

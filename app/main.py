@@ -33,17 +33,22 @@ with body, errors.shown_to_user():
     if not choices.empty:
         with st.sidebar:
             filters.sidebar_scope(
-                choices, cache.configurations, cache.timepoints, drawn=info.filters
+                choices,
+                cache.configurations,
+                cache.timepoints,
+                lambda scope: cache.provenance(scope).n_cells,
+                drawn=info.filters,
+                needs_labels=info.needs_labels,
             )
-            filters.sidebar_metric(is_drawn=info.has_metric)
+            filters.sidebar_metric(is_drawn=info.has_metric and state.current_source().is_scored)
     with st.sidebar:
         identity.sign_out_button()
     if target := state.pop_target():
         st.switch_page(nav.page_file(target[0]), query_params=target[1])
-    is_scored = info.needs_results
-    header.draw(info, cache.provenance(state.current_scope()).cautions if is_scored else ())
+    shows_results = info.needs_results
+    header.draw(info, cache.provenance(state.current_scope()).cautions if shows_results else ())
     address.say_what_is_not_here()
-    if is_scored and info.needs_labels and unlabelled.is_shown():
+    if shows_results and info.needs_labels and not state.current_source().is_scored:
         unlabelled.draw()
     else:
         page.run()

@@ -91,6 +91,8 @@ class Source:
     is_upload: bool = False
     dataset_id: str = ""
     budget: str = ""
+    is_scored: bool = True
+    """Whether any of its cells has a score; uploads without labels have none."""
 
     @property
     def kind(self) -> str:
@@ -243,26 +245,19 @@ def choose_model(
     """Draw the choice of one model and return its configuration.
 
     The model that a page shows is kept over pages. Without a choice it is the first foundation
-    model with all folds, by name; never the best one on these cells.
+    model with all folds, by name; never the best one on these cells. The address always names it,
+    because another model can be the first one later.
     """
     complete, baselines = st.session_state[_COMPLETE], st.session_state[_BASELINES]
-    # The first option is the default, and a default is not written into the URL.
     keys = models_in_order(models, complete, baselines)
-    if key == CONFIGURATION and key not in st.session_state and key not in st.query_params:
+    first = keys[0]
+    if key == CONFIGURATION:
         kept = _model_of(st.session_state.get(_CHOSEN, ""))
-        same = next((name for name in keys if _model_of(name) == kept), None)
-        if same is not None:
-            st.session_state[key] = same
-    address.check_listed(key, models.values(), "model")
+        first = next((name for name in keys if _model_of(name) == kept), first)
+    address.ask(key, {name: models[name] for name in keys}, first, "model")
     address.say_what_is_not_here()
-    chosen = st.selectbox(
-        label,
-        keys,
-        format_func=models.__getitem__,
-        key=key,
-        bind="query-params",
-        width=width,
-    )
+    chosen = st.selectbox(label, keys, format_func=models.__getitem__, key=key, width=width)
+    address.write(key, models[chosen])
     if key == CONFIGURATION:
         st.session_state[_CHOSEN] = chosen
     return chosen

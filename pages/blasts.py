@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import cache
 from app.components import errors, figure, provenance, tables
-from app.components.course_lines import course_lines
+from app.components.course_lines import bars_words, course_lines
 from app.components.frames import with_donor_names
 from app.components.selection_links import open_buttons, page_links
 from app.sections.blasts import mutants
@@ -70,8 +70,7 @@ figure.draw(
 )  # fmt: skip
 st.caption(
     "A malignant cell counts as found when it is called any malignant state, by the labels as given. "
-    "Large marks: all donors pooled; small marks: one donor each. Bars: 95 % intervals, dashed with "
-    "5–9 donors, none below 5."
+    f"Large marks: all donors pooled; small marks: one donor each. {bars_words(rates)}"
 )
 tables.show(
     view.rates,

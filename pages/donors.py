@@ -31,18 +31,22 @@ scores = frames.with_donor_names(view.scores)
 donors = donor_order(scores)
 cell_types = frames.in_order(scores.cell_type, "cell_type")
 answer = st.container()
+layout = laid_out(donors, cell_types)
 points = figure.draw(
-    partial(
-        heatmap.heatmap, scores, **laid_out(donors, cell_types), with_n=("n_cells",),
-    ),
+    partial(heatmap.heatmap, scores, **layout, with_n=("n_cells",)),
     name="f1-by-donor",
     title=f"F1 by donor and cell type, {models[configuration]}",
     alt_text=f"Heatmap of F1 from 0 to 1, a row for each of {len(donors)} donors and a column "
     "per cell type. Every cell shows F1 and the number of cells.",
     select=("donor_name", "cell_type"),
-)  # fmt: skip
+)
+written = (
+    "F1; labelled cells stand in its tooltip and in the table"
+    if layout["is_compact"]
+    else "F1, then labelled cells"
+)
 st.caption(
-    "In each cell: F1, then labelled cells. Grey: fewer than 20 cells. Empty: no labelled cell. "
+    f"In each cell, with room: {written}. Grey: fewer than 20 cells. Empty: no labelled cell. "
     "A click leads to the cells."
 )
 if points:

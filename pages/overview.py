@@ -9,7 +9,12 @@ from app.components import errors, figure, frames, heatmap, provenance, tables
 from app.components.averages_table import averages_table
 from app.components.convergence import convergence_badges
 from app.sections.overview.charts import score_dots
-from app.sections.overview.words import landing_sentence, model_order, standing_out
+from app.sections.overview.words import (
+    dots_words,
+    landing_sentence,
+    model_order,
+    standing_out,
+)
 from app.state import (
     CELL_TYPE,
     CONFIGURATION,
@@ -54,12 +59,7 @@ figure.draw(
     select=("configuration", "timepoint"),
     on_pick=lambda dot: go("timepoints", **{MODEL: [dot["configuration"]]}),
 )
-st.caption(
-    "At the right end: share of cells called right, then the worst type with its F1. Foundation models "
-    "first, then baselines. A click on a dot opens its model on the Timepoints page. Open dots have "
-    "no interval (fewer than 5 donors); dashed intervals rest on 5–9 donors. "
-    + view.provenance.caption
-)
+st.caption(dots_words(view.scores, view.provenance.caption))
 convergence_badges(view.scores)
 provenance.types_note(view, metric, view.provenance.n_donors)
 if absent := cache.absent_models(scope):

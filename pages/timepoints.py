@@ -8,7 +8,7 @@ from app import cache
 from app.components import errors, figure, provenance, tables
 from app.components.averages_table import averages_table
 from app.components.convergence import convergence_badges
-from app.components.course_lines import course_lines
+from app.components.course_lines import bars_words, course_lines
 from app.components.selection_links import page_links
 from app.sections.timepoints.patients import same_patients
 from app.sections.timepoints.words import course_sentence
@@ -76,8 +76,9 @@ figure.draw(
 )
 st.caption(
     "Large marks: all donors pooled; small marks: one donor each. "
+    + bars_words(view.scores)
     + (
-        "Bars: 95 % intervals, dashed with 5–9 donors, none below 5. "
+        ""
         if is_comparison
         else "Timepoints are scored over types of their own, so no line joins them and none is "
         "compared with another. "

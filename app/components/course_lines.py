@@ -16,7 +16,7 @@ from backend.evaluation.metrics import metric_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["course_lines"]
+__all__ = ["bars_words", "course_lines"]
 
 _MOST_BANDS: Final = 3
 
@@ -197,3 +197,10 @@ def course_lines(
     )  # fmt: skip
     around = above + (78 if any("one donor" in label for label in labels) else 60)
     return alt.layer(*layers).properties(height=330, width=760, usermeta={AROUND: around})
+
+
+def bars_words(scores: pd.DataFrame) -> str:
+    """Explain the bars of the picture; nothing where no score has an interval."""
+    if scores.low.isna().all():
+        return ""
+    return "Bars: 95 % intervals, dashed with 5–9 donors, none below 5. "

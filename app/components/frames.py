@@ -126,14 +126,25 @@ def _at_least(threshold: float) -> str:
 
 
 def outcome_sentence(
-    counts: pd.DataFrame, model: str, threshold: float | None, *, n_donors: int = 0
+    counts: pd.DataFrame,
+    model: str,
+    threshold: float | None,
+    *,
+    n_donors: int = 0,
+    is_upload: bool = False,
 ) -> str:
-    """Return the headline of the failure map; `n_donors` are those of the labelled cells."""
+    """Return the headline of the failure map; `n_donors` are those of the labelled cells.
+
+    Cells of an upload can have a label of their own and no score.
+    """
+    why = "without a label"
+    if is_upload:
+        why += ", with one that the models cannot output, or in training"
     n = dict(zip(counts.outcome, counts.n_cells, strict=True))
     total = sum(v for k, v in n.items() if k != "not scored")
     if not total:
         lost = n.get("not scored", 0)
-        return f"**{plain(model)}** names {plural(lost, 'cell')} without a label: none is scored."
+        return f"**{plain(model)}** names {plural(lost, 'cell')} {why}: none is scored."
     n_failed = sum(n.get(k, 0) for k in WRONG)
     donors = f"; {plural(n_donors, 'donor')}" if n_donors else ""
     share = f" ({n_failed / total:.0%}{donors})"
@@ -146,7 +157,7 @@ def outcome_sentence(
             f"median right call on validation cells (confidence {_at_least(threshold)})."
         )
     if n.get("not scored"):
-        text += f" Not scored: {plural(n['not scored'], 'cell')} without a label."
+        text += f" Not scored: {plural(n['not scored'], 'cell')} {why}."
     return text
 
 

@@ -16,7 +16,7 @@ from backend.evaluation.f1 import TOP_DONOR_MARK
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FEW_DONORS", "MOST_COLUMNS", "ONE_DONOR", "heatmap"]
+__all__ = ["FEW_DONORS", "MOST_COLUMNS", "MOST_ROWS", "ONE_DONOR", "heatmap"]
 
 FEW_DONORS = "†"
 """Follows a score that describes one or two donors."""
@@ -27,6 +27,12 @@ ONE_DONOR = "‡"
 
 MOST_COLUMNS = 24
 """Up to which names and numbers of columns can be read beside each other."""
+
+MOST_ROWS = 24
+"""Up to which rows with room for their support end on about one screen."""
+
+_LOW_ROW = 18
+"""Pixels of a row of a compact table."""
 
 
 def _points(share: float) -> str:
@@ -47,6 +53,7 @@ def heatmap(
     with_n: Sequence[str] = ("n_cells", "n_donors"),
     value: str = "f1",
     diverging: bool = False,
+    is_compact: bool = False,
     dark: bool,
 ) -> alt.LayerChart:
     """Draw a table of scores as coloured cells with the score and its support written in.
@@ -60,7 +67,10 @@ def heatmap(
         Columns of counts that are written under the score, joined by a slash.
     diverging
         Colour signed differences around 0 instead of values from 0 to 1.
+    is_compact
+        Draw many rows low, with the support in the tooltip only.
     """
+    with_n = () if is_compact else with_n
     data = cells.copy()
     unread = False if diverging else is_grey(data["n_cells"])
     data["is_grey"] = data[value].isna() | unread
@@ -196,7 +206,7 @@ def heatmap(
     ).encode(text="n_text:N")
     layers = (rect, score, support) if with_n else (rect, score)
     return alt.layer(*layers).properties(
-        height=len(rows) * (34 if with_n else 24),
+        height=len(rows) * (34 if with_n else _LOW_ROW if is_compact else 24),
         width=max(360, len(columns) * 64),
         usermeta={AROUND: 150 + (0 if angle == 0 else 8 * longest)},
     )

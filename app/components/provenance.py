@@ -56,7 +56,8 @@ def strip(provenance: Provenance, models: Mapping[str, str]) -> None:
         "Protocol": _sentences(
             provenance.protocol,
             _capital(plain(provenance.folds)),
-            f"Training size `{provenance.budget}`: {budget_meaning(provenance.budget)}",
+            provenance.budget
+            and f"Training size `{provenance.budget}`: {budget_meaning(provenance.budget)}",
         ),
         "Init": _sentences(inits),
         "Runs made": _sentences(provenance.created_at[:10]),
@@ -66,6 +67,15 @@ def strip(provenance: Provenance, models: Mapping[str, str]) -> None:
 
 def caption(provenance: Provenance) -> None:
     """Close a page with one line on the source of its numbers."""
+    if not provenance.n_cells:
+        st.caption(
+            _sentences(
+                f"{plain(provenance.dataset)} ({provenance.kind}): no cell is scored",
+                plain(provenance.citation),
+                f"Runs made {provenance.created_at[:10]}",
+            )
+        )
+        return
     st.caption(
         _sentences(
             f"{plain(provenance.dataset)} ({provenance.kind}): {provenance.n_cells:,} scored "

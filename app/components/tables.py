@@ -47,6 +47,10 @@ _SCORES: Final = {
     "confidence_right": "Confidence when right",
     "confidence_wrong": "Confidence when wrong",
     "probability": "Probability",
+    "expected": "Expected",
+    "error": "Expected − measured",
+    "median_error": "Off by, median",
+    "largest_error": "Off by, at most",
 }
 
 _GENES: Final = {

@@ -25,6 +25,7 @@ __all__ = [
     "CAPTION",
     "FEW_DONORS",
     "MIN_DONORS",
+    "NO_INTERVALS",
     "Estimate",
     "LeaveOneOut",
     "bootstrap_draws",
@@ -44,6 +45,7 @@ FEW_DONORS: Final = 10
 """From `MIN_DONORS` up to one less than this: an interval, marked "few donors"."""
 
 CAPTION: Final = "95 % intervals: donors redrawn, fitted models fixed."
+NO_INTERVALS: Final = f"Fewer than {MIN_DONORS} donors: no intervals."
 
 _LEVEL: Final = 0.975
 _ROUNDING: Final = 1e-12

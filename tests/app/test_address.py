@@ -70,6 +70,18 @@ def test_a_model_that_is_not_here_is_said_on_the_page_of_one_model(open_page):
     assert "This link asked for model “nobody”, which is not here." in words(app)
 
 
+def test_a_link_names_the_model_whose_cells_it_shows(open_page):
+    # Another model can be the first one later; the cells of a link are those of its own.
+    app = open_page("confusions")
+    shown = app.selectbox(key="show")
+    assert held(app, "show") == shown.options[0]
+    shown.select_index(1).run()
+    assert not app.exception
+    assert held(app, "show") == shown.options[1]
+    other = open_page("confusions", show=shown.options[1])
+    assert other.selectbox(key="show").index == 1
+
+
 def test_a_choice_in_the_sidebar_changes_the_address(open_page):
     app = open_page("overview")
     app.selectbox(key="dataset").set_value(dataset_of(app, SIMULATED)).run()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import pytest
 
 from app import cache
+from app.sections.evaluate import beside
 from backend.config import home as app_home
 from backend.jobs.directory import add_log, create_job, job_folder, now, read_status, write_status
 from tests.helpers import as_read
@@ -114,8 +117,17 @@ def test_a_sample_without_labels_has_a_composition_and_an_expected_accuracy(jobs
     assert not app.exception
     text = words(app)
     assert "400 cells named. The file has no labels, so nothing is scored." in text
-    assert "no labels, so this is a guess from confidence" in text
-    assert len(table(app, "expected")) == 24
+    # Said once, whatever the number of models; the numbers stand in a table.
+    assert text.count("no labels, so this is a guess from confidence") == 1
+    guess = table(app, "median_error")
+    assert guess.n_donors.tolist() == [24] * len(guess)
+    assert (guess.largest_error >= guess.median_error).all()
+    assert text.count("Cells outside the training data of **each model**") == 1
+    errors = table(app, "error")
+    assert len(errors) == 24 * len(guess)
+    assert guess.largest_error.max() == pytest.approx(errors.error.abs().max())
+    by = next(box for box in app.button_group if box.key == "evaluate.outside.by")
+    assert by.options == ["Donor", "Predicted type"]
     shares = table(app, "low")
     assert shares.groupby("timepoint").share.sum().tolist() == pytest.approx([1, 1])
     assert set(shares.n_reference_donors) == {24}
@@ -126,3 +138,56 @@ def test_a_sample_without_labels_has_a_composition_and_an_expected_accuracy(jobs
     assert not app.exception
     assert f"{n} cells. This model has no malignant types" in words(app)
     assert "Beside the reference" not in words(app)
+
+
+def test_pages_of_an_upload_without_labels_ask_and_say_nothing_of_labels(jobs, open_page):
+    dataset = read_status(app_home(), jobs[False], owner=OWNER).result["dataset_id"]
+    for page in ("overview", "donors"):
+        app = open_page(page, dataset=dataset)
+        assert not app.exception
+        text = words(app)
+        assert "evaluate the file with a column of cell types" in text
+        assert "What the cells are called" in text
+        assert "no cell is scored" in text
+        assert "labels by lineage" not in text
+        assert "all training cells" not in text
+        keys = {box.key for box in (*app.selectbox, *app.button_group)}
+        assert not keys & {"truth", "label_level", "metric"}
+    # The map has something to show of any cell, and names it at either level.
+    app = open_page("failure_map", dataset=dataset)
+    assert not app.exception
+    assert "stands below" not in words(app)
+    text = words(app)
+    assert "no cell is scored · types by lineage" in text
+    assert "failures last" not in text
+    assert "0 scored cells" not in text
+    assert "truth" not in {box.key for box in app.selectbox}
+    assert "cell_type" not in {box.key for box in app.multiselect}
+    colour = app.selectbox(key="colour")
+    assert colour.value == "predicted"
+    assert set(colour.options) == {"predicted", "confidence", "donor", "timepoint"}
+
+
+def test_pages_of_an_upload_with_labels_keep_their_filters(jobs, open_page):
+    dataset = read_status(app_home(), jobs[True], owner=OWNER).result["dataset_id"]
+    app = open_page("overview", dataset=dataset)
+    assert not app.exception
+    assert "no cell is scored" not in words(app)
+    assert "truth" in {box.key for box in app.selectbox}
+    # One donor: no dot has an interval, so none is explained.
+    assert "there is no interval" in words(app)
+    assert "95 % intervals" not in words(app)
+    # How many cells another dataset's model was trained on is not what the upload's runs say.
+    assert "all training cells" not in words(app)
+
+
+def test_foundation_models_come_first_in_an_answer_as_on_all_pages(monkeypatch):
+    models = pd.DataFrame({
+        "configuration": ["a", "b", "c"], "is_baseline": [True, False, True],
+    })  # fmt: skip
+    monkeypatch.setattr(cache, "configurations", lambda scope: models)
+    found = [SimpleNamespace(configuration=key, display_name=name)
+             for key, name in (("a", "CellTypist"), ("c", "boosting"), ("b", "scGPT"))]  # fmt: skip
+    assert [one.display_name for one in beside.in_order(found, None)] == [
+        "scGPT", "boosting", "CellTypist",
+    ]  # fmt: skip

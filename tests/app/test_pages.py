@@ -11,7 +11,6 @@ from altair.vegalite.v6.schema import Root
 from app import cache, nav
 from app.components.export import FOOTER
 from app.components.frames import outcome_sentence
-from app.sections.evaluate import unlabelled
 from backend.errors import InputError
 from tests.app.conftest import REAL, SIMULATED
 
@@ -233,19 +232,6 @@ def test_types_are_scored_by_f1_whatever_the_metric(open_page):
     assert "metric" not in [box.key for box in app.selectbox]
     assert {"f1"} <= set(app.dataframe[0].value.columns)
     assert "Accuracy" not in words(app)
-
-
-def test_upload_without_labels_is_described_where_pages_speak_of_scores(open_page, monkeypatch):
-    assert "stands below" not in words(open_page("overview"))
-    monkeypatch.setattr(unlabelled, "is_shown", lambda: True)
-    for page in ("overview", "donors"):
-        app = open_page(page)
-        text = words(app)
-        assert not app.exception
-        assert "evaluate the file with a column of cell types" in text
-        assert "What the cells are called" in text
-    # The map has something to show of any cell.
-    assert "stands below" not in words(open_page("failure_map"))
 
 
 def test_cells_without_labels_are_named_and_not_called_failures():

@@ -6,13 +6,15 @@ import pandas as pd
 import pytest
 
 from app.components import heatmap
-from app.components.course_lines import course_lines
+from app.components.course_lines import bars_words, course_lines
 from app.components.frames import is_floor, outcome_sentence
 from app.sections.blasts.charts import by_course, state_bars
 from app.sections.blasts.words import blast_sentences
 from app.sections.donors.rows import donor_sentence, laid_out
+from app.sections.overview.words import dots_words
 from app.sections.protocols.charts import _spread
 from app.sections.protocols.words import gap_sentence, notes_in_words
+from app.sections.timepoints.patients import change_sentences
 from app.sections.timepoints.words import course_sentence
 from backend.evaluation.metrics import METRICS
 from tests.helpers import as_read
@@ -92,6 +94,40 @@ def test_types_that_are_too_many_for_columns_stand_in_rows():
     assert laid_out(donors, types)["rows"] == types
     assert laid_out(donors, types)["column"] == "donor_name"
     assert laid_out(donors, types[:15])["rows"] == donors
+
+
+@pytest.mark.parametrize(
+    ("n_donors", "height", "has_n"), [(24, 24 * 34, True), (30, 30 * 18, False)]
+)
+def test_rows_of_many_donors_stand_low(n_donors, height, has_n):
+    donors = [f"d{i:02}" for i in range(n_donors)]
+    cells = pd.DataFrame({"donor_name": donors, "cell_type": "B", "f1": 0.5, "n_cells": 40})
+    chart = heatmap.heatmap(cells, **laid_out(donors, ["B"]), with_n=("n_cells",), dark=True)
+    assert chart.height == height
+    assert ("n_text" in rows_of(chart)[0]) == has_n
+    # The support is always in the tooltip.
+    assert "'title': 'Cells'" in str(chart.to_dict())
+
+
+@pytest.mark.parametrize(("low", "is_said"), [(0.3, True), (float("nan"), False)])
+def test_overview_explains_intervals_only_where_there_is_one(low, is_said):
+    text = dots_words(pd.DataFrame({"low": [low, float("nan")]}), "95 % intervals: so.")
+    assert ("95 % intervals" in text) == is_said
+    assert ("there is no interval" in text) == (not is_said)
+    assert ("Bars" in bars_words(pd.DataFrame({"low": [low]}))) == is_said
+
+
+def test_a_change_says_over_which_types_before_its_numbers():
+    changes = pd.DataFrame({
+        "timepoint": ["Post-treatment"], "reference": "Diagnosis", "before": 0.5, "after": 0.82,
+        "difference": 0.32, "low": float("nan"), "high": float("nan"), "n_donors": 2, "n_types": 1,
+        "reason": "2 donors: no interval below 5",
+    })  # fmt: skip
+    (said,) = change_sentences(changes, METRICS["macro_f1"], "L1")
+    assert as_read(said) == (
+        "**L1**, 2 patients with both, over the 1 type labelled enough at both: macro-F1 0.50 at "
+        "Diagnosis, 0.82 at Post-treatment, paired difference +0.32; 2 donors: no interval below 5."
+    )
 
 
 def test_a_donor_is_counted_once_over_timepoints():
@@ -181,3 +217,11 @@ def test_the_failure_map_names_donors_and_never_rounds_a_threshold_to_1(threshol
     text = outcome_sentence(counts, "L1", threshold, n_donors=3)
     assert "2 of 10 labelled cells (20%; 3 donors)" in text
     assert f"(confidence {said})" in text
+
+
+@pytest.mark.parametrize("is_upload", [False, True])
+def test_cells_of_an_upload_are_not_called_unlabelled_because_they_are_not_scored(is_upload):
+    counts = pd.DataFrame({"outcome": ["correct", "not scored"], "n_cells": [8, 3]})
+    text = outcome_sentence(counts, "L1", 0.9, is_upload=is_upload)
+    assert "Not scored: 3 cells without a label" in text
+    assert ("with one that the models cannot output, or in training" in text) == is_upload

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLOURS",
+    "NEED_LABELS",
     "NO_FACET",
     "TITLES",
     "VIRIDIS",
@@ -37,6 +38,9 @@ COLOURS: Final = {
     "timepoint": "timepoint",
 }
 """What the page and its address call each way of colouring."""
+
+NEED_LABELS: Final = ("outcome", "label", "local error rate", "models that fail")
+"""Ways of colouring that say nothing where no cell is scored."""
 
 TITLES: Final = {
     "outcome": "Outcome",

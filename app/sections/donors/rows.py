@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.components.heatmap import MOST_COLUMNS
+from app.components.heatmap import MOST_COLUMNS, MOST_ROWS
 from backend.evaluation.metrics import metric_of
 from backend.evaluation.wording import plain, plural
 from backend.types import TIMEPOINTS
@@ -21,7 +21,8 @@ __all__ = ["donor_order", "donor_sentence", "laid_out"]
 def laid_out(donors: Sequence[str], cell_types: Sequence[str]) -> dict[str, Any]:
     """Return rows and columns of a heatmap of donors and types.
 
-    Donors stand in rows, but for types that are more than can be read beside each other.
+    Donors stand in rows, but for types that are more than can be read beside each other. Many rows
+    stand low, so that a cohort's donors can be seen together.
     """
     sides = {
         "row": ("donor_name", donors, "Donor"),
@@ -29,11 +30,12 @@ def laid_out(donors: Sequence[str], cell_types: Sequence[str]) -> dict[str, Any]
     }
     if len(cell_types) > max(MOST_COLUMNS, len(donors)):
         sides = {"row": sides["column"], "column": sides["row"]}
-    return {
+    named = {
         name: value
         for side, (field, names, title) in sides.items()
         for name, value in ((side, field), (f"{side}s", names), (f"{side}_title", title))
     }
+    return named | {"is_compact": len(named["rows"]) > MOST_ROWS}
 
 
 def donor_order(rows: pd.DataFrame) -> list[str]:

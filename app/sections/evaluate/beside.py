@@ -11,19 +11,20 @@ import streamlit as st
 from app import cache
 from app.components import figure, tables
 from app.sections.evaluate.beside_charts import among_donors, shares_in_range
-from backend.evaluation.views import MALIGNANT
+from backend.evaluation.views import MALIGNANT, expected_table
 from backend.evaluation.wording import plain, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from app.state import Source
-    from backend.evaluation.views import BesideReference, Composition, Expected
+    from backend.evaluation.views import Answer, BesideReference, Composition, Expected
     from backend.types import Scope
 
-__all__ = ["composition", "expected", "scores"]
+__all__ = ["composition", "expected", "in_order", "scores"]
 
 T = TypeVar("T", "BesideReference", "Composition")
+Of = TypeVar("Of", "Answer", "BesideReference", "Composition", "Expected")
 
 _SAID: Final = 6
 """Sentences on the page; the table has every donor."""
@@ -37,22 +38,32 @@ _LABELS: Final = {
     "reference": "Reference timepoint",
     "n_reference_donors": "Reference donors",
     "n_types": "Types",
-    "expected": "Expected",
-    "accuracy": "Accuracy",
-    "error": "Expected − accuracy",
+    "n_donors": "Reference donors",
 }
+
+
+def in_order(found: Iterable[Of], scope: Scope) -> list[Of]:
+    """Return what is said of single models as all pages list them: foundation models first."""
+    models = cache.configurations(scope)
+    baselines = set(models.configuration[models.is_baseline.astype(bool)])
+    return sorted(
+        found, key=lambda one: (one.configuration in baselines, one.display_name.casefold())
+    )
 
 
 def scores(scope: Scope, source: Source) -> None:
     """Show each donor's macro-F1 and F1 by type among those of the reference's donors."""
-    found: tuple[BesideReference, ...] = cache.ask("beside_reference", scope)
+    found = in_order(cache.ask("beside_reference", scope), scope)
     if not found:
         return
     st.markdown("##### Beside the reference")
-    shown = _choose(found, "evaluate.beside.model")
-    if shown.reason:
-        st.caption(f"{plain(shown.display_name)}: nothing to compare with, {shown.reason}.")
+    compared = [one for one in found if not one.reason]
+    for reason in dict.fromkeys(one.reason for one in found if one.reason):
+        names = ", ".join(plain(one.display_name) for one in found if one.reason == reason)
+        st.caption(f"Nothing to compare with for {names}: {plain(reason)}.")
+    if not compared:
         return
+    shown = _choose(compared, "evaluate.beside.model")
     st.markdown("\n".join(f"- {sentence}" for sentence in shown.sentences[:_SAID]))
     st.caption(
         "Reference donors were held out of the model that scored them. Each is scored over the "
@@ -78,11 +89,28 @@ def scores(scope: Scope, source: Source) -> None:
 
 def expected(scope: Scope, source: Source) -> None:
     """Say which accuracy is to be expected of each model, and how far off such guesses were."""
-    found: tuple[Expected, ...] = cache.ask("expected_accuracy", scope)
+    found = in_order(cache.ask("expected_accuracy", scope), scope)
     if not found:
         return
     st.markdown("##### Accuracy to expect")
-    st.markdown("\n".join(f"- **{plain(one.display_name)}**: {one.sentence()}" for one in found))
+    table = expected_table(found)
+    if not table.empty:
+        st.caption(
+            "The file has no labels, so this is a guess from confidence, not a measured accuracy. "
+            "Beside it stands how far off the same guess was on donors held out of the model."
+        )
+        tables.show(
+            table,
+            name="expected-accuracy",
+            alt_text="Expected accuracy of every model, and how far off such guesses were.",
+            labels=_LABELS | {"reference": "Tried on"},
+            source=source,
+        )
+    # Mostly one for all models: those of one reference lack the same timepoints.
+    said = list(dict.fromkeys(one.caution() for one in found if one.caution()))
+    said += [f"**{plain(one.display_name)}**: {one.sentence()}" for one in found if one.reason]
+    for text in said:
+        st.markdown(text)
     errors = [
         one.errors.assign(display_name=one.display_name) for one in found if not one.errors.empty
     ]
@@ -100,7 +128,10 @@ def expected(scope: Scope, source: Source) -> None:
 
 def composition(scope: Scope, source: Source) -> None:
     """Show what the cells of each donor are called, beside the range of the reference's donors."""
-    found: list[Composition] = [one for one in cache.ask("compositions", scope) if len(one.shares)]
+    answers: list[Composition] = [
+        one for one in cache.ask("compositions", scope) if len(one.shares)
+    ]
+    found = in_order(answers, scope)
     if not found:
         return
     st.markdown("##### What the cells are called")

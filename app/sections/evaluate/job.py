@@ -181,14 +181,14 @@ def _answer(status: JobStatus, result: dict[str, Any], choices: pd.DataFrame) ->
         budget=row["budget"],
     )
     source = _source(result, is_simulated=bool(row["simulated"]))
-    if not result.get("n_scored", result["n_cells"] - result["n_unlabelled"]):
+    if not source.is_scored:
         beside.expected(scope, source)
         beside.composition(scope, source)
         return
     runs = cache.runs_of(status.owner, scope.dataset_id)
     away = result.get("outside", {})
     st.markdown("##### How the models did on this file")
-    found = cache.answers(scope)
+    found = beside.in_order(cache.answers(scope), scope)
     if found:
         expected = outside.EXPECTED if any(share is not None for share in away.values()) else ""
         st.caption(f"{found[0].about()} {_WORDS} {expected}")
@@ -230,7 +230,13 @@ def _source(result: dict[str, Any], *, is_simulated: bool) -> Source:
         protocol=EXTERNAL,
         truth="all",
         is_upload=True,
+        is_scored=_is_scored(result),
     )
+
+
+def _is_scored(result: dict[str, Any]) -> bool:
+    """Say whether any cell has a score; an import counts its labelled cells only."""
+    return bool(result.get("n_scored", result["n_cells"] - result["n_unlabelled"]))
 
 
 def _sentences(result: dict[str, Any]) -> list[str]:
@@ -271,12 +277,11 @@ def _outside(status: JobStatus, result: dict[str, Any], *, is_simulated: bool) -
     names = _names(status.owner, dataset_id)
     shares = {run: share for run, share in result["outside"].items() if share is not None}
     st.markdown("##### Does the file belong to what the models know?")
-    if not result["n_scored"]:
-        # Beside a score it stands in the answer.
-        for run_id, share in shares.items():
-            st.markdown(f"- {plain(names.get(run_id, run_id))}: {outside.share_text(share)}.")
-        st.caption(outside.EXPECTED)
     source = _source(result, is_simulated=is_simulated)
+    if not source.is_scored:
+        # Beside a score it stands in the answer.
+        said = [(plain(names.get(run_id, run_id)), share) for run_id, share in shares.items()]
+        st.markdown(f"{outside.shares_text(said)} {outside.EXPECTED}")
     outside.draw(status.owner, dataset_id, {run: names.get(run, run) for run in shares}, source)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["choose_donor_names", "choose_models", "confirm_few", "map_labels"]
 
 _NOT_SCORED: Final = "not scored"
+_FEW: Final = 2
+"""Models whose facts stand open."""
 _DONOR_NAMES: Final = {
     "ask": "other people if the study differs, otherwise the same",
     "other": "other people: scored",
@@ -50,6 +52,7 @@ def choose_models(models: pd.DataFrame, found: dict[str, Any]) -> list[str]:
         format_func=names.__getitem__,
         key="evaluate.models",
     )
+    facts = []
     for row in models[models["run_id"].isin(chosen)].itertuples():
         genes = found["genes"].get(row.run_id, {})
         if genes.get("n_known", 1) < MIN_SHARE_OF_GENES * genes.get("n_model", 1):
@@ -66,10 +69,14 @@ def choose_models(models: pd.DataFrame, found: dict[str, Any]) -> list[str]:
             else ""
         )
         reference = "" if row.has_reference else " It cannot say which cells do not belong."
-        st.markdown(
+        facts.append(
             f"- **{plain(row.display_name)}**: {plural(row.n_train, 'training cell')} of "
             f"{plural(row.n_train_donors, 'donor')}. {row.quality[:1].upper()}{row.quality[1:]}.{known}{reference}"
         )
+    if facts:
+        # Many models would push the labels, which need a look, out of sight.
+        with st.expander("Their training cells, scores and genes", expanded=len(facts) <= _FEW):
+            st.markdown("\n".join(facts))
     levels = models.loc[models["run_id"].isin(chosen), "label_level"].unique()
     if len(levels) > 1:
         st.warning("Choose models of one label level: " + ", ".join(sorted(levels)) + ".")

@@ -10,11 +10,11 @@ from app import cache
 from app.components import export
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from app.state import Source
 
-__all__ = ["EXPECTED", "draw", "share_text"]
+__all__ = ["EXPECTED", "draw", "share_text", "shares_text"]
 
 EXPECTED: Final = (
     "Of a new donor from the same tissue, 5 % of the cells are expected to lie outside."
@@ -33,6 +33,12 @@ def share_text(share: float) -> str:
     return f"{share * 100:.1f} % of the cells lie outside its training data"
 
 
+def shares_text(shares: Iterable[tuple[str, float]]) -> str:
+    """Say of several models which share of the cells lies outside, by their names in Markdown."""
+    said = "; ".join(f"{name} {share * 100:.1f} %" for name, share in shares)
+    return f"Cells outside the training data of **each model**: {said}."
+
+
 def draw(owner: str, dataset_id: str, names: Mapping[str, str], source: Source) -> None:
     """Draw the share of cells outside, by donor, label or prediction.
 
@@ -46,8 +52,9 @@ def draw(owner: str, dataset_id: str, names: Mapping[str, str], source: Source) 
             "Model", list(names), format_func=names.__getitem__, key="evaluate.outside.model",
             width=320,
         )  # fmt: skip
+        options = [key for key in _BY if source.is_scored or key != "cell_type_fine"]
         by = st.segmented_control(
-            "By", list(_BY), default="donor", format_func=_BY.__getitem__, required=True,
+            "By", options, default="donor", format_func=_BY.__getitem__, required=True,
             key="evaluate.outside.by",
         )  # fmt: skip
     table = cache.outside(owner, dataset_id, run_id, by)

@@ -12,15 +12,7 @@ from app.state import current_scope, current_source
 from backend.errors import FaultlineError
 from backend.evaluation.wording import plain
 
-__all__ = ["draw", "is_shown"]
-
-
-def is_shown() -> bool:
-    """Say whether the dataset is an upload of which no cell is scored, whatever the filters."""
-    if not current_source().is_upload:
-        return False
-    whole = current_scope().with_(configurations=(), timepoints=(), cell_types=(), truth="all")
-    return not cache.provenance(whole).n_cells
+__all__ = ["draw"]
 
 
 def draw() -> None:

@@ -44,7 +44,8 @@ OWN_FILE: Final = "path"
 _ROUND: Final = "evaluate.round"
 _MESSAGE: Final = "evaluate.message"
 
-_CELLS, _TABLE = "Cells with counts (.h5ad, .h5, .h5mu)", "Predictions of a model (CSV, Parquet)"
+# Short enough for one line on a narrow page; the uploader names the kinds of files.
+_CELLS, _TABLE = "Cells with counts", "Predictions of a model"
 
 
 class Chosen:

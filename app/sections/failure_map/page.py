@@ -13,6 +13,7 @@ from app.components import errors, frames, jobs, selection_links, tables
 from app.components.cell_map import selected_cells, view
 from app.components.cell_map.legend import (
     COLOURS,
+    NEED_LABELS,
     NO_FACET,
     TITLES,
     facets_by_timepoint,
@@ -61,6 +62,7 @@ MODEL_WIDTH: Final = 226
 PANELS: Final = ("all cells", "timepoint", "model")
 _MOST_MODELS: Final = 8
 _MOST_ROWS: Final = 1_000
+_OF_LABELS: Final = frozenset({"label", "outcome", "label_source"})
 _OPENED: Final = "failure_map.opened"
 _DRAWN: Final = "failure_map.drawn"
 
@@ -72,12 +74,9 @@ def has_labels(cells: MapCells) -> bool:
 
 def choose_colour(cells: MapCells) -> str:
     """Draw the choice of what cells are coloured by; return its key."""
-    words = list(COLOURS)
     # Without labels there is no outcome: cells open as what they are called.
-    first = "outcome" if has_labels(cells) else "predicted"
-    word = st.selectbox(
-        "Colour by", words, index=words.index(first), key="colour", bind="query-params", width=WIDTH
-    )
+    words = [word for word in COLOURS if has_labels(cells) or word not in NEED_LABELS]
+    word = st.selectbox("Colour by", words, key="colour", bind="query-params", width=WIDTH)
     return COLOURS[word]
 
 
@@ -87,7 +86,9 @@ def choose_panels() -> str:
 
 
 def choose_types(scope: Scope, cells: MapCells) -> Scope:
-    """Draw the filter by label and return the scope with it."""
+    """Draw the filter by label, where there is one, and return the scope with it."""
+    if not has_labels(cells):
+        return scope
     chosen_types = st.multiselect(
         "Labelled as",
         list(cells.roles["label"].names),
@@ -104,7 +105,12 @@ def headline(cells: MapCells, in_scope: np.ndarray, counted: pd.DataFrame) -> st
     scored = in_scope & (cells.outcome != OUTCOMES.index("not scored"))
     donors = np.unique(cells.roles["donor"].codes[scored])
     return frames.outcome_sentence(
-        counted, cells.display_name, cells.threshold, n_donors=int((donors >= 0).sum())
+        counted,
+        cells.display_name,
+        cells.threshold,
+        n_donors=int((donors >= 0).sum()),
+        # A file without any label has no other reason.
+        is_upload=current_source().is_upload and current_source().is_scored,
     )
 
 
@@ -152,7 +158,8 @@ def _where_words(shown: list[view.DrawnMap], n_left_out: int) -> str:
     """Say what is not on the map and why."""
     cells, facets, in_scope = shown[0].cells, shown[0].facets, shown[0].in_scope
     n = int(np.count_nonzero(in_scope & cells.coordinates.is_placed))
-    words = [f"{plural(n, 'cell')} in scope, all drawn, failures last and larger."]
+    last = ", failures last and larger" if has_labels(cells) else ""
+    words = [f"{plural(n, 'cell')} in scope, all drawn{last}."]
     if n_context := int(np.count_nonzero(~in_scope & cells.coordinates.is_placed)):
         words.append(f"Grey: {plural(n_context, 'cell')} outside the filters.")
     if n_unplaced := int(np.count_nonzero(in_scope & ~cells.coordinates.is_placed)):
@@ -291,12 +298,17 @@ def open_link(cells: MapCells) -> None:
 
 def failure_table(scope: Scope, cells: MapCells, in_scope: np.ndarray) -> None:
     """Show the most confident failures, without labels all cells; the file has all of them."""
+    columns: tuple[str, ...] = (
+        "cell_id", "label", "predicted", "confidence", "outcome", "donor", "timepoint", "sample",
+        "genotype", "label_source",
+    )  # fmt: skip
     if has_labels(cells):
         title, rows = "Failures", np.flatnonzero(in_scope & cells.is_wrong)
         what = "Cells whose predicted type differs from the label"
     else:
         title, rows = "Cells and what they are called", np.flatnonzero(in_scope)
         what = "Cells without a label"
+        columns = tuple(name for name in columns if name not in _OF_LABELS)
     st.markdown(f"##### {title}, most confident first")
     if not len(rows):
         st.markdown("No cell fails here.")
@@ -306,12 +318,9 @@ def failure_table(scope: Scope, cells: MapCells, in_scope: np.ndarray) -> None:
         cache.selected_rows(scope, rows, cells.configuration, limit=_MOST_ROWS),
         name="failures",
         alt_text=f"{what}, most confident first",
-        columns=(
-            "cell_id", "label", "predicted", "confidence", "outcome", "donor", "timepoint",
-            "sample", "genotype", "label_source",
-        ),
+        columns=columns,
         height=420,
         whole=partial(cache.selected_rows, scope, rows, cells.configuration),
-    )  # fmt: skip
+    )
     if len(rows) > _MOST_ROWS:
         st.caption(f"{_MOST_ROWS:,} of {len(rows):,} cells are listed; the CSV has all of them.")

@@ -25,6 +25,17 @@ _NARROW_ROW: Final = 14
 """Pixels of a dot's row where more than `_FEW` models would not end on one screen."""
 _ROOM: Final = 0.5
 """Share of the range that is kept free at the right end, for what an average hides."""
+_GAP: Final = 0.03
+"""Share of the range between the end of the scale and that text."""
+_LETTER: Final = 0.43
+"""Width of a letter by its size, at the mean of names and numbers."""
+
+
+def _fitting(texts: pd.Series) -> alt.ExprRef:
+    """Return the size of letters at which the longest text ends within the free room."""
+    share = (_ROOM - _GAP) / (1 + _ROOM)
+    longest = max(map(len, texts), default=1)
+    return alt.expr(f"clamp({share:.3f} * width / {_LETTER * longest:.2f}, 9, 12)")
 
 
 def score_dots(
@@ -131,21 +142,24 @@ def score_dots(
     ]
     hidden = (
         alt.Chart(said)
-        .mark_text(align="left", baseline="middle", fontSize=12, color=palette.ink(dark=dark))
+        .mark_text(
+            align="left", baseline="middle", fontSize=_fitting(said["text"]),
+            color=palette.ink(dark=dark),
+        )
         .encode(
             y=alt.Y("display_name:N", sort=names),
             yOffset=alt.YOffset("timepoint:N", sort=timepoints),
-            x=alt.datum(high + 0.03 * (high - low)),
+            x=alt.datum(high + _GAP * (high - low)),
             text="text:N",
         )
-    )
+    )  # fmt: skip
     heading = (
         alt.Chart(said.head(1))
         .mark_text(
             align="left", baseline="bottom", fontSize=12, fontWeight=600,
             color=palette.ink(dark=dark),
         )
-        .encode(x=alt.datum(high + 0.03 * (high - low)), y=alt.value(-4), text=alt.value(_HIDDEN))
+        .encode(x=alt.datum(high + _GAP * (high - low)), y=alt.value(-4), text=alt.value(_HIDDEN))
     )  # fmt: skip
     row = charts.ROW if len(names) <= _FEW else _NARROW_ROW
     height = len(names) * (row * len(timepoints) + 12)

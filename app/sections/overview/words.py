@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from backend.evaluation.views import Blasts, Provenance
 
-__all__ = ["landing_sentence", "model_order", "standing_out"]
+__all__ = ["dots_words", "landing_sentence", "model_order", "standing_out"]
 
 _NUMBERS: Final = (
     "No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven",
@@ -51,6 +51,26 @@ def landing_sentence(
     return (
         f"{number} {models} the cell types of {provenance.n_cells:,} {of} from {who}{course}. "
         "Here is where they are wrong."
+    )
+
+
+def dots_words(scores: pd.DataFrame, intervals: str) -> str:
+    """Say how to read the picture of models and timepoints.
+
+    Parameters
+    ----------
+    intervals
+        How intervals are made, said where any dot has one.
+    """
+    said = (
+        f"Open dots have no interval (fewer than 5 donors); dashed intervals rest on 5–9 donors. {intervals}"
+        if scores.low.notna().any()
+        else "Dots are open: with fewer than 5 donors there is no interval."
+    )
+    return (
+        "At the right end: share of cells called right, then the worst type with its F1. Foundation "
+        "models first, then baselines. A click on a dot opens its model on the Timepoints page. "
+        + said
     )
 
 

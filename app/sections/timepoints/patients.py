@@ -90,10 +90,10 @@ def change_sentences(changes: pd.DataFrame, metric: Metric, model: str) -> list[
         interval = f" ({range_text(row.low, row.high)})" if pd.notna(row.low) else ""
         note = f"; {row.reason}" if row.reason else ""
         sentences.append(
-            f"**{plain(model)}**, {plural(int(row.n_donors), 'patient')} with both: {metric.label} "
+            f"**{plain(model)}**, {plural(int(row.n_donors), 'patient')} with both, over the "
+            f"{plural(int(row.n_types), 'type')} labelled enough at both: {metric.label} "
             f"{number(row.before)} at {row.reference}, {number(row.after)} at {row.timepoint}, "
-            f"paired difference {signed(row.difference)}{interval}{note}; "
-            f"{plural(int(row.n_types), 'type')}."
+            f"paired difference {signed(row.difference)}{interval}{note}."
         )
     return sentences
 
@@ -127,9 +127,9 @@ def same_patients(scope: Scope, models: Mapping[str, str], metric: Metric) -> No
         f"{plural(view.n_donors, 'patient')}.",
     )
     st.caption(
-        "Each dot: one patient's labelled cells, over the types that it has. A patient's types differ "
-        "between timepoints, so a line moves with them, too; the paired difference is over the same "
-        "types and patients."
+        "Each dot: one patient's labelled cells, over all types that it has enough of. A patient's "
+        "types differ between timepoints, so a line moves with them, too; the paired difference above "
+        "is over the same types and patients."
     )
     tables.show(
         points,

@@ -27,7 +27,7 @@ from backend.evaluation.views.confusions import (
     disagreement,
 )
 from backend.evaluation.views.donors import scores_by_donor
-from backend.evaluation.views.expected import Expected, expected_accuracy
+from backend.evaluation.views.expected import Expected, expected_accuracy, expected_table
 from backend.evaluation.views.overview import COLLAPSE_F1, overview, provenance
 from backend.evaluation.views.patients import PatientCourses, patient_courses
 from backend.evaluation.views.protocols import optimism
@@ -76,6 +76,7 @@ __all__ = [
     "confusions",
     "disagreement",
     "expected_accuracy",
+    "expected_table",
     "f1_by_cell_type",
     "model_differences",
     "optimism",

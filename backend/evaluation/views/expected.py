@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from backend.store.cache import Store
     from backend.types import Scope
 
-__all__ = ["Expected", "expected_accuracy"]
+__all__ = ["Expected", "expected_accuracy", "expected_table"]
 
 _MOST_CLASSES: Final = 64
 """Above, bundles keep the five largest probabilities only."""
@@ -67,13 +67,20 @@ class Expected:
         if self.reason:
             return f"No accuracy can be expected: {self.reason}."
         off = self.errors["error"].abs()
-        untried = " and ".join(plain(name) for name in self.untried)
-        caution = f" None of them was at {untried}, so it may be off by more." if untried else ""
         return (
             f"Accuracy to expect: {number(self.value)} ({plural(self.n_cells, 'cell')}; no labels, "
             f"so this is a guess from confidence). On {plural(len(off), 'donor')} of "
             f"{plain(self.reference)} this guess was off by {number(float(off.median()))} at the "
-            f"median, {number(float(off.max()))} at most.{caution}"
+            f"median, {number(float(off.max()))} at most. {self.caution()}".strip()
+        )
+
+    def caution(self) -> str:
+        """Say in Markdown at which timepoints of the sample the guess was never tried, if any."""
+        if not self.untried:
+            return ""
+        untried = " and ".join(plain(name) for name in self.untried)
+        return (
+            f"No donor of {plain(self.reference)} was at {untried}, so it may be off by more there."
         )
 
 
@@ -93,6 +100,28 @@ def expected_accuracy(store: Store, scope: Scope) -> tuple[Expected, ...]:
             continue
         found.append(_guess(store, scope, source, item.key, item.display_name, item.series[0]))
     return tuple(found)
+
+
+def expected_table(found: Sequence[Expected]) -> pd.DataFrame:
+    """Return a row for every model that has a guess, with how far off it was on the reference.
+
+    Columns `display_name`, `expected` (0-1), `median_error`, `largest_error` (absolute, over
+    `n_donors` donors of `reference`), `n_cells`.
+    """
+    rows = [
+        {
+            "display_name": one.display_name,
+            "expected": one.value,
+            "median_error": float(one.errors["error"].abs().median()),
+            "largest_error": float(one.errors["error"].abs().max()),
+            "n_cells": one.n_cells,
+            "n_donors": len(one.errors),
+            "reference": one.reference,
+        }
+        for one in found
+        if not one.reason
+    ]
+    return pd.DataFrame(rows)
 
 
 def _guess(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from backend.evaluation.description import COMPARISON, describes, is_grey
 from backend.evaluation.f1 import f1_by_class, is_small
-from backend.evaluation.intervals import CAPTION, Estimate
+from backend.evaluation.intervals import CAPTION, MIN_DONORS, NO_INTERVALS, Estimate
 from backend.evaluation.metrics import DEFAULT, metric_named
 from backend.evaluation.views.results import Overview, Provenance, TimepointScores
 from backend.evaluation.views.series import Configuration, Reader, configurations_in
@@ -33,7 +33,7 @@ from backend.evaluation.wording import (
 )
 from backend.store.cache import PUBLIC
 from backend.store.imports import MODEL
-from backend.types import TRUTHS
+from backend.types import EXTERNAL, TRUTHS
 
 if TYPE_CHECKING:
     from backend.evaluation.description import Kind
@@ -221,12 +221,13 @@ def _provenance(scope: Scope, labels: Labels, configurations: list[Configuration
             for item in configurations
         },
         protocol=protocol_sentence(scope.protocol),
-        budget=scope.budget,
+        # How many cells another dataset's model was trained on stands with that model.
+        budget="" if scope.protocol == EXTERNAL else scope.budget,
         folds=_folds_text(configurations),
         truth=TRUTHS[scope.truth],
         n_cells=labels.n_cells,
         n_donors=labels.n_donors,
         created_at=max((item.created_at for item in configurations), default=""),
         cautions=labels.cautions,
-        caption=CAPTION,
+        caption=CAPTION if labels.n_donors >= MIN_DONORS else NO_INTERVALS,
     )

@@ -1,6 +1,7 @@
 """A sample beside its models' own series, and the accuracy to expect without labels."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -127,6 +128,10 @@ def test_the_expected_accuracy_is_judged_on_donors_that_neither_model_nor_temper
         assert row["error"] == pytest.approx(row["expected"] - row["accuracy"])
     worst = found.errors["error"].abs().max()
     assert f"{worst:.2f} at most" in found.sentence()
+    (row,) = views.expected_table([found, replace(found, reason="no folds")]).itertuples()
+    assert (row.expected, row.n_cells, row.n_donors) == (found.value, found.n_cells, len(right))
+    assert row.largest_error == pytest.approx(worst)
+    assert row.median_error == pytest.approx(found.errors["error"].abs().median())
     assert "Accuracy to expect" in found.sentence()
 
 
