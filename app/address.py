@@ -20,6 +20,7 @@ __all__ = ["ask", "check_listed", "not_here", "say_what_is_not_here", "write"]
 _WRITTEN: Final = "faultline.address"
 _NOT_HERE: Final = "faultline.not_here"
 _LONGEST: Final = 60
+_MOST_NAMED: Final = 5
 
 
 def ask(key: str, options: Mapping[str, str], default: str, word: str) -> None:
@@ -74,9 +75,10 @@ def not_here(word: str, values: Iterable[str]) -> None:
 def say_what_is_not_here() -> None:
     """Say what a link asked for that is not here, on the page that it opened."""
     for word, values in st.session_state.pop(_NOT_HERE, {}).items():
-        names = ", ".join(f"“{plain(value)}”" for value in values)
+        names = ", ".join(f"“{plain(value)}”" for value in values[:_MOST_NAMED])
+        more = f" and {len(values) - _MOST_NAMED:,} more" if len(values) > _MOST_NAMED else ""
         st.info(
-            f"This link asked for {word} {names}, which is not here. What is shown is something "
-            "else.",
+            f"This link asked for {word} {names}{more}, which is not here. What is shown is "
+            "something else.",
             icon=":material/link_off:",
         )

@@ -74,13 +74,13 @@ def _choose_kept(
     """Draw a choice of one that the address always holds; a single option needs no widget."""
     first = default if default in options else options[0]
     address.ask(key, {name: name for name in options}, first, word)
-    chosen = first
+    chosen: str = st.session_state[key]
     if len(options) > 1 and is_drawn:
         # A row of joined buttons breaks in two where it does not fit; single ones may wrap.
         draw = st.segmented_control if len(options) < 3 else st.pills
-        chosen = draw(label, options, required=True, key=key, help=help_text, format_func=text_of)
-    elif len(options) > 1:
-        chosen = st.session_state[key]
+        drawn = draw(label, options, required=True, key=key, help=help_text, format_func=text_of)
+        # A click into buttons that just gave way to others leaves none of them chosen.
+        chosen = drawn if drawn in options else chosen
     address.write(key, chosen)
     return chosen
 

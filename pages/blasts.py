@@ -29,9 +29,15 @@ with errors.shown_to_user():
     view = cache.blasts(scope)
 
 if not view.malignant:
+    is_narrowed = bool(scope.timepoints) or scope.truth != "all"
     st.info(
-        "This dataset labels no malignant cells (`X-like`), so blasts and normal cells cannot be "
-        "told apart here. Choose another dataset."
+        f"{'This choice holds' if is_narrowed else 'This dataset labels'} no malignant cells "
+        "(`X-like`), so blasts and normal cells cannot be told apart here. "
+        + (
+            "Widen the timepoints or the labels counted."
+            if is_narrowed
+            else "Choose another dataset."
+        )
     )
     st.stop()
 if view.rates.empty:

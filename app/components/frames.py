@@ -60,7 +60,8 @@ def name_types(rows: pd.DataFrame, *, by: str) -> None:
     ----------
     by
         Column that says how a type is lost; where there is a column `timepoint`, each type is
-        followed by those at which it is lost. Types with most cells come first.
+        followed by those at which it is lost so, and by milder losses at others. Types with most
+        cells come first.
     """
     name = "display_name" if "display_name" in rows else "column"
     lines = []
@@ -70,7 +71,7 @@ def name_types(rows: pd.DataFrame, *, by: str) -> None:
         worst_first = part.sort_values(by, key=lambda kinds: kinds.map(_severity), kind="stable")
         worst = worst_first.drop_duplicates("cell_type")
         texts = [
-            f"{kind} {_named(part, types.cell_type.tolist())}"
+            f"{kind} {_named(worst_first, types.cell_type.tolist(), by=by)}"
             for kind, types in worst.groupby(by, sort=False, observed=True)
         ]
         lines.append(f"- **{plain(model)}**: {'; '.join(texts)}")
@@ -82,13 +83,22 @@ def _severity(kind: str) -> int:
     return 0 if kind.startswith("never") else 2 if kind.startswith("F1 below") else 1
 
 
-def _named(lost: pd.DataFrame, types: list[str]) -> str:
-    """Name types, each with the timepoints at which it is lost where those are known."""
+def _named(lost: pd.DataFrame, types: list[str], *, by: str) -> str:
+    """Name types, each with the timepoints at which it is lost where those are known.
+
+    `lost` has the worst kinds first; the first one stands before all the types.
+    """
     texts = []
     for cell_type in types[:_SHOWN_TYPES]:
-        times = lost.timepoint[lost.cell_type == cell_type] if "timepoint" in lost else ()
-        known = in_order(times, "timepoint")
-        texts.append(plain(cell_type) + (f" ({plain(', '.join(known))})" if known else ""))
+        times = []
+        if "timepoint" in lost:
+            mine = lost[lost.cell_type == cell_type]
+            times = [
+                f"{f'{kind} at ' if number else ''}"
+                f"{plain(', '.join(in_order(rows.timepoint, 'timepoint')))}"
+                for number, (kind, rows) in enumerate(mine.groupby(by, sort=False, observed=True))
+            ]
+        texts.append(plain(cell_type) + (f" ({'; '.join(times)})" if times else ""))
     more = f" and {len(types) - _SHOWN_TYPES} more" if len(types) > _SHOWN_TYPES else ""
     return f"{', '.join(texts)}{more}"
 

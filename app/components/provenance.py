@@ -65,8 +65,11 @@ def strip(provenance: Provenance, models: Mapping[str, str]) -> None:
     st.markdown("\n".join(f"- **{name}.** {text}" for name, text in facts.items() if text))
 
 
-def caption(provenance: Provenance) -> None:
-    """Close a page with one line on the source of its numbers."""
+def caption(provenance: Provenance, *, tested: str = "") -> None:
+    """Close a page with one line on the source of its numbers.
+
+    `tested` says how they were tested on a page that compares protocols.
+    """
     if not provenance.n_cells:
         st.caption(
             _sentences(
@@ -81,8 +84,7 @@ def caption(provenance: Provenance) -> None:
             f"{plain(provenance.dataset)} ({provenance.kind}): {provenance.n_cells:,} scored "
             f"cells, {plural(provenance.n_donors, 'donor')}",
             f"{provenance.label_level.capitalize()} labels: {plain(provenance.label_sources or 'none')}",
-            provenance.protocol,
-            _capital(plain(provenance.folds)),
+            *((tested,) if tested else (provenance.protocol, _capital(plain(provenance.folds)))),
             provenance.caption,
             plain(provenance.citation),
             f"Runs made {provenance.created_at[:10]}",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.cli.roles import add_role_arguments, roles_of
+from backend.data.problems import some
 from backend.data.stand_in import LIKE, STAGES
 from backend.errors import InputError
 
@@ -122,17 +123,10 @@ def _import_geo(args: argparse.Namespace) -> int:
         f"{args.out}: {report.n_cells:,} cells of {len(report.samples)} samples, "
         f"{report.n_genes:,} genes, {report.n_unlabelled:,} cells without label."
     )
-    left_out: dict[str, list[str]] = {}
-    for name, why in report.folder.left_out.items():
-        left_out.setdefault(why, []).append(name)
-    for why, names in left_out.items():
+    for why, names in report.folder.left_out_by_reason.items():
         print(f"note: {len(names)} left out ({why}): {', '.join(names)}.")
-    for n, what in (
-        (report.n_cells_without_annotation, "cells have counts but no annotation: kept, no label"),
-        (report.n_annotations_without_cell, "annotated cells have no counts: left out"),
-    ):
-        if n:
-            print(f"note: {n:,} {what}.")
+    if others := report.folder.other_files:
+        print(f"note: {len(others)} left out (no file of a sample): {some(others)}.")
     _print_notes(report.notes)
     return 0
 

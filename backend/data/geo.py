@@ -7,16 +7,19 @@ numbers differ.
 
 from __future__ import annotations
 
+import csv
 import re
-import zlib
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from backend.data.geo_counts import read_counts
+from backend.data.geo_counts import read_counts, reading
 from backend.data.labels import to_lineage
+from backend.data.problems import some
+from backend.data.roles import map_timepoint
 from backend.data.writer import H5adWriter
 from backend.errors import InputError
 from backend.types import TIMEPOINTS
@@ -42,9 +45,12 @@ ABOUT: Final = {
 }
 
 _FILE: Final = re.compile(r"^(?:GSM\d+_)?(?P<sample>.+)\.(?P<kind>dem|anno)\.txt(?:\.gz)?$")
-_SAMPLE: Final = re.compile(r"^(?:AML\d+[A-Z]?-D\d+|BM\d+(?:-\S+)?)$")
+_SAMPLE: Final = re.compile(r"(?:AML\d+[A-Z]?-D\d{1,5}|BM\d+(?:-\S+)?)", re.ASCII)
 _CELL_LINES: Final = ("MUTZ3", "OCI-AML3")
 _NANOPORE: Final = re.compile(r"^(?:GSM\d+_)?(?P<sample>.+)\.nanopore\.txt(?:\.gz)?$")
+_CLINICAL_HINT: Final = (
+    "Give a CSV file in UTF-8, split by commas, with sample,timepoint in its first line."
+)
 _ANNOTATION: Final = ("Cell", "CellType")
 _ANNOTATION_OPTIONAL: Final = ("PredictionRefined", "MutTranscripts", "WtTranscripts")
 
@@ -85,6 +91,14 @@ class GeoFolder:
         }
         return reasons
 
+    @property
+    def left_out_by_reason(self) -> dict[str, list[str]]:
+        """Why something is not read → the names that it holds for."""
+        names: dict[str, list[str]] = {}
+        for name, why in self.left_out.items():
+            names.setdefault(why, []).append(name)
+        return names
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeoReport:
@@ -113,6 +127,7 @@ class GeoReport:
             "without_annotation": list(self.folder.without_annotation),
             "skipped": list(self.folder.skipped),
             "left_out": self.folder.left_out,
+            "other_files": list(self.folder.other_files),
             "notes": list(self.notes),
         }
 
@@ -132,7 +147,12 @@ def scan_folder(folder: str | Path) -> GeoFolder:
         raise InputError(msg, "Give the folder that holds the files of GSE116256.")
     found: dict[str, dict[str, Path]] = {"dem": {}, "anno": {}}
     skipped, nanopore, other = set(), set(), []
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        msg = f'The folder "{folder}" cannot be read ({error.strerror}).'
+        raise InputError(msg, "Give yourself the right to read it, or copy its files.") from error
+    for path in paths:
         match = _FILE.match(path.name)
         if (calls := _NANOPORE.match(path.name)) is not None:
             nanopore.add(calls["sample"])
@@ -141,7 +161,7 @@ def scan_folder(folder: str | Path) -> GeoFolder:
             other.append(path.name)
             continue
         sample, kind = match["sample"], match["kind"]
-        if not _SAMPLE.match(sample):
+        if not _SAMPLE.fullmatch(sample):
             skipped.add(sample)
             continue
         if sample in found[kind]:
@@ -166,21 +186,16 @@ def scan_folder(folder: str | Path) -> GeoFolder:
 
 
 def _refuse_folder(folder: Path, found: GeoFolder) -> None:
-    if found.without_counts:
-        msg = (
-            f'No sample in "{folder}" has counts: there is annotation without counts for '
-            f"{_some(found.without_counts)}."
-        )
-        hint = "Download the matching .dem.txt.gz files from GEO (GSE116256) into the same folder."
-    elif found.without_annotation:
-        msg = (
-            f'No sample in "{folder}" has annotation: there are counts only for '
-            f"{_some(found.without_annotation)}."
-        )
-        hint = "Download the matching .anno.txt.gz files from GEO (GSE116256) into the same folder."
+    named = [f"{why}: {some(names)}" for why, names in found.left_out_by_reason.items()]
+    if found.other_files:
+        named.append(f"other files: {some(found.other_files)}")
+    msg = (
+        f'"{folder}" holds no sample of GSE116256 with counts and annotation. '
+        f"Found: {'; '.join(named) or 'nothing'}."
+    )
+    if found.without_counts or found.without_annotation:
+        hint = "Download the missing one of the two files of a sample from GEO (GSE116256)."
     else:
-        named = found.skipped or found.other_files
-        msg = f'"{folder}" holds no sample of GSE116256. Found: {_some(named) if named else "nothing"}.'
         hint = (
             "Files must be named like GSM3587925_AML210A-D0.dem.txt.gz and "
             "GSM3587926_AML210A-D0.anno.txt.gz."
@@ -191,38 +206,52 @@ def _refuse_folder(folder: Path, found: GeoFolder) -> None:
 def read_clinical(path: str | Path) -> dict[str, str]:
     """Read `sample,timepoint` rows; timepoints are the clinical ones of this project.
 
+    Words that mean a timepoint, such as "relapsed" or "Dx", are taken for it.
+
     Raises
     ------
     InputError
-        If a column is missing, a sample is named twice or a timepoint is unknown.
+        If a column or a value is missing, a sample is named twice or a timepoint is unknown.
     """
-    import pandas as pd
-
     path = Path(path)
     if not path.is_file():
         msg = f'There is no file "{path}".'
-        raise InputError(msg, "Give a CSV file with the columns sample and timepoint.")
+        raise InputError(msg, _CLINICAL_HINT)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            head, *rows = list(csv.reader(file, skipinitialspace=True, strict=True)) or [[]]
+    except OSError as error:
+        msg = f'"{path.name}" cannot be read ({error.strerror}).'
+        raise InputError(msg, "Give yourself the right to read it.") from error
+    except (csv.Error, UnicodeDecodeError) as error:
         msg = f'"{path.name}" is not a CSV table ({error}).'
-        raise InputError(msg, "Give a CSV file with the columns sample and timepoint.") from error
-    if not {"sample", "timepoint"} <= set(table.columns):
-        msg = (
-            f'"{path.name}" lacks the columns sample and timepoint. '
-            f"Found: {_some(list(map(str, table.columns)))}."
-        )
-        raise InputError(msg, "Name the two columns in the first line.")
-    samples, timepoints = table["sample"].str.strip(), table["timepoint"].str.strip()
-    unknown = sorted(set(timepoints) - set(TIMEPOINTS))
-    if unknown:
-        msg = f'"{path.name}" has unknown timepoints: {_some(unknown)}.'
-        raise InputError(msg, f"Use one of: {', '.join(TIMEPOINTS)}.")
-    if samples.duplicated().any():
-        repeated = sorted(set(samples[samples.duplicated()]))
-        msg = f'"{path.name}" names samples twice: {_some(repeated)}.'
-        raise InputError(msg, "Keep one row per sample.")
-    return dict(zip(samples, timepoints, strict=True))
+        raise InputError(msg, _CLINICAL_HINT) from error
+    names = [name.strip().casefold() for name in head]
+    for name in ("sample", "timepoint"):
+        if names.count(name) != 1:
+            msg = (
+                f'"{path.name}" must have one column {name}, but has {names.count(name)}. '
+                f"Found: {some(head) or 'nothing'}."
+            )
+            raise InputError(msg, _CLINICAL_HINT)
+    timepoints: dict[str, str] = {}
+    for line, row in enumerate(rows, start=2):
+        if not any(value.strip() for value in row):
+            continue
+        values = dict(zip(names, (value.strip() for value in row), strict=False))
+        where = f'Line {line} of "{path.name}"'
+        if len(row) != len(names) or not values["sample"] or not values["timepoint"]:
+            msg = f"{where} does not give one sample and its timepoint. Found: {','.join(row)}."
+            raise InputError(msg, "Complete the row, or leave it out: the name decides then.")
+        if values["sample"] in timepoints:
+            msg = f'{where} names the sample "{values["sample"]}", which stands twice in the table.'
+            raise InputError(msg, "Keep one row per sample.")
+        timepoint = map_timepoint(values["timepoint"])
+        if timepoint is None:
+            msg = f'{where} has the unknown timepoint "{values["timepoint"]}".'
+            raise InputError(msg, f"Use one of: {', '.join(TIMEPOINTS)}.")
+        timepoints[values["sample"]] = timepoint
+    return timepoints
 
 
 def import_geo(
@@ -255,11 +284,14 @@ def import_geo(
     found = scan_folder(folder)
     clinical = clinical or {}
     notes = []
-    strange = sorted(set(clinical) - set(found.pairs))
-    if strange:
-        notes.append(f"The clinical table names samples that are not here: {_some(strange)}.")
+    if known := [f"{s} {timepoint}" for s, timepoint in clinical.items() if s in found.pairs]:
+        notes.append(f"Timepoints by the clinical table: {some(known, len(known))}.")
+    if strange := set(clinical) - set(found.pairs):
+        notes.append(f"The clinical table names samples that are not here: {some(strange)}.")
     genes: list[str] | None = None
-    totals = dict.fromkeys(("cells", "unlabelled", "bare", "lost"), 0)
+    n_cells = n_unlabelled = 0
+    bare: dict[str, int] = {}
+    lost: dict[str, int] = {}
     pieces = []
     for done, (sample, (counts_path, annotation_path)) in enumerate(found.pairs.items()):
         if progress is not None:
@@ -274,33 +306,46 @@ def import_geo(
             )
             raise InputError(msg, "Use the files of one release of GSE116256.")
         table = _read_annotation(annotation_path)
-        totals["bare"] += int((~np.isin(cell_ids, table.index.to_numpy())).sum())
-        totals["lost"] += int((~np.isin(table.index.to_numpy(), cell_ids)).sum())
+        bare[sample] = int((~np.isin(cell_ids, table.index.to_numpy())).sum())
+        lost[sample] = int((~np.isin(table.index.to_numpy(), cell_ids)).sum())
+        if bare[sample] == len(cell_ids):
+            msg = (
+                f'None of the {len(cell_ids):,} cells of "{counts_path.name}" is among the '
+                f'{len(table):,} of "{annotation_path.name}". Found: {some(cell_ids[:3])} '
+                f"against {some(table.index[:3]) or 'no cell'}."
+            )
+            raise InputError(msg, "Use the two files of one sample as they are on GEO.")
         obs = _sample_obs(sample, cell_ids, table.reindex(cell_ids), clinical.get(sample))
         obs.insert(1, "cell_type_lineage", _lineages(obs["cell_type_fine"]))
         obs["n_counts"] = np.asarray(counts.sum(axis=1), dtype=np.float32).ravel()
         obs["n_genes"] = counts.getnnz(axis=1).astype(np.int32)
-        totals["unlabelled"] += int(obs["cell_type_fine"].isna().sum())
-        totals["cells"] += len(obs)
+        n_unlabelled += int(obs["cell_type_fine"].isna().sum())
+        n_cells += len(obs)
         pieces.append((counts, obs))
     if progress is not None:
         progress(len(found.pairs), len(found.pairs), "writing")
     ids = pd.Index(np.concatenate([obs.index.to_numpy() for _, obs in pieces]))
     if not ids.is_unique:
         repeated = sorted(set(ids[ids.duplicated()]))
-        msg = f"Cell ids occur more than once: {_some(repeated)}."
+        msg = f"Cell ids occur more than once: {some(repeated)}."
         raise InputError(msg, "Keep each sample once.")
+    for counted, what in (
+        (bare, "Cells with counts but without annotation, kept without label"),
+        (lost, "Annotated cells without counts, left out"),
+    ):
+        if where := [f"{sample} {n:,}" for sample, n in counted.items() if n]:
+            notes.append(f"{what}: {sum(counted.values()):,} ({some(where)}).")
     assert genes is not None
     with H5adWriter(out, _gene_table(genes), ABOUT) as file:
         for counts, obs in pieces:
             file.append(counts, obs)
     return GeoReport(
-        n_cells=totals["cells"],
+        n_cells=n_cells,
         n_genes=len(genes),
         samples=tuple(found.pairs),
-        n_unlabelled=totals["unlabelled"],
-        n_cells_without_annotation=totals["bare"],
-        n_annotations_without_cell=totals["lost"],
+        n_unlabelled=n_unlabelled,
+        n_cells_without_annotation=sum(bare.values()),
+        n_annotations_without_cell=sum(lost.values()),
         folder=found,
         notes=tuple(notes),
     )
@@ -308,41 +353,52 @@ def import_geo(
 
 def _read_annotation(path: Path) -> pd.DataFrame:
     """Read one annotation file as text, indexed by cell."""
-    import csv
-
     import pandas as pd
 
     try:
-        table = pd.read_csv(
-            path,
-            sep="\t",
-            dtype=str,
-            keep_default_na=False,
-            quoting=csv.QUOTE_NONE,
-            usecols=lambda name: name in _ANNOTATION + _ANNOTATION_OPTIONAL,
-        )
-    except (
-        EOFError,
-        OSError,
-        UnicodeDecodeError,
-        zlib.error,
-        pd.errors.EmptyDataError,
-        pd.errors.ParserError,
-    ) as error:
+        with reading(path) as file:
+            text = TextIOWrapper(file, encoding="utf-8-sig", newline="")
+            rows = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+            names = next(rows, [])
+            wanted = _annotation_places(names, path)
+            cells = []
+            for line, row in enumerate(rows, start=2):
+                if row and len(row) != len(names):
+                    msg = (
+                        f'Line {line:,} of "{path.name}" has {len(row)} values, but there are '
+                        f"{len(names)} columns."
+                    )
+                    raise InputError(msg, "The file may be cut off: download it again from GEO.")
+                if row:
+                    cells.append([row[place] for place in wanted.values()])
+    except (csv.Error, UnicodeDecodeError) as error:
         msg = f'"{path.name}" cannot be read as a table ({error}).'
         raise InputError(msg, "Download it again from GEO.") from error
-    missing = [name for name in _ANNOTATION if name not in table.columns]
-    if missing:
-        msg = f'"{path.name}" lacks the columns {", ".join(missing)}.'
-        raise InputError(msg, "Use the .anno.txt.gz files of GSE116256 as they are on GEO.")
+    table = pd.DataFrame(cells, columns=list(wanted), dtype=object)
     if table["Cell"].duplicated().any():
-        repeated = sorted(set(table["Cell"][table["Cell"].duplicated()]))
-        msg = f'"{path.name}" describes cells twice: {_some(repeated)}.'
+        repeated = set(table["Cell"][table["Cell"].duplicated()])
+        msg = f'"{path.name}" describes cells twice: {some(repeated)}.'
         raise InputError(msg, "Keep one row per cell.")
     for name in _ANNOTATION_OPTIONAL:
         if name not in table.columns:
             table[name] = ""
     return table.set_index("Cell")
+
+
+def _annotation_places(names: list[str], path: Path) -> dict[str, int]:
+    """Return where the columns that are read stand; refuse a header without them."""
+    missing = [name for name in _ANNOTATION if name not in names]
+    if missing:
+        msg = (
+            f'"{path.name}" lacks the columns {", ".join(missing)}. '
+            f"Found: {some(names) or 'nothing'}."
+        )
+        raise InputError(msg, "Use the .anno.txt.gz files of GSE116256 as they are on GEO.")
+    read = [name for name in _ANNOTATION + _ANNOTATION_OPTIONAL if name in names]
+    if doubled := [name for name in read if names.count(name) > 1]:
+        msg = f'"{path.name}" names a column twice: {some(doubled)}.'
+        raise InputError(msg, "Use the .anno.txt.gz files of GSE116256 as they are on GEO.")
+    return {name: names.index(name) for name in read}
 
 
 def _sample_obs(
@@ -404,9 +460,3 @@ def _gene_table(genes: list[str]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(index=pd.Index(genes, name="gene", dtype=object))
-
-
-def _some(names: tuple[str, ...] | list[str]) -> str:
-    """Name at most five, sorted."""
-    shown = ", ".join(sorted(names)[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,15 +16,36 @@ from backend.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
     from pathlib import Path
 
     from scipy.sparse import csr_matrix
 
-__all__ = ["read_counts"]
+__all__ = ["read_counts", "reading"]
 
 _BLOCK_BYTES: Final = 4 << 20
 _LONGEST_LINE: Final = 64 << 20
 _ZERO, _NINE, _TAB, _NEWLINE = (ord(char) for char in "09\t\n")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[BufferedReader | gzip.GzipFile]:
+    """Open a file, unpacked where its name ends in .gz.
+
+    Raises
+    ------
+    InputError
+        If it may not be read, or turns out damaged while it is.
+    """
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        msg = f'"{path.name}" is cut off or damaged ({error}).'
+        raise InputError(msg, "Download it again from GEO.") from error
+    except OSError as error:
+        msg = f'"{path.name}" cannot be read ({error.strerror or error}).'
+        raise InputError(msg, "Give yourself the right to read it, or copy it again.") from error
 
 
 def read_counts(path: Path) -> tuple[np.ndarray, list[str], csr_matrix]:
@@ -42,6 +64,10 @@ def read_counts(path: Path) -> tuple[np.ndarray, list[str], csr_matrix]:
     if not cells or len(set(cells)) != len(cells) or b"" in cells:
         msg = f'The first line of "{path.name}" does not name each cell once.'
         raise InputError(msg, "It must read Gene, then one cell id per column, split by tabs.")
+    first = _text(head.partition(b"\t")[0], path)
+    if first != "Gene":
+        msg = f'The first line of "{path.name}" begins with "{first[:60]}", not with "Gene".'
+        raise InputError(msg, "Use the .dem.txt.gz files of GSE116256 as they are on GEO.")
     genes: list[str] = []
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     while True:
@@ -66,19 +92,15 @@ def read_counts(path: Path) -> tuple[np.ndarray, list[str], csr_matrix]:
 def _line_blocks(path: Path) -> Iterator[list[bytes]]:
     """Yield complete, non-empty lines in blocks of some megabytes."""
     rest = b""
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                lines = (rest + block).split(b"\n")
-                rest = lines.pop()
-                if len(rest) > _LONGEST_LINE:
-                    msg = f'"{path.name}" has a line longer than 64 MiB.'
-                    raise InputError(msg, "It is not a table of counts.")
-                if lines := [line for line in lines if line]:
-                    yield lines
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        msg = f'"{path.name}" is cut off or damaged ({error}).'
-        raise InputError(msg, "Download it again from GEO.") from error
+    with reading(path) as file:
+        while block := file.read(_BLOCK_BYTES):
+            lines = (rest + block).split(b"\n")
+            rest = lines.pop()
+            if len(rest) > _LONGEST_LINE:
+                msg = f'"{path.name}" has a line longer than 64 MiB.'
+                raise InputError(msg, "It is not a table of counts.")
+            if lines := [line for line in lines if line]:
+                yield lines
     if rest:
         yield [rest]
 

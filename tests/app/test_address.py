@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app import nav
+from app import filters, nav
 from tests.app.conftest import REAL, SIMULATED
 from tests.app.test_pages import words
 
@@ -80,6 +80,26 @@ def test_a_link_names_the_model_whose_cells_it_shows(open_page):
     assert held(app, "show") == shown.options[1]
     other = open_page("confusions", show=shown.options[1])
     assert other.selectbox(key="show").index == 1
+
+
+def test_of_many_names_in_vain_the_first_ones_are_said(open_page):
+    app = open_page("overview", model=[f"m{number}" for number in range(300)])
+    text = "model “m0”, “m1”, “m2”, “m3”, “m4” and 295 more, which is not here."
+    assert text in words(app)
+
+
+def test_a_choice_without_malignant_cells_is_not_said_of_the_dataset(open_page):
+    app = open_page("blasts", timepoint=["Healthy"])
+    assert "This choice holds no malignant cells" in words(app)
+    assert "Widen the timepoints" in words(app)
+
+
+def test_buttons_that_changed_under_a_click_leave_the_choice_as_it_was(open_page, monkeypatch):
+    for name in ("segmented_control", "pills"):
+        monkeypatch.setattr(filters.st, name, lambda *_args, **_kwargs: None)
+    app = open_page("overview", protocol="random")
+    assert not app.exception
+    assert app.session_state["faultline.scope"].protocol == held(app, "protocol") == "random"
 
 
 def test_a_choice_in_the_sidebar_changes_the_address(open_page):

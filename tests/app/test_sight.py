@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from app.components import heatmap
+from app.components import frames, heatmap
 from app.components.course_lines import bars_words, course_lines
 from app.components.frames import is_floor, outcome_sentence
 from app.sections.blasts.charts import by_course, state_bars
@@ -186,6 +186,12 @@ def test_what_holds_for_all_models_is_said_once():
     )
 
 
+def test_names_of_models_that_hold_a_comma_stay_apart():
+    models = {"scgpt": "scGPT, scratch", "scbert": "scBERT, scratch", "hgb": "Boosting"}
+    notes = ["scgpt: one seed.", "scbert: one seed."]
+    assert as_read(notes_in_words(notes, models)) == "scGPT, scratch; scBERT, scratch: one seed."
+
+
 def test_values_that_would_meet_stand_apart_around_their_mean():
     assert _spread([0.1, 0.60, 0.61, 0.9], gap=0.05) == pytest.approx([0.1, 0.58, 0.63, 0.9])
 
@@ -225,3 +231,24 @@ def test_cells_of_an_upload_are_not_called_unlabelled_because_they_are_not_score
     text = outcome_sentence(counts, "L1", 0.9, is_upload=is_upload)
     assert "Not scored: 3 cells without a label" in text
     assert ("with one that the models cannot output, or in training" in text) == is_upload
+
+
+def test_a_lost_type_is_named_once_and_each_timepoint_with_what_happens_there(monkeypatch):
+    written = []
+    monkeypatch.setattr(frames.st, "markdown", written.append)
+    lost = pd.DataFrame(
+        [
+            ("pDC", "Healthy", "F1 0", 39),
+            ("pDC", "Post-treatment", "never predicted", 74),
+            ("pDC", "Diagnosis", "never predicted", 28),
+            ("Plasma", "Diagnosis", "F1 0", 211),
+            ("Plasma", "Post-treatment", "F1 below 0.2", 813),
+            ("GMP", "Diagnosis", "F1 below 0.2", 1333),
+        ],
+        columns=["cell_type", "timepoint", "kind", "n_cells"],
+    ).assign(display_name="scGPT")
+    frames.name_types(lost, by="kind")
+    assert as_read(written[0]) == (
+        "- **scGPT**: never predicted pDC (Diagnosis, Post-treatment; F1 0 at Healthy); "
+        "F1 0 Plasma (Diagnosis; F1 below 0.2 at Post-treatment); F1 below 0.2 GMP (Diagnosis)"
+    )

@@ -39,7 +39,7 @@ def notes_in_words(notes: Sequence[str], models: Mapping[str, str]) -> str:
 
 
 def _who(names: Sequence[str], n_models: int) -> str:
-    return "All models" if 1 < len(names) == n_models else ", ".join(names)
+    return "All models" if 1 < len(names) == n_models else "; ".join(names)
 
 
 def _models(n: int, total: int) -> str:

@@ -241,7 +241,7 @@ def _pairs(
         return pairs, []
     note = (
         f"Not tested both on {step.first.tested_on} and on {step.second.tested_on} with the same "
-        f"seed and {budget_text(given.scope.budget)}: {', '.join(map(plain, apart))}."
+        f"seed and {budget_text(given.scope.budget)}: {'; '.join(map(plain, apart))}."
     )
     return pairs, [note]
 

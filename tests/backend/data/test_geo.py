@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 from pathlib import Path
@@ -130,16 +131,27 @@ def test_relapse_comes_from_the_clinical_table_only(folder, tmp_path):
     obs = load(tmp_path / "out.h5ad").obs
     assert set(obs.loc[obs["sample"] == "AML328-D29", "timepoint"]) == {"Relapse"}
     assert set(obs.loc[obs["sample"] == "AML328-D29", "day"]) == {29}
-    assert "AML1-D0" in report.notes[0]
+    assert report.notes == (
+        "Timepoints by the clinical table: AML328-D29 Relapse.",
+        "The clinical table names samples that are not here: AML1-D0.",
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("sample,when\nA,Relapse\n", "lacks the columns"),
-        ("sample,timepoint\nA,Later\n", "Later"),
-        ("sample,timepoint\nA,Relapse\nA,Healthy\n", "twice"),
-        ("", "not a CSV"),
+        ("sample,when\nA,Relapse\n", "one column timepoint, but has 0. Found: sample, when"),
+        ("sample;timepoint\nA;Relapse\n", "Found: sample;timepoint"),
+        ("sample,timepoint,timepoint\nA,Relapse,Healthy\n", "but has 2"),
+        ("sample,timepoint\nA,Later\n", 'Line 2 .* unknown timepoint "Later"'),
+        ("sample,timepoint\nA,D29\n", 'unknown timepoint "D29"'),
+        ("sample,timepoint\n\nA,Relapse\nA,Healthy\n", "Line 4 .* twice"),
+        ("sample,timepoint\nA,\n", "Line 2 .* Found: A,"),
+        ("sample,timepoint\n,Relapse\n", "Line 2 .* Found: ,Relapse"),
+        ("sample,timepoint\nA\n", "Line 2 .* Found: A"),
+        ("sample,timepoint\nA,Relapse,2019\n", "Line 2 .* Found: A,Relapse,2019"),
+        ('sample,timepoint\n"A,Relapse\n', "not a CSV"),
+        ("", "Found: nothing"),
     ],
 )
 def test_clinical_tables_that_are_refused(tmp_path, text, match):
@@ -147,6 +159,32 @@ def test_clinical_tables_that_are_refused(tmp_path, text, match):
     path.write_text(text)
     with pytest.raises(InputError, match=match):
         read_clinical(path)
+
+
+@pytest.mark.parametrize("word", ["Relapse", "relapse", "relapsed", "at relapse", "Rel"])
+def test_words_of_a_clinical_table_are_those_of_any_file(folder, tmp_path, word):
+    table = tmp_path / "samples.csv"
+    table.write_text(f"Sample,Timepoint,note\nAML328-D29, {word},\n\n", encoding="utf-8-sig")
+    assert read_clinical(table) == {"AML328-D29": "Relapse"}
+    report = import_geo(folder, tmp_path / "out.h5ad", clinical=read_clinical(table))
+    assert report.notes == ("Timepoints by the clinical table: AML328-D29 Relapse.",)
+
+
+def test_two_samples_of_a_donor_on_one_day_are_both_read(folder, tmp_path):
+    write_sample(folder, "AML328-D029")
+    write_sample(folder, "AML328-D29-2")
+    report = import_geo(folder, tmp_path / "out.h5ad")
+    assert report.folder.left_out == {"AML328-D29-2": "not a sample name of GSE116256"}
+    obs = load(tmp_path / "out.h5ad").obs
+    samples = obs.loc[(obs["donor"] == "AML328") & (obs["day"] == 29), "sample"]
+    assert set(samples) == {"AML328-D29", "AML328-D029"}
+
+
+@pytest.mark.parametrize("sample", ["AML328-D99999999999", "AML328-D２9", "AML328-29"])
+def test_a_day_that_is_none_is_left_out_by_name(folder, tmp_path, sample):
+    write_sample(folder, sample)
+    report = import_geo(folder, tmp_path / "out.h5ad")
+    assert report.folder.left_out == {sample: "not a sample name of GSE116256"}
 
 
 def test_cells_without_annotation_are_kept_without_label(folder, tmp_path):
@@ -157,14 +195,36 @@ def test_cells_without_annotation_are_kept_without_label(folder, tmp_path):
     assert report.n_cells_without_annotation == 2
     assert report.n_annotations_without_cell == 1
     assert report.n_cells == 30
+    assert report.notes == (
+        "Cells with counts but without annotation, kept without label: 2 (BM1 2).",
+        "Annotated cells without counts, left out: 1 (BM1 1).",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (ANNOTATION, "None of the 6 cells .* no cell"),
+        (ANNOTATION + "BM2_CELL0\t\t\tnormal\tT\n", "None of the 6 cells .* BM2_CELL0"),
+        (ANNOTATION + "BM1_CELL0\t\t\tnormal\tT\tmore\n", "Line 2 .* 6 values"),
+        (ANNOTATION + "BM1_CELL0\t\t\tnormal\tT\nBM1_CELL1\t\n", "Line 3 .* 2 values"),
+        ("Cell\tCellType\tCellType\nBM1_CELL0\tT\tMono\n", "a column twice: CellType"),
+        ("", "lacks the columns Cell, CellType. Found: nothing"),
+    ],
+)
+def test_annotation_that_is_refused(folder, tmp_path, text, match):
+    write(folder / "GSM2_BM1.anno.txt.gz", text)
+    with pytest.raises(InputError, match=match):
+        import_geo(folder, tmp_path / "out.h5ad")
+    assert not (tmp_path / "out.h5ad").exists()
 
 
 @pytest.mark.parametrize(
     ("parts", "match"),
     [
-        ("anno", "annotation without counts for AML921A-D0"),
-        ("dem", "counts only for AML921A-D0"),
-        ("", "holds no sample"),
+        ("anno", r"annotation without counts \(.dem.txt.gz\): AML921A-D0\."),
+        ("dem", r"counts without annotation \(.anno.txt.gz\): AML921A-D0\."),
+        ("", "holds no sample .* Found: nothing"),
     ],
 )
 def test_folder_without_a_usable_sample(tmp_path, parts, match):
@@ -173,6 +233,38 @@ def test_folder_without_a_usable_sample(tmp_path, parts, match):
     write_sample(folder, "AML921A-D0", parts=parts)
     with pytest.raises(InputError, match=match):
         import_geo(folder, tmp_path / "out.h5ad")
+    assert not (tmp_path / "out.h5ad").exists()
+
+
+def test_folder_of_everything_but_a_sample_says_what_it_holds(tmp_path):
+    write_sample(tmp_path, "MUTZ3")
+    write(tmp_path / "GSM9_AML328.nanopore.txt.gz", "cell\tcall\n")
+    write(tmp_path / "GSE116256_RAW.tar", "")
+    with pytest.raises(InputError) as caught:
+        scan_folder(tmp_path)
+    for said in ("a cell line, not a patient: MUTZ3", "AML328.nanopore", "GSE116256_RAW.tar"):
+        assert said in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["dem", "anno", "folder"])
+def test_what_may_not_be_read_is_named(folder, tmp_path, monkeypatch, kind):
+    """Permissions do not bind the superuser, so the system's answer is given in its place."""
+
+    def refused(*_args, **_kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    if kind == "folder":
+        monkeypatch.setattr(Path, "iterdir", refused)
+    else:
+        opened = gzip.open
+        monkeypatch.setattr(
+            gzip,
+            "open",
+            lambda path, *a: refused() if f".{kind}." in path.name else opened(path, *a),
+        )
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)") as caught:
+        import_geo(folder, tmp_path / "out.h5ad")
+    assert "right to read" in caught.value.hint
     assert not (tmp_path / "out.h5ad").exists()
 
 
@@ -213,6 +305,8 @@ def head(n: int = 2) -> str:
         (head(), "names no gene"),
         ("Gene\tC0\tC0\nA\t1\t2\n", "each cell once"),
         ("Gene\nA\n", "each cell once"),
+        ("Barcode\tC0\tC1\nA\t1\t2\n", 'begins with "Barcode", not with "Gene"'),
+        ("C0\tC1\nA\t1\t2\n", 'begins with "C0"'),
         ("", "each cell once"),
     ],
 )
@@ -237,7 +331,7 @@ def test_counts_cut_off(folder, tmp_path, share):
 def test_annotation_cut_off(folder, tmp_path):
     path = folder / "GSM2_BM1.anno.txt.gz"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cut off or damaged"):
         import_geo(folder, tmp_path / "out.h5ad")
 
 
@@ -292,10 +386,12 @@ def test_parsing_equals_splitting(data):
 def test_command_lists_what_was_left_out(folder, tmp_path, capsys):
     write_sample(folder, "AML921A-D0", parts="anno")
     write_sample(folder, "MUTZ3")
+    (folder / "GSM1_BM2.dem.txt (1).gz").touch()
     assert main(["data", "import-geo", str(folder), str(tmp_path / "out.h5ad")]) == 0
     printed = capsys.readouterr().out
     assert "1 left out (annotation without counts (.dem.txt.gz)): AML921A-D0." in printed
     assert "1 left out (a cell line, not a patient): MUTZ3." in printed
+    assert "1 left out (no file of a sample): GSM1_BM2.dem.txt (1).gz." in printed
 
 
 def test_command_as_json(folder, tmp_path, capsys):
@@ -321,17 +417,26 @@ def test_command_refuses_annotation_without_counts(tmp_path, capsys):
 def test_the_real_files(van_galen, tmp_path):
     out = tmp_path / "vangalen.h5ad"
     report = import_geo(van_galen, out)
-    assert (report.n_cells, report.n_genes, len(report.samples)) == (10_486, 27_899, 16)
-    assert report.folder.without_counts == ("AML921A-D0", "BM4")
-    assert (report.n_unlabelled, report.n_cells_without_annotation) == (0, 0)
+    assert (report.n_cells, report.n_genes, len(report.samples)) == (27_567, 27_899, 35)
+    assert report.folder.left_out == {
+        "AML921A-D0": "annotation without counts (.dem.txt.gz)",
+        "BM4": "annotation without counts (.dem.txt.gz)",
+        "MUTZ3": "a cell line, not a patient",
+        "OCI-AML3": "a cell line, not a patient",
+        "AML328.nanopore": "mutation calls by nanopore sequencing, no counts",
+        "AML707B.nanopore": "mutation calls by nanopore sequencing, no counts",
+    }
+    assert (report.n_unlabelled, report.n_cells_without_annotation) == (783, 0)
     adata = load(out)
     info = describe(adata)
-    assert (info.n_donors, info.timepoints) == (16, ("Healthy", "Diagnosis"))
+    assert (info.n_donors, info.timepoints) == (17, ("Healthy", "Diagnosis", "Post-treatment"))
     assert info.not_labelled == ("CLP", "Pre-B")
     obs = adata.obs
     assert obs["cell_type_fine"].nunique() == 21
-    assert (obs["genotype"] == "mutant").sum() == 590
-    assert (obs["timepoint"] == "Healthy").sum() == 939
+    assert dict(obs["timepoint"].value_counts()) == {
+        "Healthy": 3_960, "Diagnosis": 9_547, "Post-treatment": 14_060, "Relapse": 0,
+    }  # fmt: skip
+    assert obs.loc[obs["sort"].notna(), "donor"].unique().tolist() == ["BM5"]
     is_normal = obs["timepoint"] == "Healthy"
     assert not obs.loc[is_normal, "is_malignant"].any()
     assert obs.loc[~is_normal, "is_malignant"].isna().sum() > 0
