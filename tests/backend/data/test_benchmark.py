@@ -18,7 +18,8 @@ def test_atlas_benchmark_goes_through_its_steps(tmp_path):
         [*command, "--grow", "200", "400", "--only", *steps],
         capture_output=True, text=True, cwd=project_root(), check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    # Whether it is fast enough depends on the machine; that every step came to its end does not.
+    assert done.stdout.endswith("their limits.\n"), done.stdout + done.stderr
     assert "600 cells" in done.stdout
     for what in ("full check and import", "anndata.read_h5ad", "subset", "10 folds", "one fold"):
         assert what in done.stdout, done.stdout
