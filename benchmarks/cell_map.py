@@ -1,10 +1,11 @@
 """The cell map against Plotly's WebGL scatter in one browser, and the page on the real server.
 
 Usage: python benchmarks/cell_map.py [--cells 350000] [--large 1000000] [--repeats 3] [--series 2]
-       [--no-server | --only-server]
+       [--places FILE.parquet] [--no-server | --only-server]
 
-Both maps get the same simulated cells, already in memory, in a fresh page of headless Chromium
-whose WebGL is computed by the processor. A picture counts as stable when a pixel of it can be read
+Both maps get the same simulated cells, or those of a table with the columns x, y and celltype,
+already in memory, in a fresh page of headless Chromium whose WebGL is computed by the processor. A
+picture counts as stable when a pixel of it can be read
 after two more frames. Plotly comes from the development packages of the map:
 `npm ci --prefix app/components/cell_map/frontend`. The page is measured by the browser's clock from
 the release of the mouse button to the new text, and to the end of the script; a new colouring until
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -55,7 +57,8 @@ PLOTLY = BUNDLE.parent / "node_modules" / "plotly.js-gl2d-dist-min" / "plotly-gl
 WEBGL = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 N_TYPES, N_MODELS, N_NEIGHBOURS = 21, 10, 15
 RECOLOURS = ("label", "models that fail", "donor", "confidence", "outcome")
-STABLE_RATIO, LASSO_S, RECOLOUR_S, FILTER_S, HIT_S = 0.5, 1.5, 1.0, 1.5, 0.2
+STABLE_RATIO, LASSO_S, RECOLOUR_S, FILTER_S, HIT_S = 1 / 3, 1.5, 1.0, 1.5, 0.2
+LARGE_S = 1.5
 
 # Nothing runs, the foot of the page is there, and nothing on it is of before.
 IDLE = """
@@ -129,12 +132,25 @@ async (types) => {
 """
 
 
-def write_messages(folder: Path, n: int) -> float:
-    """Write the same cells for both maps; return the bytes a cell of ours."""
+def simulated_cells(n: int) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Return type, names of types, and place of each cell."""
     rng = np.random.default_rng(0)
     types = rng.integers(0, N_TYPES, n)
     middle = rng.normal(0, 8, (N_TYPES, 2))
-    places = middle[types] + rng.normal(size=(n, 2))
+    names = [f"type {i}" for i in range(N_TYPES)]
+    return types, names, middle[types] + rng.normal(size=(n, 2))
+
+
+def cells_in(path: Path) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Return the same of a table with x, y and celltype."""
+    table = pd.read_parquet(path)
+    types = table["celltype"].astype("category").cat
+    return types.codes.to_numpy(), list(types.categories), table[["x", "y"]].to_numpy(float)
+
+
+def write_messages(folder: Path, types: np.ndarray, names: list[str], places: np.ndarray) -> float:
+    """Write the same cells for both maps; return the bytes a cell of ours."""
+    n, rng = len(types), np.random.default_rng(1)
     coordinates = quantise(places[:, 0], places[:, 1])
     wrong = rng.random(n) < 0.25
     flags = flags_of(
@@ -144,14 +160,14 @@ def write_messages(folder: Path, n: int) -> float:
         context=np.zeros(n, bool),
     )
     header = {
-        "mode": "category", "categories": [f"type {i}" for i in range(N_TYPES)],
-        "colours": [f"#{c:06x}" for c in rng.integers(0, 1 << 24, N_TYPES)],
-        "counts": [1] * N_TYPES, "facets": [], "legend_title": "Type", "label": "", "title": "",
+        "mode": "category", "categories": names,
+        "colours": [f"#{c:06x}" for c in rng.integers(0, 1 << 24, len(names))],
+        "counts": np.bincount(types, minlength=len(names)).tolist(), "facets": [], "legend_title": "Type", "label": "", "title": "",
         "link": "", "n_in_scope": n, "about": "", "has_picture": False, "names_on_map": True,
     }  # fmt: skip
     none = np.zeros(n, np.uint8)
     sizes = []
-    for version, category in (("1", types), ("2", (types + 1) % N_TYPES)):
+    for version, category in (("1", types), ("2", (types + 1) % len(names))):
         message = encode(
             coordinates, category=category.astype(np.uint8), continuous=none, facet=none,
             flags=flags, header={**header, "version": version}, with_coordinates=version == "1",
@@ -190,32 +206,41 @@ def in_fresh_page(browser: Browser, url: str, script: str, *arguments: Any) -> d
     return result
 
 
-def compare(browser: Browser, n: int, repeats: int, *, with_plotly: bool) -> bool:
+def compare(
+    browser: Browser,
+    cells: tuple[np.ndarray, list[str], np.ndarray],
+    repeats: int,
+    *,
+    with_plotly: bool,
+) -> bool:
     """Time both maps in turn; say whether ours is fast enough."""
     ours, theirs = [], []
+    types, names, places = cells
+    n = len(types)
     with tempfile.TemporaryDirectory() as name:
-        size = write_messages(Path(name), n)
+        size = write_messages(Path(name), types, names, places)
         with files_at(Path(name)) as url:
             for _ in range(repeats):
                 ours.append(in_fresh_page(browser, f"{url}/ours.html", OURS))
                 if with_plotly:
-                    theirs.append(in_fresh_page(browser, f"{url}/theirs.html", THEIRS, N_TYPES))
+                    theirs.append(in_fresh_page(browser, f"{url}/theirs.html", THEIRS, len(names)))
 
     def middle(runs: list[dict[str, float]], what: str) -> float:
         return statistics.median(run[what] for run in runs)
 
     stable, recolour = middle(ours, "stable"), middle(ours, "recolour")
     print(f"{n:,} cells, {size:.3f} bytes a cell, medians of {repeats}:")
-    print(f"  cell map        stable {stable:6.2f} s   recolour {recolour:6.2f} s")
+    limit = "" if with_plotly else f" (at most {LARGE_S} s)"
+    print(f"  cell map        stable {stable:6.2f} s{limit}   recolour {recolour:6.2f} s")
     if not theirs:
-        return True
+        return stable <= LARGE_S
     print(
         f"  Plotly          stable {middle(theirs, 'stable'):6.2f} s   recolour {middle(theirs, 'recolour'):6.2f} s"
     )
     ratios = sorted(a["stable"] / b["stable"] for a, b in zip(ours, theirs, strict=True))
     ratio = statistics.median(ratios)
     print(
-        f"  ratio of stable pictures {ratio:.2f} (at most {STABLE_RATIO}), pair by pair {ratios[0]:.2f} to {ratios[-1]:.2f}"
+        f"  ratio of stable pictures {ratio:.2f} (at most {STABLE_RATIO:.2f}), pair by pair {ratios[0]:.2f} to {ratios[-1]:.2f}"
     )
     print(f"  recolour {recolour:.2f} s (at most {RECOLOUR_S} s)")
     return ratio <= STABLE_RATIO and recolour <= RECOLOUR_S
@@ -380,6 +405,7 @@ def main() -> int:
     parser.add_argument("--large", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--series", type=int, default=2)
+    parser.add_argument("--places", type=Path, help="table of cells in place of simulated ones")
     parser.add_argument("--no-server", action="store_true", help="leave out the real page")
     parser.add_argument("--only-server", action="store_true", help="only the real page")
     arguments = parser.parse_args()
@@ -399,10 +425,11 @@ def main() -> int:
         browser = playwright.chromium.launch(executable_path=path, args=WEBGL)
         if not arguments.only_server:
             has_plotly = PLOTLY.is_file()
-            good.append(
-                compare(browser, arguments.cells, arguments.repeats, with_plotly=has_plotly)
-            )
-            good.append(compare(browser, arguments.large, 1, with_plotly=False))
+            given = arguments.places
+            cells = cells_in(given) if given else simulated_cells(arguments.cells)
+            good.append(compare(browser, cells, arguments.repeats, with_plotly=has_plotly))
+            large = simulated_cells(arguments.large)
+            good.append(compare(browser, large, arguments.repeats, with_plotly=False))
         if not arguments.no_server:
             good.append(on_the_page(browser, arguments.cells, arguments.series))
         browser.close()

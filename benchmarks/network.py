@@ -3,9 +3,8 @@
 Usage: python benchmarks/network.py [--threads N] [--repeats N] [--batch B] [--tokens L] [--layers N]
 
 On a CPU in float32: ours beside `torch.nn.TransformerEncoder` (scGPT) and eager BERT (Geneformer)
-of the same sizes, taking turns, half of the cells padded to three quarters. With a GPU, also bf16
-with length buckets: cells a second, and the share of the chip's bf16 peak as a large matrix
-product reaches it.
+of the same sizes, taking turns, half of the cells padded to three quarters. On a GPU:
+benchmarks/gpu.py.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -27,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from backend.models.base import ModelConfig
 from backend.models.geneformer.model import Geneformer
 from backend.models.scgpt.model import ScGPT
-from backend.training.batches import training_batches
 
 N_CLASSES = 18
 N_GENES = 20_000
@@ -60,10 +57,6 @@ def main() -> int:
         mine, stock = (statistics.median(times) for times in seconds.values())
         print(f"{name:<20} ours {mine:6.2f} s  stock {stock:6.2f} s  ratio {stock / mine:5.2f}")
         is_fast &= stock >= mine
-    if torch.cuda.is_available():
-        on_gpu()
-    else:
-        print("no GPU here: bf16 with length buckets was not measured")
     return 0 if is_fast else 1
 
 
@@ -130,65 +123,6 @@ def step(network, batch):
     network.zero_grad(set_to_none=True)
     F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long)).backward()
     return time.perf_counter() - started
-
-
-def on_gpu():
-    """Measure bf16 training steps on length-bucketed batches; not run on machines without a GPU."""
-    device = torch.device("cuda")
-    peak = matrix_peak(device)
-    print(f"{torch.cuda.get_device_name(device)}: bf16 matrix product {peak / 1e12:.0f} TFLOP/s")
-    lengths = np.clip(np.random.default_rng(0).lognormal(7, 0.5, 4096), 200, 2048).astype(int)
-    for name, network, d, d_hidden, layers in (
-        gpu_network(ScGPT.presets["whole_human"]),
-        gpu_network(Geneformer.presets["v2_104m"]),
-    ):
-        network = network.to(device).train()
-        optimizer = torch.optim.Adam(network.parameters(), fused=True)
-        batches = list(training_batches(lengths, 32, seed=0))[:40]
-        flop, n_cells = 0.0, 0
-        for index, cells in enumerate(batches):
-            if index == 8:
-                torch.cuda.synchronize()
-                started, flop, n_cells = time.perf_counter(), 0.0, 0
-            n_tokens = int(lengths[cells].max())
-            batch = {k: x.to(device) for k, x in batch_of(name, len(cells), n_tokens).items()}
-            with torch.autocast("cuda", dtype=torch.bfloat16):
-                logits = network(**batch)
-            target = torch.zeros(len(cells), dtype=torch.long, device=device)
-            F.cross_entropy(logits.float(), target).backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            a_token = 2 * (4 * d * d + 2 * d * d_hidden) + 4 * n_tokens * d
-            flop += 3.0 * len(cells) * n_tokens * layers * a_token
-            n_cells += len(cells)
-        torch.cuda.synchronize()
-        seconds = time.perf_counter() - started
-        print(
-            f"{name:<20} {n_cells / seconds:7,.0f} cells/s  "
-            f"{flop / seconds / peak:.0%} of the bf16 peak"
-        )
-
-
-def gpu_network(config):
-    genes = [str(i) for i in range(N_GENES)]
-    v = config.values
-    if config.name.startswith("scgpt"):
-        network = ScGPT.scratch(config, genes, seed=0).network(N_CLASSES)
-        return config.name, network, v["embsize"], v["d_hid"], v["nlayers"]
-    network = Geneformer.scratch(config, genes, seed=0).network(N_CLASSES)
-    return config.name, network, v["hidden_size"], v["intermediate_size"], v["num_hidden_layers"]
-
-
-def matrix_peak(device, n=8192):
-    a = torch.randn(n, n, device=device, dtype=torch.bfloat16)
-    for _ in range(3):
-        a @ a
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    for _ in range(20):
-        a @ a
-    torch.cuda.synchronize()
-    return 20 * 2 * n**3 / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":

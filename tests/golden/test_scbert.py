@@ -21,6 +21,7 @@ from backend.models.scbert.tokens import counts_per_10k, passes_gene_filter
 from backend.training.finetune import Classifier
 from backend.training.recipe import make_optimizer, make_schedule
 from tests.golden.tolerances import assert_close
+from tests.published import published_table, write_published
 
 FOLDER = golden_dir() / "scbert"
 pytestmark = [
@@ -356,7 +357,7 @@ def test_learning_rates_of_the_authors():
 
 
 def test_full_size_network_has_the_published_tensors():
-    published = json.loads((FOLDER / "full_size_manifest.json").read_text(encoding="utf-8"))
+    published = published_table("scbert")
     pretrained = published["pretrain"]
     keys = {name: shape for name, (shape, _) in pretrained["keys"].items()}
     n_genes = keys["pos_emb.emb.weight"][0] - 1
@@ -381,16 +382,8 @@ def test_full_size_network_has_the_published_tensors():
 
 
 def test_full_size_checkpoint_loads(tmp_path):
-    published = json.loads((FOLDER / "full_size_manifest.json").read_text(encoding="utf-8"))
-    tensors = {
-        name: torch.zeros(shape, dtype=getattr(torch, dtype))
-        for name, (shape, dtype) in published["pretrain"]["keys"].items()
-    }
-    torch.save({"model_state_dict": tensors}, tmp_path / "panglao_pretrain.pth")
-    n_genes = len(tensors["pos_emb.emb.weight"]) - 1
-    panel = "\n".join(f"GENE{i}" for i in range(n_genes))
-    (tmp_path / "panglao_gene_order_16906.txt").write_text(panel, encoding="utf-8")
+    write_published("scbert.panglao", tmp_path)
     model, report = scbert.ScBert.from_checkpoint(tmp_path)
     assert report.share_loaded == 1
-    assert report.n_loaded == published["pretrain"]["n_keys"]
+    assert report.n_loaded == published_table("scbert")["pretrain"]["n_keys"]
     assert model.config.is_published_size

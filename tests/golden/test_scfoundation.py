@@ -21,6 +21,7 @@ from backend.models.scfoundation.network import (
 from backend.models.scfoundation.tokens import prepare_values
 from backend.training.finetune import Classifier
 from tests.golden.tolerances import assert_close
+from tests.published import published_table, write_published
 
 FOLDER = golden_dir() / "scfoundation"
 pytestmark = [
@@ -331,7 +332,7 @@ def test_labels_are_sorted_names(adata, head):
 
 
 def test_full_size_network_has_the_published_tensors():
-    published = json.loads((FOLDER / "full_size_manifest.json").read_text(encoding="utf-8"))
+    published = published_table("scfoundation")
     keys = published["keys_without_model_prefix"]
     config = scfoundation.ScFoundation.presets["cell_01b"]
     n_genes = keys["pos_emb.weight"][0][0] - 3
@@ -345,34 +346,8 @@ def test_full_size_network_has_the_published_tensors():
 
 @pytest.mark.slow
 def test_full_size_checkpoint_loads(tmp_path):
-    published = json.loads((FOLDER / "full_size_manifest.json").read_text(encoding="utf-8"))
-    keys = published["keys_without_model_prefix"]
-    # Both weight sets share their tensors, so that the file has half a gigabyte.
-    state = {
-        f"model.{name}": torch.zeros(shape, dtype=getattr(torch, dtype))
-        for name, (shape, dtype) in keys.items()
-    }
-    tiny = torch.load(FOLDER / "models_tiny.ckpt", weights_only=True)["gene"]["config"]
-    sizes = ScFoundationSizes()
-    values = tiny["model_config"][tiny["model"]] | {"bin_num": sizes.n_bins}
-    values["encoder"] |= {"hidden_dim": sizes.dim, "depth": sizes.depth, "heads": sizes.heads}
-    values["decoder"] |= {
-        "hidden_dim": sizes.decoder_dim,
-        "depth": sizes.decoder_depth,
-        "heads": sizes.decoder_heads,
-        "dim_head": sizes.decoder_dim_head,
-    }
-    config = tiny | {
-        "model_config": {tiny["model"]: values},
-        "dataset_config": {"rnaseq": {"bin_num": sizes.n_bins}},
-    }
-    entry = {"config": config, "state_dict": state}
-    torch.save({"gene": entry, "cell": entry, "rde": entry}, tmp_path / "models.ckpt")
-    n_genes = len(state["model.pos_emb.weight"]) - 3
-    rows = "".join(f"GENE{i}\t{i}\n" for i in range(n_genes))
-    index = tmp_path / "OS_scRNA_gene_index.19264.tsv"
-    index.write_text("gene_name\tindex\n" + rows, encoding="utf-8")
+    write_published("scfoundation.cell_01b", tmp_path)
     model, report = scfoundation.ScFoundation.from_checkpoint(tmp_path)
     assert report.share_loaded == 1
-    assert report.n_loaded == published["n_keys"]
+    assert report.n_loaded == published_table("scfoundation")["n_keys"]
     assert model.config.is_published_size

@@ -22,19 +22,14 @@ from backend.models.base import ModelConfig
 from backend.models.geneformer.checkpoint import find_dictionaries
 from backend.models.geneformer.model import Geneformer
 from backend.models.geneformer.tokens import Dictionaries, nonzero_medians
+from tests.published import GENEFORMER, geneformer_table, write_published
 
 SHARED = Path(__file__).parents[3].parent / "shared"
 GOLDEN = golden_dir() / "geneformer"
-FULL_SIZE = GOLDEN / "fullsize_keys_geneformer.json"
 needs_fixtures = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no golden fixtures")
 
 N_GENES = 40
 GENES = [f"GENE{i}" for i in range(N_GENES)]
-PRESETS = {
-    "Geneformer-V1-10M": "v1_10m",
-    "Geneformer-V2-104M": "v2_104m",
-    "Geneformer-V2-316M": "v2_316m",
-}
 quick = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -390,20 +385,14 @@ def test_configuration_that_lacks_sizes_is_refused(checkpoint):
         Geneformer.from_checkpoint(checkpoint)
 
 
-def full_size(name):
-    published = json.loads(FULL_SIZE.read_text(encoding="utf-8"))[name]
-    # One key carries a remark behind its name.
-    published["keys"] = {key.split(" ")[0]: shape for key, shape in published["keys"].items()}
-    config = Geneformer.presets[PRESETS[name]]
+@needs_fixtures
+@pytest.mark.parametrize("preset", GENEFORMER)
+def test_full_size_network_has_the_published_shapes(preset):
+    published = geneformer_table(preset)
+    config = Geneformer.presets[preset.partition(".")[2]]
     n_special = 4 if config.values["has_cls"] else 2
     genes = [f"ENSG{i}" for i in range(published["config"]["vocab_size"] - n_special)]
-    return published, Geneformer.scratch(config, genes, seed=0)
-
-
-@needs_fixtures
-@pytest.mark.parametrize("name", PRESETS)
-def test_full_size_network_has_the_published_shapes(name):
-    published, model = full_size(name)
+    model = Geneformer.scratch(config, genes, seed=0)
     for key in published["config"].keys() - {"vocab_size", "pad_token_id"}:
         assert model.config.values[key] == published["config"][key], key
     with torch.device("meta"):
@@ -424,27 +413,14 @@ def test_full_size_network_has_the_published_shapes(name):
 
 @pytest.mark.slow
 @needs_fixtures
-@pytest.mark.parametrize("name", ["Geneformer-V1-10M", "Geneformer-V2-104M"])
-def test_full_size_checkpoint_loads(tmp_path, name):
-    published, model = full_size(name)
-    tensors = {
-        key: torch.zeros(shape, dtype=torch.int64) if "position_ids" in key else torch.randn(shape)
-        for key, shape in published["keys"].items()
-    }
-    save_file(tensors, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(
-        json.dumps({"initializer_range": 0.02, **published["config"]}), encoding="utf-8"
-    )
-    for file, values in (
-        ("token_dictionary", model.dictionaries.tokens),
-        ("gene_median_dictionary", model.dictionaries.medians),
-    ):
-        (tmp_path / f"{file}.pkl").write_bytes(pickle.dumps(values))
-    if PRESETS[name] == "v1_10m":
+@pytest.mark.parametrize("preset", ["geneformer.v1_10m", "geneformer.v2_104m"])
+def test_full_size_checkpoint_loads(tmp_path, preset):
+    tensors = write_published(preset, tmp_path)
+    if preset == "geneformer.v1_10m":
         # Metadata of the published file is a few bytes; its tensors are as many as here.
         assert abs((tmp_path / "model.safetensors").stat().st_size - 41_183_536) < 200
     loaded, report = Geneformer.from_checkpoint(tmp_path)
-    assert loaded.config == Geneformer.presets[PRESETS[name]]
+    assert loaded.config == Geneformer.presets[preset.partition(".")[2]]
     assert report.share_loaded == 1.0
     key = "bert.encoder.layer.5.attention.self.query.weight"
     assert torch.equal(loaded.network(18).state_dict()[key], tensors[key])

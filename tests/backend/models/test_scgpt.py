@@ -19,10 +19,10 @@ from backend.models.ragged import known_entries
 from backend.models.scgpt.checkpoint import rename
 from backend.models.scgpt.model import ScGPT, select_hvg
 from backend.models.scgpt.tokens import bin_bounds, draw_bins, log_normalise, subsample
+from tests.published import published_table, write_published
 
 SHARED = Path(__file__).parents[3].parent / "shared"
 GOLDEN = golden_dir() / "scgpt"
-FULL_SIZE = GOLDEN / "fullsize_keys_scgpt_human.json"
 needs_fixtures = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no golden fixtures")
 
 N_GENES = 40
@@ -370,7 +370,7 @@ def full_size(device):
 
 @needs_fixtures
 def test_full_size_network_has_the_published_shapes():
-    published = json.loads(FULL_SIZE.read_text(encoding="utf-8"))["keys"]
+    published = published_table("scgpt")["keys"]
     _, network = full_size("meta")
     own = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     for name, shape in published.items():
@@ -384,15 +384,10 @@ def test_full_size_network_has_the_published_shapes():
 @pytest.mark.slow
 @needs_fixtures
 def test_full_size_checkpoint_loads(tmp_path):
-    published = json.loads(FULL_SIZE.read_text(encoding="utf-8"))
-    tensors = {name: torch.randn(shape) for name, shape in published["keys"].items()}
-    assert sum(tensor.numel() for tensor in tensors.values()) == published["parameters"]
-    torch.save(tensors, tmp_path / "best_model.pt")
-    names = [*(f"G{i}" for i in range(60_694)), "<pad>", "<cls>", "<eoc>"]
-    vocabulary = {name: token for token, name in enumerate(names)}
-    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    sizes = ScGPT.presets["whole_human"].values
-    (tmp_path / "args.json").write_text(json.dumps(dict(sizes)), encoding="utf-8")
+    tensors = write_published("scgpt.whole_human", tmp_path)
+    assert (
+        sum(tensor.numel() for tensor in tensors.values()) == published_table("scgpt")["parameters"]
+    )
     model, report = ScGPT.from_checkpoint(tmp_path)
     assert model.config.is_published_size
     assert (report.n_loaded, report.share_loaded) == (159, 1.0)

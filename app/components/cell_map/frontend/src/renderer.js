@@ -1,4 +1,5 @@
 // One WebGL context for all maps of the tab: browsers allow only a few.
+import createRegl from "regl";
 import { createRenderer } from "regl-scatterplot";
 
 const NEEDED = ["OES_texture_float", "OES_element_index_uint", "WEBGL_color_buffer_float"];
@@ -8,14 +9,28 @@ let users = 0;
 let width = 0;
 let height = 0;
 
+// The library prepares what draws its reticle, lasso, lines, annotations and selected points, none of
+// which is used here. Without a graphics card their programs take longer to compile than the points
+// to draw: here a program is compiled when it first draws.
+function lazy(regl) {
+  const prepare = (options) => {
+    let command = null;
+    return function (...given) {
+      command ??= regl(options);
+      return command.apply(this, given);
+    };
+  };
+  return Object.assign(prepare, regl);
+}
+
 function make() {
   const canvas = document.createElement("canvas");
-  // The library asks with the same attributes and so gets this context again.
-  const gl = canvas.getContext("webgl", { antialias: true, preserveDrawingBuffer: true });
+  // Nothing but points is drawn, which their shader smooths: several samples a pixel only cost time.
+  const gl = canvas.getContext("webgl", { antialias: false, preserveDrawingBuffer: true });
   if (!gl || !NEEDED.every((name) => gl.getExtension(name))) return null;
   width = height = 0;
   try {
-    return createRenderer({ canvas });
+    return createRenderer({ canvas, regl: lazy(createRegl({ gl, extensions: NEEDED })) });
   } catch (error) {
     // The library makes functions from text, which a strict security policy forbids.
     if (error instanceof EvalError) return null;
