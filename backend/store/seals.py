@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from backend.data.expression import FOLDER as EXPRESSION
+from backend.data.expression import open_expression
 from backend.errors import StoreError
 from backend.files import write_text
 
@@ -39,11 +41,15 @@ def _sha256(path: Path) -> str:
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """Return relative name → hex sha256 of every file of a bundle but its head."""
+    """Return relative name → hex sha256 of every file of a bundle but its head.
+
+    Counts by gene, which can be added later, prove themselves.
+    """
+    names = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     return {
-        path.relative_to(folder).as_posix(): _sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).as_posix() not in HEADS.values()
+        name.as_posix(): _sha256(path)
+        for name, path in sorted(names.items())
+        if name.as_posix() not in HEADS.values() and name.parts[0] != EXPRESSION
     }
 
 
@@ -93,6 +99,11 @@ def verify(root: Path) -> dict[str, list[str]]:
             wrong += [f"`{name}` is not listed" for name in sorted(found.keys() - listed.keys())]
             both = sorted(found.keys() & listed.keys())
             wrong += [f"`{name}` has changed" for name in both if found[name] != listed[name]]
+        try:
+            counts = open_expression(head.parent)
+            wrong += ["`expression` has changed"] * (counts is not None and not counts.is_whole())
+        except StoreError as error:
+            wrong.append(error.message)
         report[str(head.parent.relative_to(root))] = wrong
     return report
 

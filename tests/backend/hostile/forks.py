@@ -7,6 +7,7 @@ A line of JSON in, `{"words", "env", "log"}`, is one command in a session of its
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -14,6 +15,8 @@ import os
 import resource
 import subprocess
 import sys
+import threading
+import traceback
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,8 +50,16 @@ def _command(words: list[str], env: dict[str, str], log: str) -> None:
         code = main(words)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    # As Python itself ends: traceback for what nobody caught, code 1, and every library closed.
-    sys.exit(code)
+    except BaseException:  # noqa: BLE001 - said, as Python itself does
+        traceback.print_exc()
+        code = 1
+    # As Python itself ends, but for freeing what every command has: that alone takes seconds.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def serve() -> None:

@@ -9,6 +9,7 @@ from backend.data import cells_table, describe, load
 from backend.errors import InputError
 from backend.store.attach import attach_expression, find_expression
 from backend.store.bundle import write_dataset
+from backend.store.seals import verify
 
 
 @pytest.fixture
@@ -59,3 +60,15 @@ def test_the_command_attaches(known, tmp_path, monkeypatch, capsys):
     assert main(["data", "attach", str(path), "--dataset", dataset_id]) == 0
     assert "40 cells" in capsys.readouterr().out
     assert find_expression([tmp_path / "home"], dataset_id) is not None
+
+
+def test_counts_that_changed_are_found_by_verify(known):
+    path, dataset_id, shipped = known
+    attach_expression(path, dataset_id, roots=[shipped], home=shipped)
+    assert verify(shipped) == {f"datasets/{dataset_id}": []}
+    counts = shipped / "datasets" / dataset_id / "expression" / "counts.bin"
+    content = counts.read_bytes()
+    counts.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    assert verify(shipped) == {f"datasets/{dataset_id}": ["`expression` has changed"]}
+    counts.write_bytes(content[:-1])
+    assert "not whole" in verify(shipped)[f"datasets/{dataset_id}"][0]
