@@ -104,6 +104,7 @@ def every_command(disk: Path, data: Path, table: Path, models: Path, plan: Path,
     home = disk / "home"
     (final,) = [folder.name for folder in list_runs(models)]
     fit = ["--dataset", data, "--protocol", "random", "--folds", "2"]
+    (known,) = [folder.name for folder in (models / "datasets").iterdir()]
     new = ["--run", final, "--models", models, "--dataset", data, "--donor-names", "other"]
     return {
         "data simulate": ["data", "simulate", "--cells", "4000", disk / "s.h5ad"],
@@ -114,6 +115,8 @@ def every_command(disk: Path, data: Path, table: Path, models: Path, plan: Path,
         "data check": ["data", "check", data],
         "data import-geo": ["data", "import-geo", table.parent / "geo", disk / "geo.h5ad"],
         "data neighbours": ["data", "neighbours", "--dataset", data, "--out", home],
+        "data attach": ["data", "attach", data, "--dataset", known],
+        "data profiles": ["data", "profiles"],
         "split": ["split", data, "--out", disk / "splits", "--protocols", "random", "--folds", "5"],
         "run": ["run", *fit, "--model", "majority", "--out", home],
         "pretrain": [
@@ -134,6 +137,7 @@ def every_command(disk: Path, data: Path, table: Path, models: Path, plan: Path,
         "runs list": ["runs", "list", models],
         "runs index": ["runs", "index", home],
         "score": ["score", "--json"],
+        "genes": ["genes", "--run", final, "--label", "T", "--predicted", "Mono"],
         "jobs list": ["jobs", "list"],
         "jobs show": ["jobs", "show", "0" * 16],
         "jobs cancel": ["jobs", "cancel", "0" * 16],
@@ -183,7 +187,7 @@ def test_every_command_says_that_the_disk_is_full(tiny_disk, tmp_path):
             shutil.rmtree(home, ignore_errors=True)
             (tiny_disk / "filler").unlink()
     print(f"\n{len(told)} commands, 2 times each: {told}")
-    writers = ("run", "sweep", "predict", "evaluate", "import-predictions")
+    writers = ("run", "sweep", "predict", "evaluate", "import-predictions", "data attach")
     for name in ("data simulate", "data simulate --like", *writers):
         # Tiny files of samples fit into what a disk leaves, so `data import-geo` need not say it.
         assert told[name][0] != "0", name
