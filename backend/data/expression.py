@@ -40,9 +40,9 @@ _HEAD: Final = "expression.json"
 _COUNTS: Final = "counts.bin"
 _STARTS: Final = "starts.npy"
 _VERSION: Final = 1
-# Numbers of cells in a block fit two bytes.
-_BLOCK: Final = 1 << 15
-_GROUP: Final = 64
+# Small enough to be sorted in little memory; numbers of cells in a block fit two bytes.
+_BLOCK: Final = 1 << 12
+_GROUP: Final = 128
 _LEVEL: Final = 3
 _CHUNK_HEAD: Final = struct.Struct("<I?")
 _SMALL, _ANY = "<u2", "<f4"
@@ -105,7 +105,10 @@ class ExpressionWriter:
     def _flush(self) -> None:
         if not self._n_waiting:
             return
-        block = sparse.vstack(self._waiting, format="csr").tocsc()
+        n_cells, self._n_waiting = self._n_waiting, 0
+        rows, self._waiting = sparse.vstack(self._waiting, format="csr"), []
+        block = rows.tocsc()
+        del rows
         block.sum_duplicates()
         block.eliminate_zeros()
         starts = []
@@ -116,8 +119,7 @@ class ExpressionWriter:
             self._hash.update(piece)
             self._at += len(piece)
         self._starts.append([*starts, self._at])
-        self._n_cells += self._n_waiting
-        self._waiting, self._n_waiting = [], 0
+        self._n_cells += n_cells
 
     def close(self) -> None:
         """Write what is left, and the head."""
