@@ -133,7 +133,7 @@ if points:
         cells = cells_of_state(points[0], states, scope)
         open_buttons(cells, name="states", configuration=configuration, label_level="fine")
 else:
-    page_links()
+    page_links(label_level="fine")
 tables.show(
     states,
     name="blasts-states",

@@ -159,14 +159,27 @@ def cells_in_a_donor(point: Mapping[str, str], rows: pd.DataFrame, scope: Scope)
     return SavedSelection(kind="predicate", predicate=predicate, scope=scope_json(scope))
 
 
-def page_links() -> None:
-    """Draw links to the pages of single cells; they keep the filters of the sidebar."""
+def page_links(*, label_level: str | None = None) -> None:
+    """Draw links to the pages of single cells; they keep the filters of the sidebar.
+
+    `label_level` is the level that they open with, when that is not the one of the sidebar.
+    """
     with st.container(horizontal=True, gap="small"):
         for page, label, icon in (
             ("failure_map", "See which cells fail", ":material/scatter_plot:"),
             ("confusions", "See what they are mistaken for", ":material/table_chart:"),
         ):
-            st.page_link(nav.page_file(page), label=label, icon=icon)
+            if label_level is None:
+                st.page_link(nav.page_file(page), label=label, icon=icon)
+            else:
+                st.button(
+                    label,
+                    key=f"link.{page}",
+                    icon=icon,
+                    on_click=go,
+                    args=(page,),
+                    kwargs={LABEL_LEVEL: label_level},
+                )
 
 
 def _switch(dataset_id: str) -> None:

@@ -14,6 +14,7 @@ from backend.errors import InputError
 from backend.files import published
 from backend.store.bundle import read_dataset
 from backend.store.roots import check_id
+from backend.types import ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -68,7 +69,7 @@ def attach_expression(
     InputError
         If there is no such dataset, or the file holds other cells or counts.
     """
-    name = check_id(dataset_id, "Dataset")
+    name = dataset_id
     values, ids = _known(roots, name)
     title = f'"{path.name}"'
     with (
@@ -109,9 +110,9 @@ def _check_cells(title: str, found: np.ndarray, ids: np.ndarray, name: str) -> N
 
 def _known(roots: Sequence[Path], name: str) -> tuple[dict[str, Any], np.ndarray]:
     """Return what is known of a dataset, and the ids of its cells."""
-    for root in roots:
+    for root in roots if ID.fullmatch(name) else ():
         if (root / "datasets" / name / "dataset.json").is_file():
             values, cells = read_dataset(root / "datasets" / name)
             return values, cells["cell_id"].to_numpy(dtype=object)
-    msg = f"There is no dataset {name} here."
+    msg = f'There is no dataset "{name[:40]}" here.'
     raise InputError(msg, "`python -m backend runs list` names the datasets that have results.")

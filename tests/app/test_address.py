@@ -139,3 +139,11 @@ def test_filters_stand_only_where_they_change_something_and_keep_their_values(op
     app.button(key="filters.reset").click().run()
     assert app.session_state["faultline.scope"].timepoints == ()
     assert "Only: " not in words(app)
+
+
+def test_from_blasts_cells_open_at_the_level_that_tells_malignant_ones(open_page):
+    app = open_page("blasts", label_level="lineage")
+    next(b for b in app.button if b.label == "See which cells fail").click().run()
+    assert not app.exception
+    assert [title.value for title in app.title] == ["Failure map"]
+    assert app.session_state["faultline.scope"].label_level == "fine"

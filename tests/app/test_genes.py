@@ -94,3 +94,9 @@ def test_what_cannot_be_compared_is_refused(results, capsys, words_of_it, what):
     run = [] if "--run" in words_of_it else ["--run", run_of(results, "logreg")]
     assert main(["genes", *run, *words_of_it]) == 2
     assert what in capsys.readouterr().err
+
+
+def test_a_pair_that_is_not_here_is_said(results, open_page):
+    app = open_page("genes", pair="unicorn → HSC")
+    assert not app.exception
+    assert "This link asked for pair “unicorn → HSC”, which is not here." in words(app)

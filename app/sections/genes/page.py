@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
+from app import address
 from app.components import errors, figure, tables
 from app.components.selection_links import cells_of_selection, opened
 from app.sections.genes.charts import N_DOTS, dots, volcano
@@ -64,19 +65,19 @@ def choose_cells(configuration: str) -> np.ndarray | None:
 
 
 def choose_pair(pairs: pd.DataFrame) -> pd.Series:
-    """Draw the choice of label and wrong call, most cells first; return its row.
+    """Draw the choice of label and wrong call; return its row.
 
     Cells of several labels are compared one label at a time.
     """
     texts = [f"{row.label} → {row.predicted}" for row in pairs.itertuples()]
-    n_cells = dict(zip(texts, pairs["n_cells"], strict=True))
+    address.check_listed("pair", texts, "pair")
     chosen = st.selectbox(
         "Label → called",
         texts,
-        format_func=lambda text: f"{text} ({n_cells[text]:,})",
         key="pair",
         bind="query-params",
         width=_PAIR_WIDTH,
+        help="First the pairs of which enough donors can be compared, then those with most cells.",
     )
     return pairs.iloc[texts.index(chosen)]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from backend.data.problems import some
 from backend.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ AGAINST: Final[dict[Against, str]] = {
     "both": "both",
 }
 """What failures can be set against, in words."""
+_NAMED: Final = 12
+"""Types that a refusal lists."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +106,8 @@ def contrast_of(
 
 def _is(role: Role, name: str, what: str, *, must: bool = True) -> np.ndarray:
     if must and name not in role.names:
-        known = ", ".join(role.names[:12])
         msg = f'No cell has the {what} "{name[:40]}".'
-        raise InputError(msg, f"There are {known}.")
+        near = difflib.get_close_matches(name, role.names, n=1)
+        hint = f"Perhaps {near[0]}? " if near else ""
+        raise InputError(msg, f"{hint}There are {some(role.names, limit=_NAMED)}.")
     return role.is_among([name])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backend.evaluation.genes.contrast import contrast_of
-from backend.evaluation.genes.separate import MIN_CELLS, separate
+from backend.evaluation.genes.separate import MIN_CELLS, MIN_DONORS, separate
 from backend.evaluation.wording import plural
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def markers() -> Mapping[str, str]:
 def failed_pairs(
     cells: MapCells, in_scope: np.ndarray, chosen: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """Return the pairs of label and wrong call, most cells first.
+    """Return the pairs of label and wrong call, those whose donors can be compared first.
 
     Parameters
     ----------
@@ -72,7 +72,8 @@ def failed_pairs(
 
     Returns
     -------
-    `label`, `predicted`, `n_cells`, `n_donors`, and of what they can be set against: `n_right`, cells
+    `label`, `predicted`, `n_cells`, `n_donors`, `n_paired`: donors with enough failures and enough
+    rightly called cells of the label, and of what they can be set against: `n_right`, cells
     of the label that are rightly called, and `n_true`, cells of the predicted type.
     """
     label, predicted, donor = (cells.roles[key] for key in ("label", "predicted", "donor"))
@@ -90,17 +91,33 @@ def failed_pairs(
     grouped.columns = pd.Index(["label", "predicted", "n_cells", "n_donors"])
     is_right = in_scope & (label.codes >= 0) & (label.codes == predicted.coded_as(label.names))
     n_right = np.bincount(label.codes[is_right], minlength=len(label.names))
+    of_donor = pd.DataFrame({"label": label.codes[is_right], "donor": donor.codes[is_right]})
+    right = of_donor.groupby(["label", "donor"]).size()
+    failed = rows.groupby(["label", "predicted", "donor"]).size()
+    enough = failed[failed >= MIN_CELLS].reset_index()
+    is_paired = pd.MultiIndex.from_frame(enough[["label", "donor"]]).isin(
+        right.index[right >= MIN_CELLS]
+    )
+    n_paired = enough[is_paired].groupby(["label", "predicted"]).size()
     n_labelled = np.bincount(label.codes[in_scope & (label.codes >= 0)], minlength=len(label.names))
     n_true = dict(zip(label.names, n_labelled, strict=True))
     names = [predicted.names[code] for code in grouped["predicted"]]
+    pairs = pd.MultiIndex.from_frame(grouped[["label", "predicted"]])
     named = grouped.assign(
+        n_paired=n_paired.reindex(pairs, fill_value=0).to_numpy(dtype=np.int64),
         n_right=n_right[grouped["label"].to_numpy(dtype=np.int64)],
         n_true=[int(n_true.get(name, 0)) for name in names],
         label=[label.names[code] for code in grouped["label"]],
         predicted=names,
     )
-    return named.sort_values(
-        ["n_cells", "label", "predicted"], ascending=[False, True, True], ignore_index=True
+    return (
+        named.assign(is_comparable=named["n_paired"] >= MIN_DONORS)
+        .sort_values(
+            ["is_comparable", "n_cells", "label", "predicted"],
+            ascending=[False, False, True, True],
+            ignore_index=True,
+        )
+        .drop(columns="is_comparable")
     )
 
 

@@ -30,7 +30,7 @@ MIN_CELLS: Final = 10
 MIN_DONORS: Final = 3
 _MIN_COUNT: Final = 10
 """Counts of a gene over all pseudobulks below which it is not tested."""
-_MIN_SHARE: Final = 0.02
+_MIN_SHARE: Final = 0.1
 """Share of cells that express a gene, on one side at least, below which it is not tested."""
 _CELLS_COMPARED: Final = (
     "Cells are compared instead, which are not replicates: p-values say nothing of other patients, and "

@@ -23,7 +23,7 @@ class Cells:
         self.roles = {
             "label": Role(np.array(label), TYPES),
             "predicted": Role(np.array(predicted), TYPES),
-            "donor": Role(np.array(donors), ("P1", "P2")),
+            "donor": Role(np.array(donors), ("P1", "P2", "P3")),
         }
         self.is_wrong = self.roles["label"].codes != self.roles["predicted"].codes
 
@@ -109,6 +109,9 @@ def test_sides_that_are_empty_are_refused(kept):
     with pytest.raises(InputError, match='label "B"') as error:
         contrast_of(cells, everywhere, label="B", predicted="HSC")
     assert "HSC, Prog, T" in error.value.hint
+    with pytest.raises(InputError) as error:
+        contrast_of(cells, everywhere, label="Prg", predicted="HSC")
+    assert error.value.hint.startswith("Perhaps Prog?")
     with pytest.raises(InputError, match="No Prog is called T"):
         contrast_of(cells, everywhere, label="Prog", predicted="T")
     wrong = cells.roles["label"].codes != cells.roles["predicted"].codes
@@ -140,6 +143,7 @@ def test_pairs_say_what_they_can_be_set_against():
         "predicted": ["Prog", "Prog", "T", "T"],
         "n_cells": [2, 2, 1, 1],
         "n_donors": [2, 1, 1, 1],
+        "n_paired": [0, 0, 0, 0],
         "n_right": [1, 0, 1, 0],
         "n_true": [1, 1, 2, 2],
     }
@@ -147,3 +151,18 @@ def test_pairs_say_what_they_can_be_set_against():
     assert some[["label", "predicted", "n_cells", "n_right"]].values.tolist() == [
         ["HSC", "T", 1, 1]
     ]
+
+
+def test_pairs_whose_donors_can_be_compared_come_first():
+    cells, donors, _ = course(3)
+    own = Cells(cells.roles["label"].codes, cells.roles["predicted"].codes, donors)
+    found = failed_pairs(own, np.ones(len(donors), dtype=bool))
+    assert found[["label", "predicted", "n_cells", "n_paired"]].values.tolist() == [
+        ["HSC", "Prog", 75, 3]
+    ]
+    label = np.concatenate([cells.roles["label"].codes, np.full(100, 2)])
+    predicted = np.concatenate([cells.roles["predicted"].codes, np.full(100, 1)])
+    more = Cells(label, predicted, np.concatenate([donors, np.zeros(100, dtype=int)]))
+    found = failed_pairs(more, np.ones(len(label), dtype=bool))
+    assert found["label"].tolist() == ["HSC", "T"]
+    assert found["n_cells"].tolist() == [75, 100]

@@ -51,6 +51,9 @@ def test_another_file_is_refused(known, tiny, tmp_path):
         assert find_expression([home], dataset_id) is None
     with pytest.raises(InputError, match="no dataset"):
         attach_expression(other, "0" * 16, roots=[shipped], home=home)
+    with pytest.raises(InputError, match="no dataset") as error:
+        attach_expression(other, "../mistyped", roots=[shipped], home=home)
+    assert "runs list" in error.value.hint
 
 
 def test_the_command_attaches(known, tmp_path, monkeypatch, capsys):
