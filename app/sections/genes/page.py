@@ -71,6 +71,7 @@ def choose_pair(pairs: pd.DataFrame) -> pd.Series:
     """
     texts = [f"{row.label} → {row.predicted}" for row in pairs.itertuples()]
     address.check_listed("pair", texts, "pair")
+    address.say_what_is_not_here()
     chosen = st.selectbox(
         "Label → called",
         texts,
