@@ -43,13 +43,16 @@ def _sha256(path: Path) -> str:
 def file_hashes(folder: Path) -> dict[str, str]:
     """Return relative name → hex sha256 of every file of a bundle but its head.
 
-    Counts by gene, which can be added later, prove themselves.
+    Counts by gene, which can be added later, prove themselves; what begins with a dot is left of a
+    writer that was killed.
     """
     names = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     return {
         name.as_posix(): _sha256(path)
         for name, path in sorted(names.items())
-        if name.as_posix() not in HEADS.values() and name.parts[0] != EXPRESSION
+        if name.as_posix() not in HEADS.values()
+        and name.parts[0] != EXPRESSION
+        and not name.parts[0].startswith(".")
     }
 
 

@@ -69,6 +69,10 @@ def test_counts_that_changed_are_found_by_verify(known):
     path, dataset_id, shipped = known
     attach_expression(path, dataset_id, roots=[shipped], home=shipped)
     assert verify(shipped) == {f"datasets/{dataset_id}": []}
+    # A writer that was killed leaves this; nothing reads it.
+    (shipped / "datasets" / dataset_id / ".tmp-expression-1-2").mkdir()
+    (shipped / "datasets" / dataset_id / ".tmp-expression-1-2" / "counts.bin").touch()
+    assert verify(shipped) == {f"datasets/{dataset_id}": []}
     counts = shipped / "datasets" / dataset_id / "expression" / "counts.bin"
     content = counts.read_bytes()
     counts.write_bytes(bytes([content[0] ^ 1]) + content[1:])
