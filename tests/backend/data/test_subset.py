@@ -92,7 +92,7 @@ def test_any_possible_size_is_met(data):
         return
     assert len(set(rows)) == len(rows) == n_cells
     found = frame.iloc[rows]["timepoint"].value_counts()
-    assert [found[name] for name in names] == whole_parts(parts, n_cells).tolist()
+    assert [found[name] for name in names] == whole_parts(parts / parts.sum(), n_cells).tolist()
 
 
 @pytest.mark.parametrize(
